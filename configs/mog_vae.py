@@ -1,0 +1,13 @@
+"""VAE with a mixture of K free Gaussians as prior.
+
+python train.py --config=configs/mog_vae.py[:DATASET]
+"""
+
+from configs import default
+
+
+def get_config(dataset: str = "digits"):
+    config = default.get_config(dataset)
+    config.model = "vae"
+    config.prior = "mog"
+    return config

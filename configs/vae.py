@@ -1,0 +1,13 @@
+"""VAE with the standard normal prior.
+
+python train.py --config=configs/vae.py[:DATASET]
+"""
+
+from configs import default
+
+
+def get_config(dataset: str = "digits"):
+    config = default.get_config(dataset)
+    config.model = "vae"
+    config.prior = "standard"
+    return config

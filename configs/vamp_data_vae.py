@@ -1,0 +1,13 @@
+"""VAE with the VampPrior on K fixed training examples.
+
+python train.py --config=configs/vamp_data_vae.py[:DATASET]
+"""
+
+from configs import default
+
+
+def get_config(dataset: str = "digits"):
+    config = default.get_config(dataset)
+    config.model = "vae"
+    config.prior = "vamp_data"
+    return config

@@ -1,0 +1,39 @@
+"""Trains a model and evaluates it: python train.py --config=configs/vamp_hvae.py[:DATASET]."""
+
+import os
+
+from absl import flags
+from ml_collections import config_flags
+
+from vamp_jax import command_line
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/, with a data set: configs/vamp_hvae.py:static_mnist."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run. Default: runs/CONFIG-DATASET-seedSEED."
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of the data sets. Default: ~/tensorflow_datasets."
+)
+
+
+def main() -> None:
+    if CONFIG.value is None:
+        raise command_line.UsageError(
+            "No config is named: pass --config=configs/NAME.py[:DATASET], for example "
+            "--config=configs/vamp_hvae.py."
+        )
+    config = CONFIG.value
+    name = os.path.splitext(
+        os.path.basename(config_flags.get_config_filename(flags.FLAGS["config"]))
+    )[0]
+    workdir = WORKDIR.value or f"runs/{name}-{config.dataset}-seed{config.seed}"
+
+    from vamp_jax import training  # after the flags: a typo in one should not wait for JAX
+
+    training.train_and_evaluate(config, workdir, DATA_DIR.value)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

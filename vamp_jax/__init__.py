@@ -1,0 +1,1 @@
+"""VAE with a VampPrior (Tomczak & Welling, AISTATS 2018) in JAX and Flax."""

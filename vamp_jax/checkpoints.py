@@ -1,0 +1,133 @@
+"""Checkpoints by orbax: the latest two, each with the best parameters so far beside it.
+
+A checkpoint (its step is the number of epochs done) has three items: `state`, all that training
+goes on from; `best`, the parameters at the lowest validation loss, which is all that evaluation
+reads; and `info`, a few plain values with a SHA-256 over the arrays of the other two, since a
+flipped bit on disk must not become a silently different run.
+"""
+
+import hashlib
+import os
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint import checkpoint_managers as ocm
+
+from vamp_jax import epoch
+from vamp_jax.epoch import TrainState
+from vamp_jax.errors import UsageError
+
+BEST = ("best_params", "best_batch_stats")
+
+
+class Checkpoints:
+    """The checkpoints of one run; a context manager that waits for a save still under way."""
+
+    def __init__(self, workdir: str, *, read_only: bool = False):
+        logging.set_verbosity(logging.ERROR)  # orbax logs every file it touches
+        self.directory = os.path.join(os.path.abspath(workdir), "checkpoints")
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocm.LatestN(2), read_only=read_only, create=not read_only
+        )
+        if read_only and not os.path.isdir(self.directory):
+            raise UsageError(f"{workdir} holds no checkpoints: train there first, or name another.")
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._manager.close()
+
+    def save(self, state: TrainState) -> None:
+        """Starts to save this state; it is copied first, since training donates its buffers."""
+        step = int(state.epoch)
+        if step in self._manager.all_steps():
+            return
+        items = _items(jax.tree.map(np.array, jax.device_get(state)))
+        info = {"best_epoch": int(state.best_epoch), "sha256": _digest(items)}
+        arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        self._manager.save(step, args=ocp.args.Composite(info=ocp.args.JsonSave(info), **arrays))
+
+    def latest_step(self) -> int | None:
+        """The epoch of the newest checkpoint."""
+        return self._manager.latest_step()
+
+    def wait(self) -> None:
+        """Returns when every save has reached the disk; raises if one failed."""
+        self._manager.wait_until_finished()
+
+    def restore_latest(self, like: TrainState) -> TrainState | None:
+        """The newest state that can be read; None where there is no checkpoint.
+
+        Args:
+          like: a state of the right shapes.
+        Raises:
+          UsageError: when there are checkpoints, and none can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                items = self._restore(step, _items(like))
+            except Exception as error:  # orbax and tensorstore raise many kinds
+                print(f"Checkpoint {step} of {self.directory} is damaged ({_brief(error)}).")
+                self._manager.delete(step)
+                continue
+            return like.replace(**items["state"], **items["best"])
+        if steps:
+            raise UsageError(
+                f"No checkpoint in {self.directory} can be read: remove the folder to start anew."
+            )
+        return None
+
+    def restore_best(self, like: TrainState) -> tuple[dict[str, Any], int]:
+        """The best variables {'params', 'batch_stats'} and the epoch that they are of."""
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                items = self._restore(step, _items(like))
+            except Exception as error:
+                print(f"Checkpoint {step} of {self.directory} is damaged ({_brief(error)}).")
+                continue
+            best = items["best"]
+            variables = {"params": best["best_params"], "batch_stats": best["best_batch_stats"]}
+            return variables, int(items["state"]["best_epoch"])
+        raise UsageError(f"{self.directory} holds no checkpoint that can be read.")
+
+    def _restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+        sharding = epoch.replicated()
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
+        )
+        arrays = {name: ocp.args.StandardRestore(item) for name, item in abstract.items()}
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(info=ocp.args.JsonRestore(), **arrays)
+        )
+        items = {name: restored[name] for name in like}
+        if _digest(jax.device_get(items)) != restored["info"]["sha256"]:
+            raise ValueError("its arrays do not have the SHA-256 that was saved with them")
+        return items
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """The state as the two items of a checkpoint."""
+    fields = {field: getattr(state, field) for field in state.__dataclass_fields__}
+    best = {field: fields.pop(field) for field in BEST}
+    return {"state": fields, "best": best}
+
+
+def _digest(items: dict[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(items):
+        leaf = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
+
+
+def _brief(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,230 @@
+"""Evaluation of a run's best parameters: numbers as JSON and a table, and the pictures."""
+
+import importlib.metadata
+import math
+import os
+import platform
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vamp_jax import epoch, generation, log_likelihood, plotting, settings
+from vamp_jax import workdir as workdirs
+from vamp_jax.checkpoints import Checkpoints
+from vamp_jax.datasets import Dataset
+from vamp_jax.errors import UsageError
+from vamp_jax.log_likelihood import ImportanceSampled
+from vamp_jax.objectives import Objective
+from vamp_jax.progress import Progress
+
+SPLITS = ("train", "validation", "test")
+SHOWN = 64  # images in a picture
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def record_path(workdir: str, split: str, num_samples: int, num_examples: int | None) -> str:
+    """Where the result of an evaluation goes, without its extension."""
+    some = "" if num_examples is None else f"-first{num_examples}"
+    return os.path.join(workdir, "eval", f"{split}-S{num_samples}{some}")
+
+
+def is_recorded(workdir: str, split: str, num_samples: int, num_examples: int | None) -> bool:
+    """Whether this evaluation has been done."""
+    return os.path.exists(record_path(workdir, split, num_samples, num_examples) + ".json")
+
+
+def check(split: str, num_samples: int, num_examples: int | None) -> None:
+    """Raises a UsageError for a setting that cannot be."""
+    settings.check_choice("split", split, SPLITS)
+    if num_samples < 1:
+        raise UsageError(f"num_samples is {num_samples}; it must be at least 1.")
+    if num_examples is not None and num_examples < 1:
+        raise UsageError(f"num_examples is {num_examples}; it must be at least 1.")
+
+
+def evaluate_run(
+    workdir: str,
+    dataset: Dataset,
+    objective: Objective,
+    *,
+    split: str = "test",
+    num_samples: int | None = None,
+    num_examples: int | None = None,
+) -> dict[str, Any]:
+    """Evaluates the best checkpoint of a run, writes eval/*.json, *.npz and figures/*.png.
+
+    Args:
+      workdir: the folder of the run.
+      dataset, objective: of the run's config.
+      split: train, validation or test.
+      num_samples: S; None takes the config's.
+      num_examples: only so many, the first ones of the split; None takes all.
+    Returns:
+      What the JSON file holds. Nats, unless the name says bits.
+    """
+    config = workdirs.load_config(workdir)
+    num_samples = config.num_samples if num_samples is None else num_samples
+    check(split, num_samples, num_examples)
+    images = epoch.unit_images(getattr(dataset, split), dataset)
+    if dataset.dynamic and split == "train":  # the stored pixels are means: draw them once
+        draws = np.random.RandomState(config.seed).uniform(size=images.shape)
+        images = (draws < images).astype(np.float32)
+    if num_examples is not None and num_examples > len(images):
+        raise UsageError(
+            f"num_examples is {num_examples}, but the {split} split has {len(images)} examples."
+        )
+    images = np.asarray(images[:num_examples])
+
+    optimizer_state_of = _set_up_like(config, dataset, objective)
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        variables, best_epoch = checkpoints.restore_best(like=optimizer_state_of)
+
+    start = time.monotonic()
+    rng = epoch.stream(config.seed, epoch.EVALUATION)
+    with Progress(f"log-likelihood, S = {num_samples}", len(images), unit="image") as progress:
+        sampled = log_likelihood.estimate(
+            objective, variables, images, num_samples=num_samples, rng=rng, show=progress.show
+        )
+    seconds = time.monotonic() - start
+
+    record = {
+        "config": config.to_dict(),
+        "data_files": dict(dataset.file_hashes),
+        "split": split,
+        "num_examples": len(images),
+        "num_examples_in_split": len(getattr(dataset, split)),
+        "num_samples": num_samples,
+        "best_epoch": best_epoch,
+        "epochs": len(workdirs.read_metrics(workdir)),
+        **summary(sampled, dataset),
+        "seconds": seconds,
+        "hardware": hardware(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    path = record_path(workdir, split, num_samples, num_examples)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    _write_npz(path + ".npz", sampled)
+    draw_figures(workdir, objective, variables, images, rng)
+    workdirs.write_json(path + ".json", record)  # last: its presence says that all is done
+    print(table(record))
+    print(f"Written: {path}.json, {path}.npz, {os.path.join(workdir, 'figures')}/*.png")
+    return record
+
+
+def summary(sampled: ImportanceSampled, dataset: Dataset) -> dict[str, Any]:
+    """Means over the examples in nats, with the standard error of the log-likelihood."""
+    values = sampled.log_likelihood.astype(np.float64)
+    count = len(values)
+    # One example has no spread to estimate an error from.
+    error = float(values.std(ddof=1) / math.sqrt(count)) if count > 1 else None
+    result = {
+        "log_likelihood": float(values.mean()),
+        "log_likelihood_standard_error": error,
+        "elbo": float(sampled.elbo.mean(dtype=np.float64)),
+        "reconstruction": float(sampled.reconstruction.mean(dtype=np.float64)),
+        "kl": {name: float(kl.mean(dtype=np.float64)) for name, kl in sampled.kl.items()},
+        "effective_sample_size": {
+            "mean": float(sampled.effective_sample_size.mean(dtype=np.float64)),
+            "median": float(np.median(sampled.effective_sample_size)),
+            "smallest": float(sampled.effective_sample_size.min()),
+        },
+    }
+    if dataset.likelihood == "discretised_logistic":
+        bits = math.prod(dataset.shape) * math.log(2.0)
+        result["bits_per_dim"] = -result["log_likelihood"] / bits
+        result["bits_per_dim_standard_error"] = error and error / bits
+    return result
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record as a few readable lines."""
+    config = record["config"]
+
+    def plus_minus(value, error, digits):
+        spread = "" if error is None else f" +- {error:.{digits}f}"
+        return f"{value:.{digits}f}{spread}"
+
+    size = record["effective_sample_size"]
+    log_likelihood = plus_minus(
+        record["log_likelihood"], record["log_likelihood_standard_error"], 2
+    )
+    rows = [
+        ("model, prior, data", f"{config['model']}, {config['prior']}, {config['dataset']}"),
+        ("best epoch", f"{record['best_epoch']} of {record['epochs']}"),
+        (
+            "examples",
+            f"{record['num_examples']} of {record['num_examples_in_split']} ({record['split']})",
+        ),
+        ("samples S", str(record["num_samples"])),
+        ("log-likelihood", f"{log_likelihood} nats"),
+    ]
+    if "bits_per_dim" in record:
+        bits = plus_minus(record["bits_per_dim"], record["bits_per_dim_standard_error"], 4)
+        rows.append(("", f"{bits} bits per dimension"))
+    rows += [
+        ("ELBO", f"{record['elbo']:.2f} nats"),
+        ("  reconstruction", f"{record['reconstruction']:.2f}"),
+        *((f"  KL of {name}", f"{value:.2f}") for name, value in record["kl"].items()),
+        (
+            "effective samples",
+            f"median {size['median']:.1f}, mean {size['mean']:.1f}, least {size['smallest']:.1f}",
+        ),
+        ("time", f"{record['seconds']:.1f} s on {record['hardware']}"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def draw_figures(
+    workdir: str, objective: Objective, variables: dict[str, Any], images: np.ndarray, rng
+) -> None:
+    """Samples, reconstructions, pseudo-inputs and training curves, into figures/."""
+    folder = os.path.join(workdir, "figures")
+    os.makedirs(folder, exist_ok=True)
+    sample_rng, reconstruct_rng = jax.random.split(rng)
+    samples = generation.generate(objective, variables, sample_rng, SHOWN)
+    plotting.image_grid(samples, os.path.join(folder, "samples.png"))
+    shown = jnp.asarray(images[: SHOWN // 2])
+    reconstructed = generation.reconstruct(objective, variables, reconstruct_rng, shown)
+    plotting.pairs(shown, reconstructed, os.path.join(folder, "reconstructions.png"))
+    if objective.prior in ("vamp", "vamp_data"):
+        pseudo_inputs = variables["params"]["prior"]["pseudo_inputs"][:SHOWN]
+        plotting.image_grid(
+            jnp.clip(pseudo_inputs, 0.0, 1.0), os.path.join(folder, "pseudo_inputs.png")
+        )
+    rows = workdirs.read_metrics(workdir)
+    if rows:
+        plotting.training_curves(rows, os.path.join(folder, "training_curves.png"))
+
+
+def hardware() -> str:
+    """The devices in words: '2 x NVIDIA H200', or 'cpu, 2 cores'."""
+    kind = jax.devices()[0].device_kind
+    if jax.default_backend() == "cpu":
+        return f"{platform.machine()} {kind}, {len(os.sched_getaffinity(0))} cores"
+    return f"{jax.device_count()} x {kind}"
+
+
+def _set_up_like(config, dataset: Dataset, objective: Objective):
+    """A state of the run's shapes, without computing it."""
+    from vamp_jax import training  # late: training imports this module
+
+    _, optimizer = training.set_up(config, dataset)
+    return jax.eval_shape(lambda: epoch.init_state(config, dataset, objective, optimizer))
+
+
+def _write_npz(path: str, sampled: ImportanceSampled) -> None:
+    partial = path + ".partial"
+    with open(partial, "wb") as file:
+        np.savez_compressed(
+            file,
+            log_likelihood=sampled.log_likelihood,
+            elbo=sampled.elbo,
+            reconstruction=sampled.reconstruction,
+            effective_sample_size=sampled.effective_sample_size,
+            **{f"kl_{name}": value for name, value in sampled.kl.items()},
+        )
+    os.replace(partial, path)

@@ -1,0 +1,152 @@
+"""The importance-sampled log-likelihood (section 5) of many images, without doing work twice.
+
+    ln p(x) ~= logsumexp_s [ ln p(x|z_s) + ln p(z_s) - ln q(z_s|x) ] - ln S,   z_s ~ q(z|x)
+
+Every image is encoded once and the prior's components are built once; the samples come in chunks
+with a running logsumexp, so memory does not grow with S. The noise of a sample is a function of
+(seed, example, sample): the result does not depend on chunks, batches or devices.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vamp_jax import objectives, priors
+from vamp_jax.objectives import Objective
+
+Array = jax.Array
+
+
+class ImportanceSampled(NamedTuple):
+    """What S samples say of each image, [N] each, in nats."""
+
+    log_likelihood: np.ndarray
+    reconstruction: np.ndarray  # mean over the samples of ln p(x|z)
+    kl: dict[str, np.ndarray]  # mean over the samples of ln q - ln p, each stochastic layer
+    effective_sample_size: np.ndarray  # (sum w)^2 / sum w^2, from 1 to S
+
+    @property
+    def elbo(self) -> np.ndarray:
+        """The ELBO with S draws of z for each image."""
+        return self.reconstruction - sum(self.kl.values())
+
+
+def estimate(
+    objective: Objective,
+    variables: dict[str, Any],
+    images: np.ndarray,
+    *,
+    num_samples: int,
+    rng: Array,
+    images_per_batch: int = 10,
+    rows_per_chunk: int = 1000,
+    batches_per_dispatch: int = 10,
+    show: Callable[[int], None] = lambda done: None,
+) -> ImportanceSampled:
+    """Estimates ln p(x) of each image with `num_samples` draws from its posterior.
+
+    Args:
+      objective, variables: the model with its prior.
+      images: [N, H, W, C] in [0, 1].
+      num_samples: S.
+      rng: key of the noise.
+      images_per_batch: images side by side in a chunk of samples.
+      rows_per_chunk: images times samples in a chunk; about 1,000 is best on CPU.
+      batches_per_dispatch: batches between two calls of `show`, on each device.
+      show: is told how many images are done.
+    """
+    devices = jax.local_device_count()
+    images_per_batch = min(images_per_batch, -(-len(images) // devices))
+    batches_per_dispatch = min(
+        batches_per_dispatch, -(-len(images) // (devices * images_per_batch))
+    )
+    chunk = max(1, min(num_samples, rows_per_chunk // images_per_batch))
+    compiled = jax.pmap(
+        functools.partial(_on_device, objective, num_samples=num_samples, chunk=chunk),
+        in_axes=(None, None, 0, 0, None),
+    )
+    prior = jax.jit(objective.components)(variables)
+    shape = (devices, batches_per_dispatch, images_per_batch)
+    at_once = math.prod(shape)
+    results = []
+    for start in range(0, len(images), at_once):
+        index = np.arange(start, start + at_once)
+        part = images[np.minimum(index, len(images) - 1)]  # the last rows again, dropped below
+        result = compiled(
+            variables, prior, part.reshape(*shape, *images.shape[1:]), index.reshape(shape), rng
+        )
+        results.append(jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1), result))
+        show(min(start + at_once, len(images)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *results)
+
+
+def _on_device(
+    objective: Objective,
+    variables: dict[str, Any],
+    prior: priors.GaussianMixture,
+    images: Array,
+    index: Array,
+    rng: Array,
+    *,
+    num_samples: int,
+    chunk: int,
+) -> ImportanceSampled:
+    """images [batches, B, H, W, C] and their numbers [batches, B] -> [batches, B] each."""
+    one_batch = functools.partial(
+        _one_batch, objective, variables, prior, rng, num_samples=num_samples, chunk=chunk
+    )
+    return jax.lax.map(lambda batch: one_batch(*batch), (images, index))
+
+
+def _one_batch(
+    objective: Objective,
+    variables: dict[str, Any],
+    prior: priors.GaussianMixture,
+    rng: Array,
+    x: Array,
+    index: Array,
+    *,
+    num_samples: int,
+    chunk: int,
+) -> ImportanceSampled:
+    encoded = objective.encode(variables, x)
+    model = objective.model
+    image_keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(index)
+
+    def one_chunk(carry, start):
+        sample = start + jnp.arange(chunk)
+        counted = (sample < num_samples)[:, None]  # the last chunk may reach beyond S
+        draw = functools.partial(
+            objectives.example_noise, num_layers=model.num_layers, latent_dim=model.latent_dim
+        )
+        noise = jax.vmap(draw, (0, None), 1)(image_keys, sample)  # [chunk, B, L, D]
+        terms, _ = objective.terms(variables, prior, encoded, noise)
+        log_weight = jnp.where(counted, terms.elbo(), -jnp.inf)
+        log_sum, log_sum_of_squares, sums = carry
+        log_sum = jnp.logaddexp(log_sum, jax.nn.logsumexp(log_weight, axis=0))
+        log_sum_of_squares = jnp.logaddexp(
+            log_sum_of_squares, jax.nn.logsumexp(2.0 * log_weight, axis=0)
+        )
+        sums = jax.tree.map(
+            lambda total, term: total + jnp.sum(jnp.where(counted, term, 0.0), axis=0), sums, terms
+        )
+        return (log_sum, log_sum_of_squares, sums), None
+
+    nothing = jnp.full(len(x), -jnp.inf)
+    layers = ("z",) if model.num_layers == 1 else ("z1", "z2")
+    zero = jnp.zeros(len(x))
+    sums = objectives.Terms(zero, {layer: zero for layer in layers})
+    (log_sum, log_sum_of_squares, sums), _ = jax.lax.scan(
+        one_chunk, (nothing, nothing, sums), jnp.arange(0, num_samples, chunk)
+    )
+    return ImportanceSampled(
+        log_likelihood=log_sum - math.log(num_samples),
+        reconstruction=sums.reconstruction / num_samples,
+        kl={layer: value / num_samples for layer, value in sums.kl.items()},
+        effective_sample_size=jnp.exp(2.0 * log_sum - log_sum_of_squares),
+    )

@@ -1,0 +1,51 @@
+"""The optimiser of the paper's code: Adam on gradients of unit norm, as an optax chain."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def normalized_adam(
+    learning_rate: float, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """The paper's optimiser: `normalize_each_tensor`, then Adam, then a step of -learning_rate."""
+    return optax.chain(
+        normalize_each_tensor(),
+        scale_by_adam(b1=b1, b2=b2, eps=eps),
+        optax.scale(-learning_rate),
+    )
+
+
+def normalize_each_tensor(eps: float = 1e-7) -> optax.GradientTransformation:
+    """g / (||g||_2 + eps) for each parameter tensor by itself."""
+
+    def normalize(updates, params=None):
+        del params
+        return jax.tree.map(lambda g: g / (jnp.sqrt(jnp.sum(g * g)) + eps), updates)
+
+    return optax.stateless(normalize)
+
+
+def scale_by_adam(
+    *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """Adam's direction m sqrt(1 - b2^t) / ((1 - b1^t) (sqrt(v) + eps)).
+
+    Not `optax.scale_by_adam`, which adds eps to sqrt(v / (1 - b2^t)): the authors' code adds it
+    before the bias correction, which makes it up to 32 times larger in effect at the first steps.
+    """
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAdamState(jnp.zeros([], jnp.int32), zeros, zeros)
+
+    def update(updates, state, params=None):
+        del params
+        count = state.count + 1
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
+        scale = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        direction = jax.tree.map(lambda m, v: scale * m / (jnp.sqrt(v) + eps), mu, nu)
+        return direction, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,41 @@
+"""What long work shows: a progress bar on a terminal, plain lines in a log."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 2.0
+
+
+class Progress:
+    """Counts up to `total`; a context manager."""
+
+    def __init__(self, what: str, total: int, done: int = 0, unit: str = "epoch"):
+        self._what, self._total, self._unit = what, total, unit
+        self._last_line = 0.0
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=done, desc=what, unit=unit, dynamic_ncols=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, done: int, text: str = "", last: bool = False) -> None:
+        """So much is done; lines come at most every two seconds, but the last always."""
+        if self._bar is not None:
+            self._bar.n = done
+            self._bar.set_postfix_str(text)
+        elif last or done == self._total or time.monotonic() > self._last_line:
+            self._last_line = time.monotonic() + SECONDS_BETWEEN_LINES
+            print(f"{self._what}: {self._unit} {done}/{self._total}  {text}".rstrip(), flush=True)
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.clear()
+        print(text, flush=True)

@@ -1,0 +1,167 @@
+"""The training loop: epochs, early stopping, checkpoints, logs. Its device code is in epoch.py."""
+
+import math
+import signal
+import time
+from types import FrameType
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from vamp_jax import datasets, epoch, evaluation, models, optimizers, settings
+from vamp_jax import workdir as workdirs
+from vamp_jax.checkpoints import Checkpoints
+from vamp_jax.datasets import Dataset
+from vamp_jax.epoch import TrainState
+from vamp_jax.errors import UsageError
+from vamp_jax.objectives import Objective
+from vamp_jax.progress import Progress
+
+SECONDS_BETWEEN_CHECKPOINTS = 15.0
+
+
+class NonFiniteLossError(UsageError):
+    """The loss of an epoch was nan or infinite."""
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; its state is saved."""
+
+    def __init__(self, signal_number: int, done: int):
+        name = signal.Signals(signal_number).name
+        super().__init__(f"{name}: saved after epoch {done}; the same command goes on from there.")
+        self.exit_code = 128 + signal_number  # as a shell reports a process that the signal ended
+
+
+def train_and_evaluate(
+    config: ml_collections.ConfigDict, workdir: str, data_dir: str | None = None
+) -> None:
+    """Trains (or goes on training) the run of this config in a folder, then evaluates its best.
+
+    Raises:
+      UsageError: for anything that a sentence explains, before any work where possible.
+      Stopped: after SIGTERM or SIGINT, with the state saved.
+    """
+    settings.check(config)
+    with workdirs.locked(workdir):
+        dataset = datasets.load(config.dataset, data_dir)
+        settings.check_with_data(config, dataset)
+        workdirs.claim(workdir, config, dataset)
+        objective, optimizer = set_up(config, dataset)
+        with Checkpoints(workdir) as checkpoints:
+            train(config, workdir, dataset, objective, optimizer, checkpoints)
+        if evaluation.is_recorded(workdir, "test", config.num_samples, None):
+            print(f"This run is finished and evaluated; see {workdir}/eval and {workdir}/figures.")
+            return
+        evaluation.evaluate_run(workdir, dataset, objective)
+
+
+def set_up(
+    config: ml_collections.ConfigDict, dataset: Dataset
+) -> tuple[Objective, optax.GradientTransformation]:
+    """The objective (model and prior) and the optimiser that a config names."""
+    model = models.create(config, dataset)
+    objective = Objective(model, config.prior, config.proper_logistic)
+    return objective, optimizers.normalized_adam(config.learning_rate)
+
+
+def should_stop(done: int, best_epoch: int, config: ml_collections.ConfigDict) -> bool:
+    """After the last epoch, or `early_stopping_epochs` without a better validation ELBO.
+
+    As in the authors' code the count begins with the last epoch of the warm-up.
+    """
+    waited = done - max(best_epoch, config.warmup_epochs - 1)
+    return done >= config.num_epochs or waited >= config.early_stopping_epochs
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    dataset: Dataset,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    checkpoints: Checkpoints,
+) -> TrainState:
+    """Runs epochs until the run is finished, from the newest checkpoint; returns the last state."""
+    state = epoch.init_state(config, dataset, objective, optimizer)
+    restored = checkpoints.restore_latest(like=state)
+    if restored is not None:
+        # Copied by a program of ours: its buffers must be JAX's own, since they will be donated.
+        state = jax.tree.map(jnp.copy, restored)
+        print(f"Going on after epoch {int(state.epoch)} of {workdir}.", flush=True)
+    done, best_epoch = int(state.epoch), int(state.best_epoch)
+    if done and should_stop(done, best_epoch, config):
+        print(f"Training is finished: {done} epochs, the best was {best_epoch}.", flush=True)
+        return state
+
+    sharding = epoch.replicated()
+    state = jax.device_put(state, sharding)
+    train_images = jax.device_put(dataset.train, sharding)
+    validation_images = jax.device_put(dataset.validation, sharding)
+    run_epoch = epoch.make_epoch(objective, optimizer, config, dataset)
+    saved = time.monotonic()
+    with (
+        _SignalFlag() as flag,
+        workdirs.MetricsLog(workdir, done) as log,
+        Progress(f"{config.model}, {config.prior} prior", config.num_epochs, done) as progress,
+    ):
+        while not should_stop(done, best_epoch, config):
+            start = time.monotonic()
+            state, metrics = run_epoch(state, train_images, validation_images)
+            metrics = {name: value.item() for name, value in jax.device_get(metrics).items()}
+            done, best_epoch = metrics["epoch"], metrics.pop("best_epoch")
+            _check_finite(metrics, workdir, checkpoints)
+            log.write(metrics | {"seconds": time.monotonic() - start})
+            finished = should_stop(done, best_epoch, config)
+            progress.show(
+                done,
+                f"train loss {metrics['train_loss']:.2f}  validation loss "
+                f"{metrics['val_loss']:.2f} (best: epoch {best_epoch})",
+                last=finished,
+            )
+            overdue = time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS
+            if finished or overdue or flag.number:
+                checkpoints.save(state)
+                saved = time.monotonic()
+            if flag.number and not finished:
+                checkpoints.wait()
+                raise Stopped(flag.number, done)
+        checkpoints.wait()
+    return state
+
+
+def _check_finite(metrics: dict[str, float], workdir: str, checkpoints: Checkpoints) -> None:
+    for name in ("train_loss", "val_loss"):
+        if not math.isfinite(metrics[name]):
+            checkpoints.wait()
+            last = checkpoints.latest_step()
+            good = f"the checkpoint after epoch {last} is good" if last else "none is saved yet"
+            raise NonFiniteLossError(
+                f"{name} is {metrics[name]} in epoch {metrics['epoch']} of {workdir}; {good}. "
+                "Lower --config.learning_rate, or look at the data."
+            )
+
+
+class _SignalFlag:
+    """Remembers SIGTERM (a preemption) or SIGINT until the epoch has ended; a second one kills."""
+
+    def __init__(self):
+        self.number = 0
+        self._old = {}
+
+    def __enter__(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._old[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *exception):
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.number:
+            raise KeyboardInterrupt
+        self.number = number
+        print("Stopping after this epoch...", flush=True)

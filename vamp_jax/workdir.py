@@ -1,0 +1,156 @@
+"""The folder of a run: its lock, its config, and the log of its epochs."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ml_collections
+
+from vamp_jax.datasets import Dataset
+from vamp_jax.errors import UsageError
+
+
+@contextmanager
+def locked(workdir: str) -> Iterator[None]:
+    """Makes the folder and holds it for this process alone; the lock goes when the process does.
+
+    Raises:
+      UsageError: when it cannot be written, or another process is at work in it.
+    """
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        lock = open(os.path.join(workdir, ".lock"), "w")  # noqa: SIM115 - held until the end
+    except OSError as error:
+        raise UsageError(
+            f"The workdir {workdir} cannot be written ({error.strerror}): name another with "
+            "--workdir."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"Another process is at work in {workdir}: wait for it, or name another folder "
+                "with --workdir."
+            ) from None
+        yield
+
+
+def claim(workdir: str, config: ml_collections.ConfigDict, dataset: Dataset) -> None:
+    """Writes config.json and data.json, or checks that the run in the folder is this one.
+
+    Raises:
+      UsageError: when the folder holds a run with another config or other data.
+    """
+    expected = {"config.json": config.to_dict(), "data.json": dict(dataset.file_hashes)}
+    for name, values in expected.items():
+        path = os.path.join(workdir, name)
+        if not os.path.exists(path):
+            write_json(path, values)
+            continue
+        held = read_json(path)
+        missing = "(absent)"
+        differing = [
+            f"{field} is {held.get(field, missing)!r} there and {values.get(field, missing)!r} here"
+            for field in sorted(held.keys() | values.keys())
+            if held.get(field, missing) != values.get(field, missing)
+        ]
+        if differing:
+            raise UsageError(
+                f"{workdir} holds another run ({'; '.join(differing)}): name another folder with "
+                "--workdir, or remove this one."
+            )
+
+
+def load_config(workdir: str) -> ml_collections.ConfigDict:
+    """The config of the run in a folder.
+
+    Raises:
+      UsageError: when there is none, or it cannot be read.
+    """
+    path = os.path.join(workdir, "config.json")
+    if not os.path.isfile(path):
+        raise UsageError(f"{workdir} holds no run (no config.json): train there first.")
+    return ml_collections.ConfigDict(read_json(path))
+
+
+def write_json(path: str, values: dict[str, Any]) -> None:
+    """Writes a JSON file whole or not at all."""
+    partial = path + ".partial"
+    with open(partial, "w") as file:
+        json.dump(values, file, indent=2, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+      UsageError: when the file is not one.
+    """
+    try:
+        with open(path) as file:
+            values = json.load(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); the run's folder is damaged.") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} is not a JSON object; the run's folder is damaged.")
+    return values
+
+
+class MetricsLog:
+    """metrics.jsonl, a line an epoch, and the same values as TensorBoard events."""
+
+    def __init__(self, workdir: str, epochs_done: int):
+        """Goes on after `epochs_done` epochs: drops later lines, and lines cut off in the middle."""
+        from tensorboardX import SummaryWriter  # late: not needed to import the package
+
+        self._path = os.path.join(workdir, "metrics.jsonl")
+        kept = [row for row in read_metrics(workdir) if row["epoch"] <= epochs_done]
+        partial = self._path + ".partial"
+        with open(partial, "w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in kept)
+        os.replace(partial, self._path)
+        self._file = open(self._path, "a")  # noqa: SIM115 - closed in __exit__
+        self._events = SummaryWriter(
+            os.path.join(workdir, "tensorboard"), purge_step=epochs_done + 1
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._file.close()
+        self._events.close()
+
+    def write(self, row: dict[str, float]) -> None:
+        """Adds the metrics of one epoch."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        for name, value in row.items():
+            if name != "epoch":
+                self._events.add_scalar(name, value, row["epoch"])
+
+
+def read_metrics(workdir: str) -> list[dict[str, float]]:
+    """The rows of metrics.jsonl up to the first that is not whole."""
+    rows: list[dict[str, float]] = []
+    path = os.path.join(workdir, "metrics.jsonl")
+    if not os.path.exists(path):
+        return rows
+    with open(path, errors="replace") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+                if row["epoch"] != len(rows) + 1:
+                    break
+            except (ValueError, KeyError, TypeError):
+                break
+            rows.append(row)
+    return rows
