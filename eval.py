@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from vamp_jax import command_line
+from vamp_jax import command_line, errors
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 DATA_DIR = flags.DEFINE_string(
@@ -19,11 +19,12 @@ SPLIT = flags.DEFINE_string("split", "test", "train, validation or test.")
 
 def main() -> None:
     if WORKDIR.value is None:
-        raise command_line.UsageError("No run is named: pass --workdir=FOLDER.")
+        raise errors.UsageError("No run is named: pass --workdir=FOLDER.")
 
-    from vamp_jax import datasets, evaluation, training
+    from vamp_jax import compilation_cache, datasets, evaluation, training
     from vamp_jax import workdir as workdirs
 
+    compilation_cache.enable()
     config = workdirs.load_config(WORKDIR.value)
     dataset = datasets.load(config.dataset, DATA_DIR.value)
     objective, _ = training.set_up(config, dataset)

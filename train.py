@@ -5,7 +5,7 @@ import os
 from absl import flags
 from ml_collections import config_flags
 
-from vamp_jax import command_line
+from vamp_jax import command_line, errors
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a data set: configs/vamp_hvae.py:static_mnist."
@@ -16,11 +16,14 @@ WORKDIR = flags.DEFINE_string(
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of the data sets. Default: ~/tensorflow_datasets."
 )
+CHECKPOINT_SECONDS = flags.DEFINE_float(
+    "checkpoint_seconds", 15.0, "Least time between two checkpoints: what a kill can cost."
+)
 
 
 def main() -> None:
     if CONFIG.value is None:
-        raise command_line.UsageError(
+        raise errors.UsageError(
             "No config is named: pass --config=configs/NAME.py[:DATASET], for example "
             "--config=configs/vamp_hvae.py."
         )
@@ -30,9 +33,11 @@ def main() -> None:
     )[0]
     workdir = WORKDIR.value or f"runs/{name}-{config.dataset}-seed{config.seed}"
 
-    from vamp_jax import training  # after the flags: a typo in one should not wait for JAX
+    # After the flags: a typo in one should not wait for JAX.
+    from vamp_jax import compilation_cache, training
 
-    training.train_and_evaluate(config, workdir, DATA_DIR.value)
+    compilation_cache.enable()
+    training.train_and_evaluate(config, workdir, DATA_DIR.value, CHECKPOINT_SECONDS.value)
 
 
 if __name__ == "__main__":

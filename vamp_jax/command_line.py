@@ -4,29 +4,49 @@ Exit codes: 0 done; 1 the run failed (a loss that is not finite); 2 a mistake in
 file or a folder; 128 + n stopped by signal n with the state saved (143 SIGTERM, 130 SIGINT).
 """
 
+import re
 import sys
 from collections.abc import Callable
 
 from absl import flags
 
-from vamp_jax.errors import UsageError
-
-__all__ = ["UsageError", "run"]
+from vamp_jax.errors import NonFiniteLossError, Stopped, UsageError
 
 
 def run(main: Callable[[], None]) -> None:
     """Parses the flags and runs `main`; leaves with an exit code."""
     try:
-        positional = flags.FLAGS(sys.argv)[1:]
-        if positional:
-            raise UsageError(f"{positional[0]!r} is not a flag: flags begin with --.")
+        _parse()
         main()
-    except UsageError as error:
-        sys.exit(_told(error, 2))
+    except (UsageError, NonFiniteLossError, Stopped) as error:
+        print(f"{sys.argv[0]}: {error}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
+
+
+def _parse() -> None:
+    """Parses the flags, and reads the config file that one of them names."""
+    try:
+        positional = flags.FLAGS(sys.argv)[1:]
+        if "config" in flags.FLAGS:
+            if (config := flags.FLAGS["config"].value) is not None:
+                config.to_dict()  # where a file cannot be read, this is what says so
     except flags.Error as error:
-        sys.exit(_told(error, 2))
+        raise UsageError(f"{_one_line(error)} See --help.") from None
+    except (AttributeError, KeyError) as error:  # ml_collections: no such field in the config
+        field, hint = (re.search(p, str(error)) for p in (r"(\w+)", r'Did you mean "(\w+)"'))
+        if not any(a.lstrip("-").startswith(f"config.{field and field[1]}") for a in sys.argv):
+            raise UsageError(f"The config cannot be read: {_one_line(error)}") from None
+        hint = f"Did you mean {hint[1]!r}? " if hint else ""
+        raise UsageError(
+            f"The config has no field {field[1]!r}. {hint}configs/default.py lists the fields."
+        ) from None
+    except Exception as error:  # whatever the config file raises
+        config = next((a for a in sys.argv[1:] if a.lstrip("-").startswith("config=")), "--config")
+        cause = str(error).strip().splitlines()[-1].strip()
+        raise UsageError(f"{config} cannot be read: {cause}") from None
+    if positional:
+        raise UsageError(f"{positional[0]!r} is not a flag: flags begin with --.")
 
 
-def _told(error: Exception, code: int) -> int:
-    print(f"{sys.argv[0]}: {error}", file=sys.stderr, flush=True)
-    return code
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") + "."

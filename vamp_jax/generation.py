@@ -1,5 +1,6 @@
 """Images from a model: drawn from the prior, from one pseudo-input, and reconstructed."""
 
+import functools
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from vamp_jax.objectives import Objective
 Array = jax.Array
 
 
+@functools.partial(jax.jit, static_argnames=("objective", "num"))
 def generate(objective: Objective, variables: dict[str, Any], rng: Array, num: int) -> Array:
     """Images of the model [N, H, W, C]: z from the prior (a component drawn by its weight), then x.
 
@@ -21,6 +23,7 @@ def generate(objective: Objective, variables: dict[str, Any], rng: Array, num: i
     return _from_top(objective, variables, rng, z_top)
 
 
+@functools.partial(jax.jit, static_argnames=("objective", "num"))
 def generate_from_pseudo_input(
     objective: Objective, variables: dict[str, Any], rng: Array, component: int, num: int
 ) -> Array:
@@ -33,6 +36,7 @@ def generate_from_pseudo_input(
     return _from_top(objective, variables, rng, z_top)
 
 
+@functools.partial(jax.jit, static_argnames="objective")
 def reconstruct(objective: Objective, variables: dict[str, Any], rng: Array, x: Array) -> Array:
     """Images [N, H, W, C] -> their reconstructions, with one draw of z each (Figure 6)."""
     noise_rng, rng = jax.random.split(rng)

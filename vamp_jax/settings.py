@@ -45,11 +45,6 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise UsageError(f"{field} is {config[field]}; it must not be negative.")
     if config.seed >= 2**32:
         raise UsageError(f"seed is {config.seed}; it must be below 2^32.")
-    if config.warmup_epochs > config.num_epochs:
-        raise UsageError(
-            f"warmup_epochs is {config.warmup_epochs}, longer than the {config.num_epochs} epochs "
-            "of num_epochs: beta would never reach 1; lower the one or raise the other."
-        )
     if config.pseudo_inputs_from_data and config.prior != "vamp":
         raise UsageError(
             f"pseudo_inputs_from_data goes with prior 'vamp'; the prior is {config.prior!r}."

@@ -15,28 +15,16 @@ from vamp_jax import workdir as workdirs
 from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.datasets import Dataset
 from vamp_jax.epoch import TrainState
-from vamp_jax.errors import UsageError
+from vamp_jax.errors import NonFiniteLossError, Stopped
 from vamp_jax.objectives import Objective
 from vamp_jax.progress import Progress
 
-SECONDS_BETWEEN_CHECKPOINTS = 15.0
-
-
-class NonFiniteLossError(UsageError):
-    """The loss of an epoch was nan or infinite."""
-
-
-class Stopped(Exception):
-    """A signal asked the run to stop; its state is saved."""
-
-    def __init__(self, signal_number: int, done: int):
-        name = signal.Signals(signal_number).name
-        super().__init__(f"{name}: saved after epoch {done}; the same command goes on from there.")
-        self.exit_code = 128 + signal_number  # as a shell reports a process that the signal ended
-
 
 def train_and_evaluate(
-    config: ml_collections.ConfigDict, workdir: str, data_dir: str | None = None
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    data_dir: str | None = None,
+    checkpoint_seconds: float = 15.0,
 ) -> None:
     """Trains (or goes on training) the run of this config in a folder, then evaluates its best.
 
@@ -45,13 +33,19 @@ def train_and_evaluate(
       Stopped: after SIGTERM or SIGINT, with the state saved.
     """
     settings.check(config)
+    if config.warmup_epochs > config.num_epochs:  # of use to look at the start of a long run
+        print(
+            f"Note: the warm-up takes {config.warmup_epochs} epochs and training {config.num_epochs}: "
+            f"beta ends at {config.num_epochs / config.warmup_epochs:.2f}, not at 1.",
+            flush=True,
+        )
     with workdirs.locked(workdir):
         dataset = datasets.load(config.dataset, data_dir)
         settings.check_with_data(config, dataset)
         workdirs.claim(workdir, config, dataset)
         objective, optimizer = set_up(config, dataset)
         with Checkpoints(workdir) as checkpoints:
-            train(config, workdir, dataset, objective, optimizer, checkpoints)
+            train(config, workdir, dataset, objective, optimizer, checkpoints, checkpoint_seconds)
         if evaluation.is_recorded(workdir, "test", config.num_samples, None):
             print(f"This run is finished and evaluated; see {workdir}/eval and {workdir}/figures.")
             return
@@ -83,9 +77,10 @@ def train(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     checkpoints: Checkpoints,
+    checkpoint_seconds: float,
 ) -> TrainState:
     """Runs epochs until the run is finished, from the newest checkpoint; returns the last state."""
-    state = epoch.init_state(config, dataset, objective, optimizer)
+    state = jax.jit(lambda: epoch.init_state(config, dataset, objective, optimizer))()
     restored = checkpoints.restore_latest(like=state)
     if restored is not None:
         # Copied by a program of ours: its buffers must be JAX's own, since they will be donated.
@@ -121,7 +116,7 @@ def train(
                 f"{metrics['val_loss']:.2f} (best: epoch {best_epoch})",
                 last=finished,
             )
-            overdue = time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS
+            overdue = time.monotonic() - saved >= checkpoint_seconds
             if finished or overdue or flag.number:
                 checkpoints.save(state)
                 saved = time.monotonic()

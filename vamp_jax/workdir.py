@@ -108,7 +108,7 @@ class MetricsLog:
     """metrics.jsonl, a line an epoch, and the same values as TensorBoard events."""
 
     def __init__(self, workdir: str, epochs_done: int):
-        """Goes on after `epochs_done` epochs: drops later lines, and lines cut off in the middle."""
+        """Goes on after `epochs_done` epochs: drops later lines, and any cut off in the middle."""
         from tensorboardX import SummaryWriter  # late: not needed to import the package
 
         self._path = os.path.join(workdir, "metrics.jsonl")

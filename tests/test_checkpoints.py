@@ -1,0 +1,117 @@
+"""Checkpoints: what is saved is what comes back, and a damaged one is known and passed over."""
+
+import os
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from tests.test_training import objective_for, small_config, small_data
+from vamp_jax import epoch
+from vamp_jax.checkpoints import Checkpoints
+from vamp_jax.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def state():
+    config, data = small_config(model="vae"), small_data()
+    state = epoch.init_state(config, data, objective_for(config, data), optax.adam(0.1))
+    # Numbers that differ from leaf to leaf.
+    leaves, treedef = jax.tree.flatten(state)
+    rng = np.random.RandomState(0)
+    noisy = [leaf + rng.normal(size=leaf.shape).astype(leaf.dtype) for leaf in leaves]
+    return jax.device_put(jax.tree.unflatten(treedef, noisy), epoch.replicated())
+
+
+def at(state, number):
+    sharding = epoch.replicated()
+    return state.replace(
+        epoch=jax.device_put(np.int32(number), sharding),
+        best_epoch=jax.device_put(np.int32(number - 1), sharding),
+        best_loss=jax.device_put(np.float32(number), sharding),
+    )
+
+
+def equal(a, b):
+    return all(
+        np.array_equal(x, y) and x.dtype == y.dtype
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def test_what_is_saved_comes_back_bit_for_bit(tmp_path, state):
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        checkpoints.save(at(state, 3))
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        restored = checkpoints.restore_latest(like=state)
+    assert equal(restored, at(state, 3))
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+
+
+def test_best_variables_for_evaluation(tmp_path, state):
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        checkpoints.save(at(state, 3))
+    with Checkpoints(str(tmp_path), read_only=True) as checkpoints:
+        variables, best_epoch = checkpoints.restore_best(like=jax.eval_shape(lambda: state))
+    assert equal(variables["params"], state.best_params) and best_epoch == 2
+
+
+def test_the_latest_two_are_kept(tmp_path, state):
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        for number in range(1, 5):
+            checkpoints.save(at(state, number))
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["3", "4"]
+
+
+def damage(folder, how):
+    """Damages every file of the folder that holds anything of the checkpoint."""
+    files = [os.path.join(root, f) for root, _, names in os.walk(folder) for f in names]
+    for path in files:
+        size = os.path.getsize(path)
+        if path.endswith("commit_success.txt"):
+            continue
+        if how == "removed":
+            os.remove(path)
+        elif how in ("emptied", "truncated"):
+            os.truncate(path, 0 if how == "emptied" else size // 2)
+        else:
+            with open(path, "r+b") as file:
+                file.seek(size // 2)
+                byte = file.read(1)[0]
+                file.seek(-1, os.SEEK_CUR)
+                file.write(bytes([byte ^ 0x10]))
+
+
+@pytest.mark.parametrize("item", ["state", "best", "info"])
+@pytest.mark.parametrize("how", ["emptied", "truncated", "removed", "flipped"])
+def test_damaged_newest_checkpoint_is_said_and_passed_over(tmp_path, state, capsys, item, how):
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        checkpoints.save(at(state, 1))
+        checkpoints.save(at(state, 2))
+    damage(tmp_path / "checkpoints" / "2" / item, how)
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        restored = checkpoints.restore_latest(like=state)
+        assert "Checkpoint 2" in capsys.readouterr().out
+        assert int(restored.epoch) == 1
+        checkpoints.save(at(state, 2))  # the run gets there again
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        assert equal(checkpoints.restore_latest(like=state), at(state, 2))
+
+
+def test_all_damaged_is_a_sentence(tmp_path, state):
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        checkpoints.save(at(state, 1))
+    damage(tmp_path / "checkpoints" / "1" / "state", "emptied")
+    with (
+        Checkpoints(str(tmp_path)) as checkpoints,
+        pytest.raises(UsageError, match="No checkpoint .* can be read"),
+    ):
+        checkpoints.restore_latest(like=state)
+
+
+def test_no_checkpoint_is_none_to_training_and_a_sentence_to_evaluation(tmp_path, state):
+    with pytest.raises(UsageError, match="holds no checkpoints"):
+        Checkpoints(str(tmp_path), read_only=True)
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        assert checkpoints.restore_latest(like=state) is None

@@ -1,0 +1,169 @@
+"""Whole runs of train.py and eval.py as processes: killed, stopped, resumed, evaluated."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vamp_jax import workdir as workdirs
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = [
+    "--config.num_components=8",
+    "--config.latent_dim=4",
+    "--config.hidden_dim=16",
+    "--config.num_epochs=30",
+    "--config.warmup_epochs=5",
+    "--config.num_samples=30",
+    "--checkpoint_seconds=0.2",
+]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Two devices, and one cache of compiled programs for all runs of this file."""
+    environment = dict(os.environ, XDG_CACHE_HOME=str(tmp_path_factory.mktemp("cache")))
+    return environment | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+
+
+def start(workdir, environment, *more):
+    command = [sys.executable, "train.py", "--config=configs/vamp_hvae.py", f"--workdir={workdir}"]
+    return subprocess.Popen(
+        [*command, *SMALL, *more],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def wait_for_epoch(workdir, number):
+    """Waits until the log has so many lines and a checkpoint is on the disk."""
+    for _ in range(3000):
+        if len(workdirs.read_metrics(str(workdir))) >= number and any(
+            name.isdigit() for name in os.listdir(workdir / "checkpoints")
+        ):
+            return
+        time.sleep(0.05)
+    raise AssertionError("the run did not get there")
+
+
+def result_of(workdir):
+    """The metrics but for the seconds, and the evaluation of every example."""
+    rows = workdirs.read_metrics(str(workdir))
+    for row in rows:
+        row.pop("seconds")
+    with np.load(workdir / "eval" / "test-S30.npz") as values:
+        return rows, {name: values[name].tobytes() for name in values}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, environment):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    code, output = finish(start(workdir, environment))
+    assert code == 0, output
+    return workdir, output
+
+
+def test_a_run_ends_with_numbers_and_pictures(uninterrupted):
+    workdir, output = uninterrupted
+    assert "log-likelihood" in output and "ELBO" in output
+    record = json.loads((workdir / "eval" / "test-S30.json").read_text())
+    assert record["num_examples"] == record["num_examples_in_split"]
+    assert record["elbo"] <= record["log_likelihood"] < 0
+    assert record["log_likelihood_standard_error"] > 0
+    np.testing.assert_allclose(
+        record["elbo"], record["reconstruction"] - sum(record["kl"].values()), rtol=1e-5
+    )
+    for name in ("samples", "reconstructions", "pseudo_inputs", "training_curves"):
+        assert (workdir / "figures" / f"{name}.png").stat().st_size > 500
+    rows = workdirs.read_metrics(str(workdir))
+    assert [row["epoch"] for row in rows] == list(range(1, 31))
+    assert rows[0]["beta"] == pytest.approx(0.2) and rows[9]["beta"] == 1.0
+    for row in rows:
+        parts = -row["train_reconstruction"] + row["beta"] * row["train_kl"]
+        np.testing.assert_allclose(row["train_loss"], parts, rtol=1e-4)
+        np.testing.assert_allclose(
+            row["val_loss"], -row["val_reconstruction"] + row["val_kl"], rtol=1e-4
+        )
+        assert row["val_kl"] == pytest.approx(row["val_kl_z1"] + row["val_kl_z2"], rel=1e-4)
+    assert rows[-1]["val_loss"] < rows[0]["val_loss"]
+
+
+@pytest.mark.parametrize("epochs", [1, 12])
+def test_killed_and_started_again_it_ends_with_the_same_bits(
+    tmp_path, environment, uninterrupted, epochs
+):
+    process = start(tmp_path, environment)
+    wait_for_epoch(tmp_path, epochs)
+    process.send_signal(signal.SIGKILL)
+    assert finish(process)[0] == -signal.SIGKILL
+    code, output = finish(start(tmp_path, environment))
+    assert code == 0, output
+    assert "Going on after epoch" in output
+    assert result_of(tmp_path) == result_of(uninterrupted[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_run_goes_on(tmp_path, environment, uninterrupted, number):
+    process = start(tmp_path, environment, "--checkpoint_seconds=0.1")
+    wait_for_epoch(tmp_path, 3)
+    process.send_signal(number)
+    code, output = finish(process)
+    if code == 0:
+        pytest.fail("the run was over before the signal came")
+    assert code == 128 + number, output
+    assert f"{number.name}: saved after epoch" in output and "Traceback" not in output
+    code, output = finish(start(tmp_path, environment))
+    assert code == 0, output
+    assert result_of(tmp_path) == result_of(uninterrupted[0])
+
+
+def test_a_finished_run_says_so(uninterrupted, environment):
+    code, output = finish(start(uninterrupted[0], environment))
+    assert code == 0 and "is finished" in output
+
+
+def test_another_config_in_the_folder_is_refused(uninterrupted, environment):
+    code, output = finish(start(uninterrupted[0], environment, "--config.latent_dim=5"))
+    assert code == 2 and "latent_dim is 4 there and 5 here" in output
+
+
+def test_eval_of_some_examples(uninterrupted, environment):
+    workdir = uninterrupted[0]
+    result = subprocess.run(
+        [sys.executable, "eval.py", f"--workdir={workdir}", "--num_samples=30", "--num_examples=7"],
+        cwd=ROOT,
+        env=environment | {"XLA_FLAGS": ""},  # one device here, two there
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "7 of 497 (test)" in result.stdout
+    with (
+        np.load(workdir / "eval" / "test-S30.npz") as all_of_them,
+        np.load(workdir / "eval" / "test-S30-first7.npz") as some,
+    ):
+        np.testing.assert_allclose(
+            some["log_likelihood"], all_of_them["log_likelihood"][:7], rtol=1e-5
+        )
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, environment):
+    code, output = finish(start(tmp_path, environment, "--config.learning_rate=1e30"))
+    assert code == 1, output
+    assert "Traceback" not in output and "is nan in epoch" in output
+    assert "checkpoint" in output or "none is saved" in output

@@ -1,0 +1,104 @@
+"""The folder of a run: its lock, its config, its log."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from configs import default
+from vamp_jax import datasets
+from vamp_jax import workdir as workdirs
+from vamp_jax.errors import UsageError
+
+
+def data(hashes):
+    empty = np.zeros((0, 4, 4, 1), np.uint8)
+    return datasets.Dataset("digits", empty, empty, empty, "bernoulli", True, 16, 0.3, 0.05, hashes)
+
+
+def test_config_survives_the_folder(tmp_path):
+    config = default.get_config()
+    config.learning_rate = 0.25
+    workdirs.claim(str(tmp_path), config, data({}))
+    assert workdirs.load_config(str(tmp_path)).to_dict() == config.to_dict()
+
+
+def test_another_config_is_refused_with_the_fields_that_differ(tmp_path):
+    config = default.get_config()
+    workdirs.claim(str(tmp_path), config, data({}))
+    workdirs.claim(str(tmp_path), config, data({}))  # the same run may go on
+    config.latent_dim, config.seed = 7, 3
+    with pytest.raises(UsageError, match="latent_dim is 40 there and 7 here; seed is 0 .* 3 here"):
+        workdirs.claim(str(tmp_path), config, data({}))
+
+
+def test_other_data_is_refused(tmp_path):
+    workdirs.claim(str(tmp_path), default.get_config(), data({"file.mat": "aa"}))
+    with pytest.raises(UsageError, match="file.mat is 'aa' there and 'bb' here"):
+        workdirs.claim(str(tmp_path), default.get_config(), data({"file.mat": "bb"}))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\0\0"])
+def test_damaged_config_is_a_sentence(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UsageError, match="config.json .*damaged"):
+        workdirs.load_config(str(tmp_path))
+
+
+def test_a_folder_without_a_run_is_a_sentence(tmp_path):
+    with pytest.raises(UsageError, match="holds no run"):
+        workdirs.load_config(str(tmp_path / "nowhere"))
+
+
+def test_a_file_as_workdir_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UsageError, match="file cannot be written"),
+        workdirs.locked(str(tmp_path / "file")),
+    ):
+        pass
+
+
+def test_second_process_in_the_folder_is_refused(tmp_path):
+    hold = (
+        "import sys; from vamp_jax import workdir\n"
+        f"with workdir.locked({str(tmp_path)!r}):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(UsageError, match="Another process is at work"),
+            workdirs.locked(str(tmp_path)),
+        ):
+            pass
+        process.kill()
+    with workdirs.locked(str(tmp_path)):  # the lock went with the process
+        pass
+
+
+def test_metrics_log_goes_on_and_is_repaired(tmp_path):
+    folder = str(tmp_path)
+    rows = [{"epoch": i, "val_loss": 10.0 - i} for i in range(1, 6)]
+    with workdirs.MetricsLog(folder, 0) as log:
+        for row in rows:
+            log.write(row)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 6, "val_lo')  # killed in the middle of a line
+    assert workdirs.read_metrics(folder) == rows
+    with workdirs.MetricsLog(folder, 3) as log:  # the newest checkpoint is of epoch 3
+        log.write({"epoch": 4, "val_loss": 1.0})
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert json.loads(lines[-1])["val_loss"] == 1.0
+
+
+def test_metrics_are_tensorboard_events_too(tmp_path):
+    with workdirs.MetricsLog(str(tmp_path), 0) as log:
+        log.write({"epoch": 1, "val_loss": 2.5})
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"val_loss" in events.read_bytes()

@@ -1,0 +1,181 @@
+"""`load`: a data set as arrays, prepared on the first call and read back on the later ones."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import NamedTuple
+
+import numpy as np
+
+from vamp_jax.datasets import files, protocols
+from vamp_jax.errors import UsageError
+
+NAMES = tuple(protocols.SPECS)
+_HOME = "vamp_jax"  # subfolder of the data folder: TFDS's own sets of the same names stay apart
+
+
+class Dataset(NamedTuple):
+    """Images in uint8, and what the paper says about them."""
+
+    name: str
+    train: np.ndarray  # uint8 [N, H, W, 1]
+    validation: np.ndarray  # likewise; of a dynamic set drawn once, values 0 and max_value
+    test: np.ndarray
+    likelihood: str  # 'bernoulli' or 'discretised_logistic'
+    dynamic: bool  # train / max_value are Bernoulli means, redrawn each time an example is seen
+    max_value: int  # the pixel value that stands for 1.0
+    pseudo_input_mean: float
+    pseudo_input_stddev: float
+    file_hashes: dict[str, str]  # source file, unpacked -> SHA-256; of digits, of the array's bytes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one image."""
+        return self.train.shape[1:]
+
+
+def load(name: str, data_dir: str | None = None) -> Dataset:
+    """Loads a data set; prepares it first where that has not been done or the files have changed.
+
+    Official files are looked for by name in data_dir/downloads/manual, one folder below that, in
+    data_dir, and one folder below that; what is missing is downloaded. The prepared set goes into
+    data_dir/vamp_jax, or, where data_dir cannot be written to, into the user's cache folder.
+
+    Args:
+      name: one of `NAMES`.
+      data_dir: TFDS's data folder, by default ~/tensorflow_datasets.
+
+    Raises:
+      UsageError: an unknown name, a missing or wrong file, a folder that cannot be written to.
+    """
+    if name not in protocols.SPECS:
+        raise UsageError(f"there is no data set {name!r}: choose one of {', '.join(NAMES)}")
+    given = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser().absolute()
+    if "://" in str(data_dir) or (given.exists() and not given.is_dir()):
+        raise UsageError(
+            f"the data folder {data_dir} is not a local folder: pass --data_dir=FOLDER"
+        )
+    cache = _cache_folder(given)
+    target = given if _writable(given) else cache
+    try:
+        dataset = _load(name, [given, cache], target)
+    except OSError as error:
+        raise UsageError(
+            f"{name} cannot be prepared in {target} ({error}): "
+            "make room there or pass --data_dir=FOLDER with another folder"
+        ) from None
+    if dataset is None:
+        raise UsageError(f"{name} was prepared in {target} but cannot be read back: check the disk")
+    return dataset
+
+
+def _load(name: str, folders: list[pathlib.Path], target: pathlib.Path) -> Dataset | None:
+    """Reads what has been prepared below one of `folders`, or else prepares it below `target`."""
+    sources = protocols.SPECS[name].sources
+    found = {source.name: files.find(source, folders) for source in sources}
+    found = {source: path for source, path in found.items() if path is not None}
+    for folder in folders:
+        with _lock(folder / _HOME, name):
+            dataset = _read(name, folder / _HOME, found)
+        if dataset is not None:
+            return dataset
+
+    paths = files.obtain(name, sources, folders, target / "downloads" / "manual")
+    home = target / _HOME
+    home.mkdir(parents=True, exist_ok=True)
+    with _lock(home, name):
+        dataset = _read(name, home, paths)  # another process may have been first
+        if dataset is None:
+            _prepare(name, home, paths)
+            dataset = _read(name, home, paths)
+    return dataset
+
+
+def _cache_folder(data_dir: pathlib.Path) -> pathlib.Path:
+    """Where sets are prepared whose files lie in a read-only `data_dir`; one folder for each."""
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    digest = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]
+    return pathlib.Path(root).expanduser().absolute() / "vamp_jax" / digest
+
+
+def _writable(folder: pathlib.Path) -> bool:
+    """Whether files may be made in it, or it may be made. A folder that is marked read-only stays
+    untouched even when root, who could, runs this."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder.stat().st_mode & 0o222 != 0 and os.access(folder, os.W_OK | os.X_OK)
+
+
+@contextlib.contextmanager
+def _lock(home: pathlib.Path, name: str):
+    """One process at a time; none where no lock can be had (nothing there yet, or read-only)."""
+    try:
+        handle = open(home / f"{name}.lock", "w") if _writable(home) else None
+    except OSError:
+        handle = None
+    if handle is None:
+        yield
+        return
+    with handle:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _read(name: str, home: pathlib.Path, found: dict[str, pathlib.Path]) -> Dataset | None:
+    """The prepared set, or None where there is none, it is damaged, or `found` files differ."""
+    if not (home / name / protocols.VERSION / "dataset_info.json").is_file():
+        return None
+    from vamp_jax.datasets import builders  # imports TFDS, which takes a while
+
+    spec = protocols.SPECS[name]
+    try:
+        splits, metadata = builders.read(name, home)
+        hashes, signatures = metadata["sha256"], metadata["signatures"]
+    except Exception:  # whatever TFDS stumbles over, preparing anew is the cure
+        return None
+    for split, size in zip(protocols.SPLITS, spec.sizes, strict=True):
+        if splits[split].shape != (size, *spec.shape, 1):
+            return None
+    for source in spec.sources:
+        if (
+            source.name not in found
+            or files.signature(found[source.name]) == signatures[source.name]
+        ):
+            continue
+        if files.sha256(files.read(source, found[source.name])) != hashes[source.name]:
+            return None
+    return Dataset(
+        name=name,
+        **splits,
+        likelihood=spec.likelihood,
+        dynamic=spec.dynamic,
+        max_value=spec.max_value,
+        pseudo_input_mean=spec.pseudo_input_mean,
+        pseudo_input_stddev=spec.pseudo_input_stddev,
+        file_hashes=dict(hashes),
+    )
+
+
+def _prepare(name: str, home: pathlib.Path, paths: dict[str, pathlib.Path]) -> None:
+    """Prepares into a temporary folder, and only a finished one takes the place of the old."""
+    from vamp_jax.datasets import builders
+
+    for leftover in home.glob(f".{name}-*"):  # of a process that was killed; we hold the lock
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=home, prefix=f".{name}-") as scratch:
+        try:
+            builders.prepare(name, pathlib.Path(scratch), paths)
+        except (UsageError, OSError):
+            raise
+        except Exception as error:  # array_record's own, of a full disk for one
+            raise OSError(str(error)) from error
+        final = home / name / protocols.VERSION
+        final.parent.mkdir(exist_ok=True)
+        if final.exists():
+            final.rename(pathlib.Path(scratch) / "replaced")
+        (pathlib.Path(scratch) / name / protocols.VERSION).rename(final)
