@@ -23,7 +23,9 @@ def get_config(dataset: str = "digits") -> ml_collections.ConfigDict:
     config.num_components = NUM_COMPONENTS.get(dataset, 500)  # K of the mixture priors
     config.learned_weights = False  # mixture weights are 1/K in the paper
     config.pseudo_inputs_from_data = False  # vamp only: start at K training examples + N(0, 0.01)
-    config.proper_logistic = False  # grey images: outer bins to infinity, nothing added (see docs)
+    config.proper_logistic = False  # grey images: outer bins reach to infinity, so they sum to 1
+    config.pixel_mask_z = True  # pixel_hvae: z seen only at earlier pixels, as in the authors' code
+    config.pixel_gated_stacks = False  # pixel_hvae: two gated stacks, which have no blind spot
 
     # Optimisation.
     config.batch_size = 100  # over all devices

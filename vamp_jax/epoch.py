@@ -17,13 +17,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vamp_jax import objectives, priors
+from vamp_jax import models, objectives, priors
 from vamp_jax.datasets import Dataset
 from vamp_jax.objectives import Objective
 
 Array = jax.Array
 
-AXIS = "devices"
+AXIS = models.DEVICE_AXIS
 # Streams of random numbers, all from the config's seed.
 INIT, SHUFFLE, NOISE, BINARISE, VALIDATION_NOISE, EVALUATION = range(6)
 

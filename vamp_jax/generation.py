@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vamp_jax import distributions, objectives, priors
+from vamp_jax.models import pixel_hvae
 from vamp_jax.objectives import Objective
 
 Array = jax.Array
@@ -60,5 +61,9 @@ def _from_top(objective: Objective, variables: dict[str, Any], rng: Array, z_top
 def _decode(
     objective: Objective, variables: dict[str, Any], rng: Array, latents: tuple[Array, ...]
 ) -> Array:
+    if objective.model.autoregressive:
+        return pixel_hvae.sample_pixels(
+            objective.model, objective.model_variables(variables), rng, *latents
+        )
     decoded, _ = objective.decode(variables, latents, x=None)
     return distributions.pixel_mean(decoded, objective.model.likelihood)

@@ -59,7 +59,13 @@ def estimate(
       rows_per_chunk: images times samples in a chunk; about 1,000 is best on CPU.
       batches_per_dispatch: batches between two calls of `show`, on each device.
       show: is told how many images are done.
+    Raises:
+      ValueError: without an image or a sample.
     """
+    if not len(images) or num_samples < 1:
+        raise ValueError(
+            f"estimate: {len(images)} images and {num_samples} samples; both must be at least 1."
+        )
     devices = jax.local_device_count()
     images_per_batch = min(images_per_batch, -(-len(images) // devices))
     batches_per_dispatch = min(

@@ -52,8 +52,11 @@ class Objective:
 
     def apply(self, variables: dict[str, Any], *args, method: str, **kwargs):
         """One method of the model."""
-        own = {"params": variables["params"]["model"], "batch_stats": variables["batch_stats"]}
-        return self.model.apply(own, *args, method=method, **kwargs)
+        return self.model.apply(self.model_variables(variables), *args, method=method, **kwargs)
+
+    def model_variables(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """The variables of the linen module alone."""
+        return {"params": variables["params"]["model"], "batch_stats": variables["batch_stats"]}
 
     def components(self, variables: dict[str, Any], encode=None) -> priors.GaussianMixture:
         """p(z) of the top layer: runs the encoder on the K pseudo-inputs, so call it once.

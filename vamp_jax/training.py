@@ -34,9 +34,10 @@ def train_and_evaluate(
     """
     settings.check(config)
     if config.warmup_epochs > config.num_epochs:  # of use to look at the start of a long run
+        last = config.num_epochs / config.warmup_epochs
         print(
-            f"Note: the warm-up takes {config.warmup_epochs} epochs and training {config.num_epochs}: "
-            f"beta ends at {config.num_epochs / config.warmup_epochs:.2f}, not at 1.",
+            f"Note: warmup_epochs is {config.warmup_epochs} and num_epochs {config.num_epochs}: "
+            f"beta ends at {last:.2f}, not at 1.",
             flush=True,
         )
     with workdirs.locked(workdir):

@@ -1,0 +1,14 @@
+"""PixelHVAE with the standard normal prior.
+
+python train.py --config=configs/pixel_hvae.py[:DATASET]
+"""
+
+from configs import default
+
+
+def get_config(dataset: str = "digits"):
+    config = default.get_config(dataset)
+    config.model = "pixel_hvae"
+    config.prior = "standard"
+    config.eval_batch_size = 100  # activations of convolutions are large
+    return config

@@ -1,0 +1,14 @@
+"""ConvHVAE with the VampPrior: K learned pseudo-inputs.
+
+python train.py --config=configs/vamp_conv_hvae.py[:DATASET]
+"""
+
+from configs import default
+
+
+def get_config(dataset: str = "digits"):
+    config = default.get_config(dataset)
+    config.model = "conv_hvae"
+    config.prior = "vamp"
+    config.eval_batch_size = 100  # activations of convolutions are large
+    return config

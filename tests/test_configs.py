@@ -1,0 +1,48 @@
+"""Every config loads for every data set and names a model and prior that its file name says."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from vamp_jax import datasets, settings
+
+NAMES = sorted(
+    path.stem
+    for path in (Path(__file__).parent.parent / "configs").glob("*.py")
+    if path.stem[0] != "_"
+)
+
+
+@pytest.mark.parametrize("dataset", datasets.NAMES)
+@pytest.mark.parametrize("name", NAMES)
+def test_config_is_what_its_name_says(name, dataset):
+    config = importlib.import_module(f"configs.{name}").get_config(dataset)
+    settings.check(config)
+    assert config.dataset == dataset
+    if name == "default":
+        return
+    prior = next((p for p in ("vamp_data", "vamp", "mog") if name.startswith(p + "_")), "standard")
+    assert (config.prior, config.model) == (prior, name.removeprefix(prior + "_"))
+
+
+def test_the_paper_s_values():
+    """Section 5 of the paper and the authors' code, in one place."""
+    config = importlib.import_module("configs.vamp_hvae").get_config("static_mnist")
+    expected = dict(
+        latent_dim=40,
+        hidden_dim=300,
+        num_components=500,
+        batch_size=100,
+        learning_rate=5e-4,
+        num_epochs=2000,
+        warmup_epochs=100,
+        early_stopping_epochs=50,
+        num_samples=5000,
+        learned_weights=False,
+        pseudo_inputs_from_data=False,
+        proper_logistic=False,
+    )
+    assert {field: config[field] for field in expected} == expected
+    omniglot = importlib.import_module("configs.vamp_hvae").get_config("omniglot")
+    assert omniglot.num_components == 1000

@@ -1,0 +1,376 @@
+"""Convolutional layers of ConvHVAE and PixelHVAE (section 5 and appendix), images in NHWC.
+
+All convolutions go through `conv` and `masked_conv`, which alone know how to be fast on a CPU.
+Weights and biases start as PyTorch's do by default, U(+-1/sqrt(fan_in)), as in the authors' code.
+"""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vamp_jax import layers
+
+Array = jax.Array
+
+# ---------------------------------------------------------------------------------------------
+# Convolutions. On a CPU, XLA brings convolutions into the one order of axes for which it has a
+# fast kernel, but only those of a program's outermost computation: inside `lax.scan` the
+# gradients that it derives itself, with their swapped axes, fall through to a naive loop up to
+# 190 times slower. So on a CPU the gradients are written as convolutions in that order, which is
+# as fast inside the loop as outside. Other platforms keep XLA's own.
+
+
+def _convolve(x, kernel, padding, stride=1, input_dilation=1, kernel_dilation=1):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=padding,
+        lhs_dilation=(input_dilation, input_dilation),
+        rhs_dilation=(kernel_dilation, kernel_dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _forward(x, kernel, stride):
+    # Explicit and symmetric as PyTorch's; XLA's "SAME" pads one side only at stride 2.
+    padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
+    return _convolve(x, kernel, padding, stride)
+
+
+def _input_gradient(g, kernel, low, input_shape, stride=1):
+    """d/dx of a convolution padded by `low` at the top and left: [N, OH, OW, F] -> [N, H, W, C]."""
+    padding = [
+        (k - 1 - before, n - 1 - (o - 1) * stride + before)
+        for k, before, n, o in zip(kernel.shape, low, input_shape[1:3], g.shape[1:3], strict=False)
+    ]
+    flipped = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+    return _convolve(g, flipped, padding, input_dilation=stride)
+
+
+def _kernel_gradient(x, g, low, kernel_shape, stride=1):
+    """d/dkernel likewise: the input's channels play the batch, the batch plays the channels."""
+    # Else the padding below could be negative, for which see `_crop`.
+    assert all(stride <= size // 2 + 1 for size in kernel_shape[:2])
+    padding = [
+        (before, k + (o - 1) * stride - n - before)
+        for k, before, n, o in zip(kernel_shape, low, x.shape[1:3], g.shape[1:3], strict=False)
+    ]
+    result = _convolve(
+        jnp.transpose(x, (3, 1, 2, 0)),
+        jnp.transpose(g, (1, 2, 0, 3)),
+        padding,
+        kernel_dilation=stride,
+    )
+    return jnp.transpose(result, (1, 2, 0, 3))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x: Array, kernel: Array, stride: int = 1) -> Array:
+    """Convolution padded by k // 2 on every side, as PyTorch's.
+
+    Args:
+      x: [N, H, W, C]
+      kernel: [k, k, C, F], k odd.
+      stride: of both axes, at most k // 2 + 1.
+    Returns:
+      [N, ceil(H / stride), ceil(W / stride), F]
+    """
+    return _forward(x, kernel, stride)
+
+
+def _conv_fwd(x, kernel, stride):
+    return _forward(x, kernel, stride), (x, kernel)
+
+
+def _conv_bwd(stride, saved, g):
+    x, kernel = saved
+    low = [size // 2 for size in kernel.shape[:2]]
+    return (
+        jax.lax.platform_dependent(
+            g,
+            kernel,
+            cpu=lambda g, k: _input_gradient(g, k, low, x.shape, stride),
+            default=lambda g, k: jax.linear_transpose(lambda x: _forward(x, k, stride), x)(g)[0],
+        ),
+        jax.lax.platform_dependent(
+            x,
+            g,
+            cpu=lambda x, g: _kernel_gradient(x, g, low, kernel.shape, stride),
+            default=lambda x, g: jax.linear_transpose(lambda k: _forward(x, k, stride), kernel)(g)[
+                0
+            ],
+        ),
+    )
+
+
+conv.defvjp(_conv_fwd, _conv_bwd)
+
+# Which taps of a 3x3 kernel see what, with the pixels in raster order. A and B are PixelCNN's:
+# the earlier ones, without and with the pixel itself. The others make up the gated form of two
+# stacks: rows above (then with the own row, of features that know the rows above only), and the
+# left of the own row.
+MASKS = {
+    "A": np.array([[1, 1, 1], [1, 0, 0], [0, 0, 0]], np.float32),
+    "B": np.array([[1, 1, 1], [1, 1, 0], [0, 0, 0]], np.float32),
+    "all": np.ones((3, 3), np.float32),
+    "above": np.array([[1, 1, 1], [0, 0, 0], [0, 0, 0]], np.float32),
+    "above_and_row": np.array([[1, 1, 1], [1, 1, 1], [0, 0, 0]], np.float32),
+    "left": np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]], np.float32),
+    "left_and_self": np.array([[0, 0, 0], [1, 1, 0], [0, 0, 0]], np.float32),
+}
+
+
+def apply_mask(kernel: Array, kind: str) -> Array:
+    """The kernel [3, 3, C, F] with zeros where the mask of this kind has them."""
+    return kernel * MASKS[kind][:, :, None, None]
+
+
+def _masked_forward(x, kernel, kind):
+    return _forward(x, apply_mask(kernel, kind), 1)
+
+
+def _crop(kind):
+    """The smallest block of the kernel that holds the centre and all taps, and its padding."""
+    rows, columns = (np.flatnonzero(MASKS[kind].any(axis)) for axis in (1, 0))
+    # With the centre, since XLA's CPU kernel reads outside of its memory at negative padding.
+    block = [slice(min(taps[0], 1), max(taps[-1], 1) + 1) for taps in (rows, columns)]
+    return tuple(block), [(1 - s.start, s.stop - 2) for s in block]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def masked_conv(x: Array, kernel: Array, kind: str) -> Array:
+    """`conv` with a masked kernel, and the gradient of the kernel without its mask.
+
+    So do the authors: they set the masked weights to zero before every pass, and what the
+    gradient has there counts in its norm, by which the optimiser divides. The masked weights may
+    drift: nothing reads them.
+
+    Args:
+      x: [N, H, W, C]
+      kernel: [3, 3, C, F]
+      kind: a key of MASKS.
+    Returns:
+      [N, H, W, F]
+    """
+
+    def cropped(x, kernel):  # a third of the work less; other platforms' kernels want squares
+        block, padding = _crop(kind)
+        return _convolve(x, apply_mask(kernel, kind)[block], padding)
+
+    return jax.lax.platform_dependent(
+        x, kernel, cpu=cropped, default=lambda x, k: _masked_forward(x, k, kind)
+    )
+
+
+def _masked_conv_fwd(x, kernel, kind):
+    return masked_conv(x, kernel, kind), (x, kernel)
+
+
+def _masked_conv_bwd(kind, saved, g):
+    x, kernel = saved
+
+    def cropped(g, kernel):
+        block, padding = _crop(kind)
+        low = [before for before, _ in padding]
+        return _input_gradient(g, apply_mask(kernel, kind)[block], low, x.shape)
+
+    return (
+        jax.lax.platform_dependent(
+            g,
+            kernel,
+            cpu=cropped,
+            default=lambda g, k: jax.linear_transpose(lambda x: _masked_forward(x, k, kind), x)(g)[
+                0
+            ],
+        ),
+        jax.lax.platform_dependent(
+            x,
+            g,
+            cpu=lambda x, g: _kernel_gradient(x, g, [1, 1], kernel.shape),
+            default=lambda x, g: jax.linear_transpose(lambda k: _forward(x, k, 1), kernel)(g)[0],
+        ),
+    )
+
+
+masked_conv.defvjp(_masked_conv_fwd, _masked_conv_bwd)
+
+
+def _over_leading_axes(function, x: Array) -> Array:
+    """Applies a function of [N, H, W, C] to [..., H, W, C]."""
+    result = function(x.reshape(-1, *x.shape[-3:]))
+    return result.reshape(*x.shape[:-3], *result.shape[1:])
+
+
+# ---------------------------------------------------------------------------------------------
+# Layers.
+
+
+class Conv(nn.Module):
+    """Convolution with bias, padded as `conv`: [..., H, W, C] -> [..., H', W', features]."""
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        init = layers.uniform_fan_in(math.prod(shape[:3]))
+        kernel = self.param("kernel", init, shape)
+        bias = self.param("bias", init, (self.features,))
+        return _over_leading_axes(lambda x: conv(x, kernel, self.stride) + bias, x)
+
+
+class GatedConv(nn.Module):
+    """(W * x + b) sigmoid(V * x + c): [..., H, W, C] -> [..., H', W', features]."""
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+
+    def setup(self):
+        self.linear = Conv(self.features, self.kernel_size, self.stride)
+        self.gate = Conv(self.features, self.kernel_size, self.stride)
+
+    def __call__(self, x: Array) -> Array:
+        return self.linear(x) * jax.nn.sigmoid(self.gate(x))
+
+
+class MaskedConv(nn.Module):
+    """3x3 convolution without bias of the concatenation of the inputs, each with its own mask.
+
+    [..., H, W, C_i] each -> [..., H, W, features]. It is a sum of one convolution an input, so an
+    input with fewer leading axes (one image beside its many samples) is convolved once.
+    """
+
+    features: int
+    kinds: tuple[str, ...]  # keys of MASKS, one an input
+    channels: tuple[int, ...]  # of the inputs
+
+    def setup(self):
+        shape = (3, 3, sum(self.channels), self.features)
+        init = layers.uniform_fan_in(math.prod(shape[:3]))
+        self.kernel = self.param("kernel", init, shape)
+
+    def parts(self) -> list[Array]:
+        """The kernel's part for each input, not masked yet: [3, 3, C_i, features]."""
+        return jnp.split(self.kernel, np.cumsum(self.channels)[:-1], axis=2)
+
+    def of_input(self, index: int, x: Array) -> Array:
+        """One input's share of the sum: [..., H, W, C_i] -> [..., H, W, features]."""
+        kernel, kind = self.parts()[index], self.kinds[index]
+        return _over_leading_axes(lambda x: masked_conv(x, kernel, kind), x)
+
+    def __call__(self, *inputs: Array) -> Array:
+        return sum(self.of_input(index, x) for index, x in enumerate(inputs))
+
+    # The first input's share again, tap by tap, for those who go through an image in raster order.
+
+    def from_above(self, row: Array) -> Array:
+        """What the row above [N, W, C] adds to a row of the output [N, W, features]."""
+        return _row_conv(row, self._masked_rows()[0])
+
+    def from_own_row(self, row: Array) -> Array:
+        """What a row [N, W, C] adds to the same row of the output [N, W, features]."""
+        return _row_conv(row, self._masked_rows()[1])
+
+    def from_left(self, pixel: Array) -> Array:
+        """What a pixel [N, C] adds to its right neighbour in the output [N, features]."""
+        return pixel @ self._masked_rows()[1, 0]
+
+    def from_same(self, pixel: Array) -> Array:
+        """What a pixel [N, C] adds to the same pixel of the output [N, features]."""
+        return pixel @ self._masked_rows()[1, 1]
+
+    def _masked_rows(self):
+        return apply_mask(self.parts()[0], self.kinds[0])
+
+
+def _row_conv(row: Array, kernel: Array) -> Array:
+    """Convolution of rows [N, W, C] with three taps [3, C, F], padded by one -> [N, W, F]."""
+    padded = jnp.pad(row, ((0, 0), (1, 1), (0, 0)))
+    return sum(padded[:, i : i + row.shape[1]] @ kernel[i] for i in range(3))
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation by PyTorch's conventions, over all axes but the last.
+
+    The running variance is the unbiased one, and moves by a tenth each time (Flax would call that
+    momentum 0.9). The scale starts at 1, as in PyTorch since 1.2; the authors' version drew it
+    from U(0, 1).
+    """
+
+    axis_name: str | None = None  # of the mapped axis over whose devices the batch is spread
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool = False, row_weight: Array | None = None) -> Array:
+        """Normalises by the batch's statistics if `train`, else by the running ones.
+
+        Args:
+          x: [..., H, W, C]; without `train` any [..., C].
+          train: also updates the collection 'batch_stats', which must then be mutable.
+          row_weight: 1 for real rows and 0 for padding, of x's leading axes [...].
+        Returns:
+          Of x's shape.
+        """
+        features = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (features,))
+        bias = self.param("bias", nn.initializers.zeros, (features,))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (features,))
+        if not train:
+            factor = scale * jax.lax.rsqrt(running_var.value + self.epsilon)
+            return x * factor + (bias - running_mean.value * factor)
+
+        weight = jnp.ones(x.shape[:-3]) if row_weight is None else row_weight
+        weight = jnp.broadcast_to(weight, x.shape[:-3])[..., None, None, None]
+
+        def total(values):  # over the rows of all devices, which may hold unequal numbers of them
+            result = jnp.sum(values, axis=tuple(range(values.ndim - 1)))
+            return result if self.axis_name is None else jax.lax.psum(result, self.axis_name)
+
+        count = total(weight)[0] * math.prod(x.shape[-3:-1])
+        # In two passes: E[x^2] - E[x]^2 would cancel where the mean is large.
+        mean = total(x * weight) / count
+        centred = x - mean
+        var = total(centred**2 * weight) / count
+        if not self.is_initializing():
+            unbiased = jax.lax.stop_gradient(var) * count / jnp.maximum(count - 1.0, 1.0)
+            for running, new in ((running_mean, mean), (running_var, unbiased)):
+                new = jax.lax.stop_gradient(new)
+                running.value = (1.0 - self.momentum) * running.value + self.momentum * new
+        return centred * (scale * jax.lax.rsqrt(var + self.epsilon)) + bias
+
+
+class PointwiseConv(nn.Module):
+    """1x1 convolution with bias: a matrix product, for any leading axes [..., C]."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        init = layers.uniform_fan_in(x.shape[-1])
+        kernel = self.param("kernel", init, (x.shape[-1], self.features))
+        return x @ kernel + self.param("bias", init, (self.features,))
+
+
+class ConvHead(nn.Module):
+    """The parameters of p(x|.) by 1x1 convolutions: [..., F] -> [..., channels] each.
+
+    (logits,) for 'bernoulli'; (mean logits, log-scales) for 'discretised_logistic'.
+    """
+
+    channels: int
+    likelihood: str
+
+    @nn.compact
+    def __call__(self, h: Array) -> tuple[Array, ...]:
+        names = ("logits",) if self.likelihood == "bernoulli" else ("mean", "log_scale")
+        return tuple(PointwiseConv(self.channels, name=name)(h) for name in names)

@@ -1,0 +1,259 @@
+"""PixelHVAE: ConvHVAE's encoder and a PixelCNN as p(x|z1,z2) (section 5 and appendix).
+
+The PixelCNN predicts each pixel from z1, z2 and the pixels before it in raster order. It comes in
+two forms, each with a second way through it, a row and then a pixel at a time, that keeps what
+earlier pixels have already cost; `sample_pixels` draws images that way.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vamp_jax import conv_layers, distributions, layers
+from vamp_jax.models import conv_hvae
+
+Array = jax.Array
+
+NUM_LAYERS = 8
+FEATURES = 64
+
+
+class MaskedStack(nn.Module):
+    """The paper's: eight masked convolutions, each with batch norm and ReLU.
+
+    A 3x3 mask of the pixels before misses, layer over layer, a wedge of them to the upper right:
+    its blind spot.
+    """
+
+    channels: int
+    mask_z: bool
+    axis_name: str | None
+
+    def setup(self):
+        kinds = ("A", "A" if self.mask_z else "all")
+        first = conv_layers.MaskedConv(FEATURES, kinds, (self.channels, 2 * self.channels))
+        rest = [
+            conv_layers.MaskedConv(FEATURES, ("B",), (FEATURES,)) for _ in range(NUM_LAYERS - 1)
+        ]
+        self.convs = [first, *rest]
+        self.norms = [conv_layers.BatchNorm(self.axis_name) for _ in range(NUM_LAYERS)]
+
+    def __call__(self, x: Array, z: Array, **norm_kwargs) -> Array:
+        """Images and maps of z [..., H, W, C], whose leading axes broadcast -> [..., H, W, F]."""
+        h = nn.relu(self.norms[0](self.convs[0](x, z), **norm_kwargs))
+        for layer, norm in zip(self.convs[1:], self.norms[1:], strict=True):
+            h = nn.relu(norm(layer(h), **norm_kwargs))
+        return h
+
+    def of_z(self, z: Array) -> tuple[Array, ...]:
+        """All that z contributes, of the kind that `start_row` takes row by row."""
+        return (self.convs[0].of_input(1, z),)
+
+    def start_row(self, x_above, above, stack_above, of_z):
+        """What the rows above give to a row: see `sample_pixels`."""
+        del stack_above
+        result = [self.convs[0].from_above(x_above) + of_z[0]]
+        result += [conv.from_above(h) for conv, h in zip(self.convs[1:], above, strict=False)]
+        return jnp.stack(result), ()
+
+    def next_pixel(self, from_above, x_left, left):
+        """The layers' outputs at one pixel: see `sample_pixels`."""
+        h = nn.relu(self.norms[0](from_above[0] + self.convs[0].from_left(x_left)))
+        result = [h]
+        for i in range(1, NUM_LAYERS):
+            conv = self.convs[i]
+            total = from_above[i] + conv.from_left(left[i - 1]) + conv.from_same(h)
+            h = nn.relu(self.norms[i](total))
+            result.append(h)
+        return jnp.stack(result)
+
+
+class GatedStacks(nn.Module):
+    """Two stacks without a blind spot, after van den Oord et al. 2016 (arXiv 1606.05328).
+
+    The vertical stack knows all rows above, the horizontal one the left of the own row and the
+    vertical stack. Gates are tanh(a) sigmoid(b); there is no batch norm.
+    """
+
+    channels: int
+    mask_z: bool
+
+    def setup(self):
+        def convs(first, later):
+            inputs = (self.channels, 2 * self.channels)
+            kinds = (first, first if self.mask_z else "all")
+            return [conv_layers.MaskedConv(2 * FEATURES, kinds, inputs)] + [
+                conv_layers.MaskedConv(2 * FEATURES, (later,), (FEATURES,))
+                for _ in range(NUM_LAYERS - 1)
+            ]
+
+        self.vertical = convs("above", "above_and_row")
+        self.horizontal = convs("left", "left_and_self")
+        pointwise = conv_layers.PointwiseConv
+        self.across = [pointwise(2 * FEATURES) for _ in range(NUM_LAYERS)]
+        self.out = [pointwise(FEATURES) for _ in range(NUM_LAYERS)]
+
+    def __call__(self, x: Array, z: Array, **norm_kwargs) -> Array:
+        """Images and maps of z [..., H, W, C], whose leading axes broadcast -> [..., H, W, F]."""
+        del norm_kwargs
+        vertical = self.vertical[0](x, z)
+        h = self._horizontal_output(0, self.across[0](vertical) + self.horizontal[0](x, z), 0.0)
+        for i in range(1, NUM_LAYERS):
+            vertical = self.vertical[i](_gate(vertical))
+            total = self.across[i](vertical) + self.horizontal[i](h)
+            h = self._horizontal_output(i, total, h)
+        return nn.relu(h)
+
+    def _horizontal_output(self, i, total, h):
+        return h + self.out[i](_gate(total))
+
+    def of_z(self, z: Array) -> tuple[Array, ...]:
+        """All that z contributes, of the kind that `start_row` takes row by row."""
+        return self.vertical[0].of_input(1, z), self.horizontal[0].of_input(1, z)
+
+    def start_row(self, x_above, above, stack_above, of_z):
+        """What the rows above give to a row: see `sample_pixels`."""
+        del above
+        total = self.vertical[0].from_above(x_above) + of_z[0]
+        result, stack = [self.across[0](total) + of_z[1]], []
+        for i in range(1, NUM_LAYERS):
+            stack.append(_gate(total))
+            total = self.vertical[i].from_own_row(stack[-1])
+            total = total + self.vertical[i].from_above(stack_above[i - 1])
+            result.append(self.across[i](total))
+        return jnp.stack(result), tuple(stack)
+
+    def next_pixel(self, from_above, x_left, left):
+        """The layers' outputs at one pixel: see `sample_pixels`."""
+        total = from_above[0] + self.horizontal[0].from_left(x_left)
+        h = self._horizontal_output(0, total, 0.0)
+        result = [h]
+        for i in range(1, NUM_LAYERS):
+            conv = self.horizontal[i]
+            total = from_above[i] + conv.from_left(left[i - 1]) + conv.from_same(h)
+            h = self._horizontal_output(i, total, h)
+            result.append(h)
+        return jnp.stack([*result[:-1], nn.relu(h)])
+
+
+def _gate(x):
+    a, b = jnp.split(x, 2, axis=-1)
+    return jnp.tanh(a) * jax.nn.sigmoid(b)
+
+
+class PixelHVAE(conv_hvae.ConvHVAE):
+    """q(z2|x) q(z1|x,z2) and p(z1|z2) as ConvHVAE; p(x|z1,z2) = prod_i p(x_i|x_<i,z1,z2)."""
+
+    mask_z: bool = True  # as the authors do: z's maps, too, are seen at earlier pixels only
+    gated_stacks: bool = False  # GatedStacks in place of MaskedStack
+    axis_name: str | None = None  # of the mapped axis that batch norm sums over
+
+    autoregressive = True
+
+    def setup_decoder(self):
+        """The layers of p(x|z1,z2)."""
+        channels = self.image_shape[-1]
+        self.p_x_from_z1 = layers.GatedDense(math.prod(self.image_shape))
+        self.p_x_from_z2 = layers.GatedDense(math.prod(self.image_shape))
+        if self.gated_stacks:
+            self.p_x_stack = GatedStacks(channels, self.mask_z)
+        else:
+            self.p_x_stack = MaskedStack(channels, self.mask_z, self.axis_name)
+        self.p_x = conv_layers.ConvHead(channels, self.likelihood)
+
+    def decode(
+        self,
+        z1: Array,
+        z2: Array,
+        x: Array,
+        *,
+        train: bool = False,
+        row_weight: Array | None = None,
+    ) -> tuple[Array, ...]:
+        """p(x_i|x_<i,z1,z2) for every pixel i -> the likelihood's parameters.
+
+        Args:
+          z1, z2: [..., D]
+          x: [..., H, W, C], with as many leading axes as z or fewer (one image, many samples).
+          train: batch norm by the batch's statistics; 'batch_stats' must be mutable.
+          row_weight: 1 for real rows and 0 for padding, of z's leading axes.
+        Returns:
+          [..., H, W, C] each.
+        """
+        z = self.latent_maps(z1, z2)
+        return self.p_x(self.p_x_stack(x, z, train=train, row_weight=row_weight))
+
+    def latent_maps(self, z1: Array, z2: Array) -> Array:
+        """z1 and z2 as channels beside the image: [..., D] each -> [..., H, W, 2 C]."""
+        shape = (*z1.shape[:-1], *self.image_shape)
+        maps = [self.p_x_from_z1(z1).reshape(shape), self.p_x_from_z2(z2).reshape(shape)]
+        return jnp.concatenate(maps, axis=-1)
+
+    def of_z(self, z1: Array, z2: Array) -> tuple[Array, ...]:
+        """See the stack's method; from z1 and z2 [N, D]."""
+        return self.p_x_stack.of_z(self.latent_maps(z1, z2))
+
+    def start_row(self, *args):
+        """See the stack's method."""
+        return self.p_x_stack.start_row(*args)
+
+    def next_pixel(self, *args) -> tuple[Array, tuple[Array, ...]]:
+        """See the stack's method; and p(x_i|.)'s parameters, [N, C] each."""
+        features = self.p_x_stack.next_pixel(*args)
+        return features, self.p_x(features[-1])
+
+    def __call__(self, x: Array) -> tuple[Array, ...]:
+        """Passes through every layer once; for `init` only."""
+        z2, _ = self.encode(x)
+        z1, _ = self.encode_z1(self.features(x), z2)
+        self.prior_z1(z2)
+        return self.decode(z1, z2, x)
+
+
+def sample_pixels(model: PixelHVAE, variables, rng: Array, z1: Array, z2: Array) -> Array:
+    """Draws x ~ p(x|z1,z2), pixel by pixel, in one loop that is compiled under `jax.jit`.
+
+    All pixels together cost about one pass through the network, not one pass each: a pixel's
+    layers are computed once, from what the row above and the pixel to the left have left behind.
+
+    Args:
+      model: in inference mode of its batch norm.
+      variables: {'params': ..., 'batch_stats': ...} of the model.
+      rng: pixel i = row * W + column of all images is drawn with `fold_in(rng, i)`.
+      z1, z2: [N, D]
+    Returns:
+      Drawn pixels [N, H, W, C].
+    """
+    height, width, channels = model.image_shape
+    num_images = z1.shape[0]
+
+    def call(method, *args):
+        return model.apply(variables, *args, method=method)
+
+    def row_step(carry, inputs):
+        x_above, above, stack_above = carry  # [N, W, C], [L, N, W, F], a tuple of [N, W, F]
+        row, of_z = inputs
+        from_above, stack = call("start_row", x_above, above, stack_above, of_z)  # [L, N, W, F']
+
+        def pixel_step(carry, inputs):
+            x_left, left = carry  # [N, C], [L, N, F]
+            column, from_above = inputs
+            features, decoded = call("next_pixel", from_above, x_left, left)
+            key = jax.random.fold_in(rng, row * width + column)
+            x = distributions.pixel_sample(key, decoded, model.likelihood)
+            return (x, features), (x, features)
+
+        start = (jnp.zeros_like(x_above[:, 0]), jnp.zeros_like(above[:, :, 0]))
+        columns = (jnp.arange(width), jnp.moveaxis(from_above, 2, 0))
+        _, (x_row, features) = jax.lax.scan(pixel_step, start, columns)
+        x_row = jnp.moveaxis(x_row, 0, 1)
+        return (x_row, jnp.moveaxis(features, 0, 2), stack), x_row
+
+    zeros = jnp.zeros((NUM_LAYERS, num_images, width, FEATURES))
+    stack = tuple(zeros[:-1]) if model.gated_stacks else ()
+    start = (jnp.zeros((num_images, width, channels)), zeros, stack)
+    of_z = tuple(jnp.moveaxis(part, 1, 0) for part in call("of_z", z1, z2))
+    _, rows = jax.lax.scan(row_step, start, (jnp.arange(height), of_z))
+    return jnp.moveaxis(rows, 0, 1)
