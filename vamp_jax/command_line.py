@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from absl import flags
+from absl import app, flags
 
 from vamp_jax.errors import NonFiniteLossError, Stopped, UsageError
 
@@ -25,11 +25,14 @@ def run(main: Callable[[], None]) -> None:
 
 def _parse() -> None:
     """Parses the flags, and reads the config file that one of them names."""
+    app.define_help_flags()
     try:
         positional = flags.FLAGS(sys.argv)[1:]
         if "config" in flags.FLAGS:
             if (config := flags.FLAGS["config"].value) is not None:
                 config.to_dict()  # where a file cannot be read, this is what says so
+    except SystemExit:  # absl has printed the help, and would leave with 1
+        sys.exit(0)
     except flags.Error as error:
         raise UsageError(f"{_one_line(error)} See --help.") from None
     except (AttributeError, KeyError) as error:  # ml_collections: no such field in the config

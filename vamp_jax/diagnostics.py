@@ -46,24 +46,23 @@ class Decomposition(NamedTuple):
     mutual_information: Array  # I(x; z)
 
 
-def decompose(
-    z: Array, mean: Array, log_var: Array, prior: GaussianMixture, *, block_size: int = 1000
-) -> Decomposition:
-    """The decomposition over N examples, with one or more draws of z for each.
+def aggregated_posterior(mean: Array, log_var: Array) -> GaussianMixture:
+    """q(z) = 1/N sum_n q(z|x_n): the posteriors of N examples, [N, D] each, as one mixture."""
+    count = mean.shape[0]
+    return GaussianMixture(mean, log_var, jnp.full(count, -math.log(count)))
 
-    q(z) is the mixture of all N posteriors; entropies of single posteriors are in closed form,
-    the expectations over q(z) are means over the draws.
+
+def decompose(log_q: Array, log_p: Array, log_var: Array) -> Decomposition:
+    """The decomposition from draws z of q(z), equally many from each of the N posteriors.
+
+    Entropies of single posteriors are in closed form; expectations over q(z) are means over draws.
 
     Args:
-      z: draws from the N posteriors, [M, D], equally many from each.
-      mean, log_var: of q(z|x_n), [N, D].
-      prior: p(z).
-      block_size: components of q(z) at a time; memory is O(M block_size).
+      log_q: ln q(z) of the draws under `aggregated_posterior`, [M].
+      log_p: ln p(z) of the draws, [M].
+      log_var: of q(z|x_n), [N, D].
     """
-    count = mean.shape[0]
-    aggregated = GaussianMixture(mean, log_var, jnp.full(count, -math.log(count)))
-    aggregated_entropy = -jnp.mean(priors.log_prob(z, aggregated, block_size=block_size))
-    cross_entropy = -jnp.mean(priors.log_prob(z, prior, block_size=block_size))
+    aggregated_entropy, cross_entropy = -jnp.mean(log_q), -jnp.mean(log_p)
     encoder_entropy = jnp.mean(normal_entropy(log_var))
     return Decomposition(
         encoder_entropy=encoder_entropy,
@@ -72,3 +71,54 @@ def decompose(
         kl_to_prior=cross_entropy - aggregated_entropy,
         mutual_information=aggregated_entropy - encoder_entropy,
     )
+
+
+def marginal_kl_per_unit(z: Array, mean: Array, log_var: Array, prior: GaussianMixture) -> Array:
+    """One draw of ln q(z_u|x) - ln p(z_u) for each unit u, p(z_u) the prior's marginal.
+
+    A mixture does not factorise, so these do not add up to the KL of the layer; they say which
+    units carry information. [B, D] each -> [B, D], in nats; memory O(B K D).
+    """
+    log_q = _log_normal(z, mean, log_var)
+    components = _log_normal(z[:, None, :], prior.mean, prior.log_var)  # [B, K, D]
+    log_p = jax.nn.logsumexp(components + prior.log_weight[:, None], axis=1)
+    return log_q - log_p
+
+
+def _log_normal(z, mean, log_var):
+    return -0.5 * ((z - mean) ** 2 * jnp.exp(-log_var) + log_var + math.log(2.0 * math.pi))
+
+
+def normal_kl_per_unit(mean: Array, log_var: Array, p_mean: Array, p_log_var: Array) -> Array:
+    """KL(N(mean, var) || N(p_mean, p_var)) of each unit in closed form: [..., D] -> [..., D]."""
+    difference = (mean - p_mean) ** 2 * jnp.exp(-p_log_var)
+    return 0.5 * (p_log_var - log_var + jnp.exp(log_var - p_log_var) + difference - 1.0)
+
+
+class PriorUse(NamedTuple):
+    """How a mixture's components are used by the examples' draws of z."""
+
+    mass: Array  # mean responsibility of each component, [K]; sums to 1
+    entropy: Array  # of the mass, in nats; ln K when all are used alike
+    dead: Array  # components with less than a hundredth of an equal share
+
+
+def prior_use(z: Array, prior: GaussianMixture) -> PriorUse:
+    """Shares the draws z [M, D] out among the components by their responsibilities."""
+    share = jax.lax.map(lambda point: priors.responsibilities(point, prior), z, batch_size=500)
+    mass = jnp.mean(share, axis=0)
+    entropy = -jnp.sum(jnp.where(mass > 0, mass * jnp.log(jnp.where(mass > 0, mass, 1.0)), 0.0))
+    return PriorUse(mass, entropy, jnp.sum(mass < 0.01 / mass.shape[0]))
+
+
+def pseudo_input_use(pseudo_inputs: Array, at_start: Array) -> dict[str, Array]:
+    """How far pseudo-inputs [K, ...] have moved, and how many pixels the clip to [0, 1] holds.
+
+    Returns:
+      distance: root mean square, over the pixels of each, of the clipped difference, [K].
+      at_clip: the share of all pixels outside (0, 1), where there is no gradient.
+    """
+    moved = jnp.clip(pseudo_inputs, 0.0, 1.0) - jnp.clip(at_start, 0.0, 1.0)
+    axes = tuple(range(1, moved.ndim))
+    outside = (pseudo_inputs <= 0.0) | (pseudo_inputs >= 1.0)
+    return {"distance": jnp.sqrt(jnp.mean(moved**2, axis=axes)), "at_clip": jnp.mean(outside)}

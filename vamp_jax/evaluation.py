@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vamp_jax import epoch, generation, log_likelihood, plotting, settings
+from vamp_jax import epoch, generation, inspection, log_likelihood, plotting, settings
 from vamp_jax import workdir as workdirs
 from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.datasets import Dataset
@@ -68,15 +68,12 @@ def evaluate_run(
     config = workdirs.load_config(workdir)
     num_samples = config.num_samples if num_samples is None else num_samples
     check(split, num_samples, num_examples)
-    images = epoch.unit_images(getattr(dataset, split), dataset)
-    if dataset.dynamic and split == "train":  # the stored pixels are means: draw them once
-        draws = np.random.RandomState(config.seed).uniform(size=images.shape)
-        images = (draws < images).astype(np.float32)
+    images = _images(dataset, split, config.seed)
     if num_examples is not None and num_examples > len(images):
         raise UsageError(
             f"num_examples is {num_examples}, but the {split} split has {len(images)} examples."
         )
-    images = np.asarray(images[:num_examples])
+    images = images[:num_examples]
 
     optimizer_state_of = _set_up_like(config, dataset, objective)
     with Checkpoints(workdir, read_only=True) as checkpoints:
@@ -90,6 +87,15 @@ def evaluate_run(
         )
     seconds = time.monotonic() - start
 
+    inspected = {}
+    for name in dict.fromkeys(("train", split)):
+        part = _images(dataset, name, config.seed)[:num_examples]
+        with Progress(f"diagnostics, {name} split", 2 * len(part), unit="step") as progress:
+            inspected[name] = inspection.inspect(objective, variables, part, rng, progress.show)
+    if config.prior == "vamp":
+        start_of_prior = epoch.init_prior(config, dataset)["pseudo_inputs"]
+        inspected["pseudo_inputs"] = inspection.pseudo_inputs(variables, start_of_prior)
+
     record = {
         "config": config.to_dict(),
         "data_files": dict(dataset.file_hashes),
@@ -100,6 +106,7 @@ def evaluate_run(
         "best_epoch": best_epoch,
         "epochs": len(workdirs.read_metrics(workdir)),
         **summary(sampled, dataset),
+        "diagnostics": inspected,
         "seconds": seconds,
         "hardware": hardware(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -114,15 +121,26 @@ def evaluate_run(
     return record
 
 
+def _images(dataset: Dataset, split: str, seed: int) -> np.ndarray:
+    """A split's images in [0, 1]; training images that are means are drawn once, by the seed."""
+    images = np.asarray(epoch.unit_images(getattr(dataset, split), dataset))
+    if dataset.dynamic and split == "train":
+        images = (np.random.RandomState(seed).uniform(size=images.shape) < images).astype(
+            np.float32
+        )
+    return images
+
+
 def summary(sampled: ImportanceSampled, dataset: Dataset) -> dict[str, Any]:
     """Means over the examples in nats, with the standard error of the log-likelihood."""
-    values = sampled.log_likelihood.astype(np.float64)
-    count = len(values)
-    # One example has no spread to estimate an error from.
-    error = float(values.std(ddof=1) / math.sqrt(count)) if count > 1 else None
+    mean, error = _mean_and_error(sampled.log_likelihood)
     result = {
-        "log_likelihood": float(values.mean()),
+        "log_likelihood": mean,
         "log_likelihood_standard_error": error,
+        "log_likelihood_with_fewer_samples": {
+            str(size): dict(zip(("mean", "standard_error"), _mean_and_error(values), strict=True))
+            for size, values in sampled.with_fewer_samples.items()
+        },
         "elbo": float(sampled.elbo.mean(dtype=np.float64)),
         "reconstruction": float(sampled.reconstruction.mean(dtype=np.float64)),
         "kl": {name: float(kl.mean(dtype=np.float64)) for name, kl in sampled.kl.items()},
@@ -137,6 +155,13 @@ def summary(sampled: ImportanceSampled, dataset: Dataset) -> dict[str, Any]:
         result["bits_per_dim"] = -result["log_likelihood"] / bits
         result["bits_per_dim_standard_error"] = error and error / bits
     return result
+
+
+def _mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
+    values = values.astype(np.float64)
+    # One example has no spread to estimate an error from.
+    error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+    return float(values.mean()), error
 
 
 def table(record: dict[str, Any]) -> str:
@@ -174,8 +199,52 @@ def table(record: dict[str, Any]) -> str:
         ),
         ("time", f"{record['seconds']:.1f} s on {record['hardware']}"),
     ]
+    rows += _diagnostic_rows(record["diagnostics"], record["split"], config["latent_dim"])
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _diagnostic_rows(
+    diagnostics: dict[str, Any], split: str, latent_dim: int
+) -> list[tuple[str, str]]:
+    found, train = diagnostics[split], diagnostics["train"]
+    active = ", ".join(
+        f"{count} of {latent_dim} in {layer}" for layer, count in found["active_units"].items()
+    )
+    rows = [
+        (f"active units ({split})", active),
+        (
+            "ELBO (train)",
+            f"{train['elbo']:.2f} = {train['reconstruction']:.2f} (reconstruction) "
+            + (f"- {train['kl']['z1']:.2f} (KL of z1) " if "z1" in train["kl"] else "")
+            + f"+ {train['encoder_entropy']:.2f} (H[q(z|x)]) "
+            f"- {train['cross_entropy']:.2f} (CE(q(z), p(z)))",
+        ),
+        (
+            "  where",
+            f"CE = {train['aggregated_entropy']:.2f} (H[q(z)]) + {train['kl_to_prior']:.2f} "
+            f"(KL(q(z) || p(z))); I(x; z) = {train['mutual_information']:.2f}",
+        ),
+    ]
+    if "prior_use" in train:
+        use = train["prior_use"]
+        rows.append(
+            (
+                "components (train)",
+                f"{use['components']}, {use['dead_components']} of them dead; entropy of use "
+                f"{use['entropy']:.2f} of {use['entropy_of_equal_use']:.2f}",
+            )
+        )
+    if "pseudo_inputs" in diagnostics:
+        moved = diagnostics["pseudo_inputs"]
+        rows.append(
+            (
+                "pseudo-inputs",
+                f"moved by {moved['mean_distance']:.3f} a pixel; "
+                f"{100 * moved['at_clip']:.1f} % of pixels at the clip",
+            )
+        )
+    return rows
 
 
 def draw_figures(

@@ -21,11 +21,14 @@ from vamp_jax.objectives import Objective
 
 Array = jax.Array
 
+FEWER_SAMPLES = (1, 10, 100, 1000, 5000)
+
 
 class ImportanceSampled(NamedTuple):
     """What S samples say of each image, [N] each, in nats."""
 
     log_likelihood: np.ndarray
+    with_fewer_samples: dict[int, np.ndarray]  # the estimate from the first 1, 10, 100, ... of S
     reconstruction: np.ndarray  # mean over the samples of ln p(x|z)
     kl: dict[str, np.ndarray]  # mean over the samples of ln q - ln p, each stochastic layer
     effective_sample_size: np.ndarray  # (sum w)^2 / sum w^2, from 1 to S
@@ -124,35 +127,48 @@ def _one_batch(
     model = objective.model
     image_keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(index)
 
+    sizes = [size for size in FEWER_SAMPLES if size < num_samples] + [num_samples]
+
     def one_chunk(carry, start):
         sample = start + jnp.arange(chunk)
-        counted = (sample < num_samples)[:, None]  # the last chunk may reach beyond S
+        # The last chunk may reach beyond S.
+        counted = {size: (sample < size)[:, None] for size in sizes}
         draw = functools.partial(
             objectives.example_noise, num_layers=model.num_layers, latent_dim=model.latent_dim
         )
         noise = jax.vmap(draw, (0, None), 1)(image_keys, sample)  # [chunk, B, L, D]
         terms, _ = objective.terms(variables, prior, encoded, noise)
-        log_weight = jnp.where(counted, terms.elbo(), -jnp.inf)
-        log_sum, log_sum_of_squares, sums = carry
-        log_sum = jnp.logaddexp(log_sum, jax.nn.logsumexp(log_weight, axis=0))
+        log_weights = {
+            size: jnp.where(chosen, terms.elbo(), -jnp.inf) for size, chosen in counted.items()
+        }
+        log_sums, log_sum_of_squares, sums = carry
+        log_sums = {
+            size: jnp.logaddexp(log_sums[size], jax.nn.logsumexp(values, axis=0))
+            for size, values in log_weights.items()
+        }
         log_sum_of_squares = jnp.logaddexp(
-            log_sum_of_squares, jax.nn.logsumexp(2.0 * log_weight, axis=0)
+            log_sum_of_squares, jax.nn.logsumexp(2.0 * log_weights[num_samples], axis=0)
         )
         sums = jax.tree.map(
-            lambda total, term: total + jnp.sum(jnp.where(counted, term, 0.0), axis=0), sums, terms
+            lambda total, term: total + jnp.sum(jnp.where(counted[num_samples], term, 0.0), axis=0),
+            sums,
+            terms,
         )
-        return (log_sum, log_sum_of_squares, sums), None
+        return (log_sums, log_sum_of_squares, sums), None
 
     nothing = jnp.full(len(x), -jnp.inf)
     layers = ("z",) if model.num_layers == 1 else ("z1", "z2")
     zero = jnp.zeros(len(x))
     sums = objectives.Terms(zero, {layer: zero for layer in layers})
-    (log_sum, log_sum_of_squares, sums), _ = jax.lax.scan(
-        one_chunk, (nothing, nothing, sums), jnp.arange(0, num_samples, chunk)
+    start = ({size: nothing for size in sizes}, nothing, sums)
+    (log_sums, log_sum_of_squares, sums), _ = jax.lax.scan(
+        one_chunk, start, jnp.arange(0, num_samples, chunk)
     )
+    estimates = {size: log_sum - math.log(size) for size, log_sum in log_sums.items()}
     return ImportanceSampled(
-        log_likelihood=log_sum - math.log(num_samples),
+        log_likelihood=estimates.pop(num_samples),
+        with_fewer_samples=estimates,
         reconstruction=sums.reconstruction / num_samples,
         kl={layer: value / num_samples for layer, value in sums.kl.items()},
-        effective_sample_size=jnp.exp(2.0 * log_sum - log_sum_of_squares),
+        effective_sample_size=jnp.exp(2.0 * log_sums[num_samples] - log_sum_of_squares),
     )
