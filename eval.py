@@ -12,7 +12,7 @@ NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples", None, "S of the importance-sampled log-likelihood. Default: the config's."
 )
 NUM_EXAMPLES = flags.DEFINE_integer(
-    "num_examples", None, "Only the first so many examples of the split. Default: all."
+    "num_examples", None, "Only so many examples, evenly spaced. Default: all."
 )
 SPLIT = flags.DEFINE_string("split", "test", "train, validation or test.")
 

@@ -130,6 +130,10 @@ def check_against_one_device(result, terms):
     for layer, kl in terms.kl.items():
         np.testing.assert_allclose(result.kl[layer], kl.mean(0), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(result.elbo, log_weight.mean(0), rtol=1e-5, atol=3e-5)
+    assert sorted(result.with_fewer_samples) == [n for n in (1, 10, 100, 1000) if n < num_samples]
+    for size, values in result.with_fewer_samples.items():
+        first = scipy.special.logsumexp(log_weight[:size], axis=0) - np.log(size)
+        np.testing.assert_allclose(values, first, rtol=5e-6, atol=1e-5)
     weight = np.exp(log_weight - log_weight.max(axis=0))
     ess = weight.sum(0) ** 2 / (weight**2).sum(0)
     np.testing.assert_allclose(result.effective_sample_size, ess, rtol=1e-3)

@@ -261,8 +261,8 @@ def _named(terms: objectives.Terms, beta: float | Array) -> dict[str, Array]:
 
 
 def replicated() -> NamedSharding:
-    """The sharding of a value that every device holds whole."""
-    return NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
+    """The sharding of a value that every device of this process holds whole."""
+    return NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec())
 
 
 def make_epoch(

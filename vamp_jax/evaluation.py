@@ -27,7 +27,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 def record_path(workdir: str, split: str, num_samples: int, num_examples: int | None) -> str:
     """Where the result of an evaluation goes, without its extension."""
-    some = "" if num_examples is None else f"-first{num_examples}"
+    some = "" if num_examples is None else f"-{num_examples}examples"
     return os.path.join(workdir, "eval", f"{split}-S{num_samples}{some}")
 
 
@@ -61,7 +61,7 @@ def evaluate_run(
       dataset, objective: of the run's config.
       split: train, validation or test.
       num_samples: S; None takes the config's.
-      num_examples: only so many, the first ones of the split; None takes all.
+      num_examples: only so many, evenly spaced (some files are sorted by class); None takes all.
     Returns:
       What the JSON file holds. Nats, unless the name says bits.
     """
@@ -73,7 +73,7 @@ def evaluate_run(
         raise UsageError(
             f"num_examples is {num_examples}, but the {split} split has {len(images)} examples."
         )
-    images = images[:num_examples]
+    numbers = _spaced(len(images), num_examples)
 
     optimizer_state_of = _set_up_like(config, dataset, objective)
     with Checkpoints(workdir, read_only=True) as checkpoints:
@@ -81,15 +81,22 @@ def evaluate_run(
 
     start = time.monotonic()
     rng = epoch.stream(config.seed, epoch.EVALUATION)
-    with Progress(f"log-likelihood, S = {num_samples}", len(images), unit="image") as progress:
+    with Progress(f"log-likelihood, S = {num_samples}", len(numbers), unit="image") as progress:
         sampled = log_likelihood.estimate(
-            objective, variables, images, num_samples=num_samples, rng=rng, show=progress.show
+            objective,
+            variables,
+            images[numbers],
+            num_samples=num_samples,
+            rng=rng,
+            numbers=numbers,
+            show=progress.show,
         )
     seconds = time.monotonic() - start
 
     inspected = {}
     for name in dict.fromkeys(("train", split)):
-        part = _images(dataset, name, config.seed)[:num_examples]
+        part = _images(dataset, name, config.seed)
+        part = part[_spaced(len(part), num_examples)]
         with Progress(f"diagnostics, {name} split", 2 * len(part), unit="step") as progress:
             inspected[name] = inspection.inspect(objective, variables, part, rng, progress.show)
     if config.prior == "vamp":
@@ -100,7 +107,7 @@ def evaluate_run(
         "config": config.to_dict(),
         "data_files": dict(dataset.file_hashes),
         "split": split,
-        "num_examples": len(images),
+        "num_examples": len(numbers),
         "num_examples_in_split": len(getattr(dataset, split)),
         "num_samples": num_samples,
         "best_epoch": best_epoch,
@@ -113,12 +120,20 @@ def evaluate_run(
     }
     path = record_path(workdir, split, num_samples, num_examples)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    _write_npz(path + ".npz", sampled)
-    draw_figures(workdir, objective, variables, images, rng)
+    _write_npz(path + ".npz", numbers, sampled)
+    shown = images[_spaced(len(images), SHOWN // 2)]
+    draw_figures(workdir, objective, variables, shown, rng)
     workdirs.write_json(path + ".json", record)  # last: its presence says that all is done
     print(table(record))
     print(f"Written: {path}.json, {path}.npz, {os.path.join(workdir, 'figures')}/*.png")
     return record
+
+
+def _spaced(count: int, wanted: int | None) -> np.ndarray:
+    """The numbers of `wanted` examples of `count`, evenly spaced; of all where None."""
+    if wanted is None or wanted >= count:
+        return np.arange(count)
+    return np.arange(wanted) * count // wanted
 
 
 def _images(dataset: Dataset, split: str, seed: int) -> np.ndarray:
@@ -250,15 +265,16 @@ def _diagnostic_rows(
 def draw_figures(
     workdir: str, objective: Objective, variables: dict[str, Any], images: np.ndarray, rng
 ) -> None:
-    """Samples, reconstructions, pseudo-inputs and training curves, into figures/."""
+    """Samples, reconstructions of these images, pseudo-inputs, training curves, into figures/."""
     folder = os.path.join(workdir, "figures")
     os.makedirs(folder, exist_ok=True)
     sample_rng, reconstruct_rng = jax.random.split(rng)
     samples = generation.generate(objective, variables, sample_rng, SHOWN)
     plotting.image_grid(samples, os.path.join(folder, "samples.png"))
-    shown = jnp.asarray(images[: SHOWN // 2])
-    reconstructed = generation.reconstruct(objective, variables, reconstruct_rng, shown)
-    plotting.pairs(shown, reconstructed, os.path.join(folder, "reconstructions.png"))
+    reconstructed = generation.reconstruct(
+        objective, variables, reconstruct_rng, jnp.asarray(images)
+    )
+    plotting.pairs(images, reconstructed, os.path.join(folder, "reconstructions.png"))
     if objective.prior in ("vamp", "vamp_data"):
         pseudo_inputs = variables["params"]["prior"]["pseudo_inputs"][:SHOWN]
         plotting.image_grid(
@@ -285,11 +301,12 @@ def _set_up_like(config, dataset: Dataset, objective: Objective):
     return jax.eval_shape(lambda: epoch.init_state(config, dataset, objective, optimizer))
 
 
-def _write_npz(path: str, sampled: ImportanceSampled) -> None:
+def _write_npz(path: str, numbers: np.ndarray, sampled: ImportanceSampled) -> None:
     partial = path + ".partial"
     with open(partial, "wb") as file:
         np.savez_compressed(
             file,
+            example=numbers,
             log_likelihood=sampled.log_likelihood,
             elbo=sampled.elbo,
             reconstruction=sampled.reconstruction,

@@ -46,6 +46,7 @@ def estimate(
     *,
     num_samples: int,
     rng: Array,
+    numbers: np.ndarray | None = None,
     images_per_batch: int = 10,
     rows_per_chunk: int = 1000,
     batches_per_dispatch: int = 10,
@@ -58,6 +59,7 @@ def estimate(
       images: [N, H, W, C] in [0, 1].
       num_samples: S.
       rng: key of the noise.
+      numbers: of the images in their data set, [N], by which their noise is drawn; None: 0 to N.
       images_per_batch: images side by side in a chunk of samples.
       rows_per_chunk: images times samples in a chunk; about 1,000 is best on CPU.
       batches_per_dispatch: batches between two calls of `show`, on each device.
@@ -69,6 +71,7 @@ def estimate(
         raise ValueError(
             f"estimate: {len(images)} images and {num_samples} samples; both must be at least 1."
         )
+    numbers = np.arange(len(images)) if numbers is None else np.asarray(numbers)
     devices = jax.local_device_count()
     images_per_batch = min(images_per_batch, -(-len(images) // devices))
     batches_per_dispatch = min(
@@ -84,11 +87,10 @@ def estimate(
     at_once = math.prod(shape)
     results = []
     for start in range(0, len(images), at_once):
-        index = np.arange(start, start + at_once)
-        part = images[np.minimum(index, len(images) - 1)]  # the last rows again, dropped below
-        result = compiled(
-            variables, prior, part.reshape(*shape, *images.shape[1:]), index.reshape(shape), rng
-        )
+        # The last rows again and again where there are no more; dropped below.
+        index = np.minimum(np.arange(start, start + at_once), len(images) - 1)
+        part = images[index].reshape(*shape, *images.shape[1:])
+        result = compiled(variables, prior, part, numbers[index].reshape(shape), rng)
         results.append(jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1), result))
         show(min(start + at_once, len(images)))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *results)

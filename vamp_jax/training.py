@@ -109,6 +109,9 @@ def train(
             metrics = {name: value.item() for name, value in jax.device_get(metrics).items()}
             done, best_epoch = metrics["epoch"], metrics.pop("best_epoch")
             _check_finite(metrics, workdir, checkpoints)
+            if dataset.likelihood == "discretised_logistic":
+                size = math.prod(dataset.shape)
+                metrics["val_bits_per_dim"] = metrics["val_loss"] / (size * math.log(2.0))
             log.write(metrics | {"seconds": time.monotonic() - start})
             finished = should_stop(done, best_epoch, config)
             progress.show(

@@ -1,0 +1,183 @@
+"""The importance-weighted bound (Burda et al. 2016, arXiv 1509.00519), with two gradients.
+
+    L_M(x) = E[ ln 1/M sum_m w_m ],    ln w_m = ln p(x|z_m) + beta ( ln p(z_m) - ln q(z_m|x) )
+
+with M independent draws z_m ~ q(z|x), a latent z being (z1, z2) where there are two layers. M = 1
+is the ELBO, and L_M grows with M towards ln p(x). Burda et al. have no beta; here it makes the
+weights those of a model whose prior is q^(1 - beta) p^beta, so warming up starts from a prior that
+costs nothing, and at M = 1 it is the warm-up of the ELBO. Every value is per example and in nats.
+
+The gradient. Write v_m = w_m / sum_j w_j, and z = g(noise, phi) for the draw. The encoder's
+parameters phi stand in ln w three times: in the path through z, in the posterior's density at a
+given z (its score), and, with a VampPrior, in the prior's components:
+
+    grad_phi L_M = E[ sum_m v_m ( d ln w_m/dz dg/dphi - beta d ln q/dphi + beta d ln p/dphi ) ]
+
+'standard' is just that. 'dreg' (doubly reparameterised: Tucker et al. 2018, arXiv 1810.04152)
+exchanges the score for a path: E_q[ f(z) d ln q/dphi ] = E[ df/dz dg/dphi ] holds for f = v_m as a
+function of z_m, whose derivative is (v_m - v_m^2) d ln w_m/dz. What remains is
+
+    E[ sum_m v_m ( 1 - beta + beta v_m ) d ln w_m/dz dg/dphi + beta v_m d ln p/dphi ]
+
+(beta = 1: v_m^2, their result). The same mean, and where q(z|x) is the true posterior the
+first term is zero, draw by draw. The prior's term is not a score of the sampling distribution and
+keeps the weight v_m, as have all parameters of the decoder and the prior. M = 1 is "sticking the
+landing" (Roeder et al. 2017, arXiv 1703.09194).
+
+With two layers the identity is that of the joint q(z1, z2|x), so:
+* phi is held in both densities, but z2 is not held in ln q(z1|x,z2): its mean and variance move
+  with z2, which belongs to d ln w/dz. Holding them is right on average for M = 1 only.
+* dg/dphi has three parts: z2, z1 at a given z2, and z1 by way of z2. Each is scaled once: latents
+  are scaled where they leave for the densities, after z1 has been drawn from the z2 before.
+
+The identity takes ln w_m as a function of z_m alone. Batch norm by the batch's statistics breaks
+that (PixelHVAE's masked stack in training): 'dreg' has a bias there, 'standard' has not.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vamp_jax import distributions, objectives, priors
+from vamp_jax.objectives import Encoded, Objective, Terms
+
+Array = jax.Array
+
+GRADIENTS = ("standard", "dreg")
+
+
+def bound(
+    objective: Objective,
+    variables: dict[str, Any],
+    prior: priors.GaussianMixture,
+    encoded: Encoded,
+    noise: Array,
+    *,
+    gradient: str = "standard",
+    beta: float | Array = 1.0,
+    **decode_kwargs,
+) -> tuple[Array, Terms, dict[str, Any]]:
+    """One draw of ln 1/M sum_m w_m for each example; see above for the formulas.
+
+    Args:
+      objective, variables: the model with its prior.
+      prior: from `objective.components`, gradients not stopped.
+      encoded: B images, from `objective.encode`.
+      noise: standard normal, [M, B, L, D]: M samples, L stochastic layers, z1 first.
+      gradient: 'standard' or 'dreg', for reverse mode and to the first order; the same value.
+      beta: weight of ln p(z) - ln q(z|x) in the log-weights.
+      **decode_kwargs: for models with batch norm: `train`, `row_weight`.
+    Returns:
+      The bound [B]; the ELBO's terms, means over the M samples, [B] each (values alone, their
+      gradient is stopped); the new 'batch_stats' (empty without batch norm).
+    Raises:
+      ValueError: for another gradient, or noise without an axis of samples.
+    """
+    if gradient not in GRADIENTS:
+        raise ValueError(f"bound: gradient is {gradient!r}; it must be one of {GRADIENTS}.")
+    if noise.ndim != 4 or not len(noise):
+        raise ValueError(f"bound: noise must be [M, B, L, D] with M >= 1, not {noise.shape}.")
+    latents, posteriors = objective.draw(variables, encoded, noise)
+    if gradient == "dreg":
+        latents, wire = _scale_gradient(latents)
+        posteriors = _without_score(objective, variables, encoded, latents)
+    terms, batch_stats = _terms_at(
+        objective, variables, prior, encoded.x, latents, posteriors, **decode_kwargs
+    )
+    log_weights = terms.elbo(beta)
+    if gradient == "dreg":
+        value = _log_mean_exp_into_wire(log_weights, jnp.asarray(beta, log_weights.dtype), wire)
+    else:
+        value = log_mean_exp(log_weights)
+    means = jax.tree.map(lambda term: jax.lax.stop_gradient(jnp.mean(term, axis=0)), terms)
+    return value, means, batch_stats
+
+
+def sample_noise(
+    rng: Array, index: Array, num_samples: int, num_layers: int, latent_dim: int
+) -> Array:
+    """Standard normal noise [M, N, L, D], a function of (example `index` [N], sample) alone."""
+    keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(index)
+    draw = functools.partial(objectives.example_noise, num_layers=num_layers, latent_dim=latent_dim)
+    return jax.vmap(draw, (0, None), 1)(keys, jnp.arange(num_samples))
+
+
+def log_mean_exp(log_weights: Array) -> Array:
+    """ln 1/M sum_m w_m over the first axis: [M, ...] -> [...], in nats."""
+    return jax.nn.logsumexp(log_weights, axis=0) - math.log(len(log_weights))
+
+
+def _terms_at(objective, variables, prior, x, latents, posteriors, **decode_kwargs):
+    """`Objective.terms` at given latents and posteriors' parameters, as `Objective.draw` gives."""
+    z_top = latents[-1]
+    kl = {
+        "z": distributions.normal_log_prob(z_top, *posteriors[-1]) - priors.log_prob(z_top, prior)
+    }
+    if len(latents) == 2:
+        p_z1 = objective.apply(variables, z_top, method="prior_z1")
+        kl = {
+            "z1": distributions.normal_log_prob(latents[0], *posteriors[0])
+            - distributions.normal_log_prob(latents[0], *p_z1),
+            "z2": kl["z"],
+        }
+    decoded, batch_stats = objective.decode(variables, latents, x, **decode_kwargs)
+    reconstruction = distributions.pixel_log_prob(
+        x, decoded, objective.model.likelihood, proper=objective.proper_logistic
+    )
+    return Terms(reconstruction, kl), batch_stats
+
+
+def _without_score(objective, variables, encoded, latents):
+    """The posteriors' parameters at these latents, constant in phi and yet a function of z2."""
+    variables, encoded = jax.lax.stop_gradient((variables, encoded))
+    top = (encoded.mean, encoded.log_var)
+    if len(latents) == 1:
+        return (top,)
+    lower = objective.apply(variables, encoded.features, latents[-1], method="encode_z1")
+    return lower, top
+
+
+# The scale 1 - beta + beta v_m of the path through z is known only once z has been used. Going
+# backward the order is the right one, so the scale travels as the cotangent of a second output of
+# `_scale_gradient`, the wire, which `_log_mean_exp_into_wire` takes in: one pass forward, one back.
+
+
+@jax.custom_vjp
+def _scale_gradient(latents: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
+    """Latents [M, B, D] as they are, whose cotangents are multiplied by the wire's [M, B]."""
+    return latents, jnp.zeros(latents[0].shape[:-1], latents[0].dtype)
+
+
+def _scale_gradient_forward(latents):
+    return _scale_gradient(latents), None
+
+
+def _scale_gradient_backward(_, cotangents):
+    latents, scale = cotangents
+    return (tuple(z * scale[..., None] for z in latents),)
+
+
+_scale_gradient.defvjp(_scale_gradient_forward, _scale_gradient_backward)
+
+
+@jax.custom_vjp
+def _log_mean_exp_into_wire(log_weights: Array, beta: Array, wire: Array) -> Array:
+    """`log_mean_exp`, whose wire gets the cotangent 1 - beta + beta v_m, not a derivative."""
+    del beta, wire
+    return log_mean_exp(log_weights)
+
+
+def _log_mean_exp_forward(log_weights, beta, wire):
+    return _log_mean_exp_into_wire(log_weights, beta, wire), (log_weights, beta)
+
+
+def _log_mean_exp_backward(saved, cotangent):
+    log_weights, beta = saved
+    share = jax.nn.softmax(log_weights, axis=0)
+    return cotangent * share, jnp.zeros_like(beta), 1.0 - beta + beta * share
+
+
+_log_mean_exp_into_wire.defvjp(_log_mean_exp_forward, _log_mean_exp_backward)
