@@ -15,27 +15,46 @@ NUM_EXAMPLES = flags.DEFINE_integer(
     "num_examples", None, "Only so many examples, evenly spaced. Default: all."
 )
 SPLIT = flags.DEFINE_string("split", "test", "train, validation or test.")
+DIAGNOSTICS = flags.DEFINE_bool(
+    "diagnostics", True, "Also the diagnostics, over the training split and this one."
+)
+RECORD = flags.DEFINE_bool(
+    "record", False, "Also write the result into results/, for python run_table.py."
+)
 
 
 def main() -> None:
     if WORKDIR.value is None:
         raise errors.UsageError("No run is named: pass --workdir=FOLDER.")
 
-    from vamp_jax import compilation_cache, datasets, evaluation, training
+    import jax
+
+    from vamp_jax import compilation_cache, datasets, evaluation, settings, training
     from vamp_jax import workdir as workdirs
 
     compilation_cache.enable()
     config = workdirs.load_config(WORKDIR.value)
+    settings.check(config)
+    num_samples = config.num_samples if NUM_SAMPLES.value is None else NUM_SAMPLES.value
+    evaluation.check(SPLIT.value, num_samples, NUM_EXAMPLES.value)
     dataset = datasets.load(config.dataset, DATA_DIR.value)
+    workdirs.check_data(WORKDIR.value, dataset)
     objective, _ = training.set_up(config, dataset)
-    evaluation.evaluate_run(
-        WORKDIR.value,
-        dataset,
-        objective,
-        split=SPLIT.value,
-        num_samples=NUM_SAMPLES.value,
-        num_examples=NUM_EXAMPLES.value,
-    )
+    with jax.default_matmul_precision(config.matmul_precision):
+        record = evaluation.evaluate_run(
+            WORKDIR.value,
+            dataset,
+            objective,
+            split=SPLIT.value,
+            num_samples=num_samples,
+            num_examples=NUM_EXAMPLES.value,
+            diagnostics=DIAGNOSTICS.value,
+        )
+    if RECORD.value:
+        from vamp_jax import results
+
+        path = results.record(WORKDIR.value, record)
+        print(f"Recorded: {path}; python run_table.py makes the table anew.")
 
 
 if __name__ == "__main__":

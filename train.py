@@ -1,6 +1,7 @@
 """Trains a model and evaluates it: python train.py --config=configs/vamp_hvae.py[:DATASET]."""
 
 import os
+import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -26,6 +27,11 @@ def main() -> None:
         raise errors.UsageError(
             "No config is named: pass --config=configs/NAME.py[:DATASET], for example "
             "--config=configs/vamp_hvae.py."
+        )
+    if any(argument.lstrip("-").startswith("config.dataset=") for argument in sys.argv):
+        raise errors.UsageError(  # sizes depend on it, and the file would have chosen its own
+            "The data set goes after the config: --config=configs/NAME.py:DATASET, not "
+            "--config.dataset."
         )
     config = CONFIG.value
     name = os.path.splitext(

@@ -53,8 +53,9 @@ def test_best_variables_for_evaluation(tmp_path, state):
     with Checkpoints(str(tmp_path)) as checkpoints:
         checkpoints.save(at(state, 3))
     with Checkpoints(str(tmp_path), read_only=True) as checkpoints:
-        variables, best_epoch = checkpoints.restore_best(like=jax.eval_shape(lambda: state))
-    assert equal(variables["params"], state.best_params) and best_epoch == 2
+        like = {"params": state.params, "batch_stats": state.batch_stats}
+        variables, best_epoch, epochs = checkpoints.restore_best(jax.eval_shape(lambda: like))
+    assert equal(variables["params"], state.best_params) and (best_epoch, epochs) == (2, 3)
 
 
 def test_the_latest_two_are_kept(tmp_path, state):
@@ -99,15 +100,18 @@ def test_damaged_newest_checkpoint_is_said_and_passed_over(tmp_path, state, caps
         assert equal(checkpoints.restore_latest(like=state), at(state, 2))
 
 
-def test_all_damaged_is_a_sentence(tmp_path, state):
+def test_all_damaged_is_a_sentence_and_nothing_is_removed(tmp_path, state):
     with Checkpoints(str(tmp_path)) as checkpoints:
         checkpoints.save(at(state, 1))
+        checkpoints.save(at(state, 2))
+    damage(tmp_path / "checkpoints" / "2" / "best", "flipped")
     damage(tmp_path / "checkpoints" / "1" / "state", "emptied")
     with (
         Checkpoints(str(tmp_path)) as checkpoints,
         pytest.raises(UsageError, match="No checkpoint .* can be read"),
     ):
         checkpoints.restore_latest(like=state)
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "2"]
 
 
 def test_no_checkpoint_is_none_to_training_and_a_sentence_to_evaluation(tmp_path, state):

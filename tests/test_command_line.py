@@ -25,6 +25,8 @@ TRAIN = [
     ("--config=configs/vae.py --config.batch_size=1001", "batch_size is 1001"),
     ("--config=configs/vae.py --config.model=vea", "Did you mean 'vae'"),
     ("--config=configs/vamp_data_vae.py --config.num_components=9999", "num_components is 9999"),
+    ("--config=configs/vae.py --config.dataset=omniglot", "goes after the config"),
+    ("--config=configs/vae.py --config.learned_weights=maybe", "--config.learned_weights=maybe"),
     ("--config=configs/vae.py --workdir=README.md", "README.md cannot be written"),
     ("--config=configs/vae.py:freyfaces --data_dir=tests", "freyfaces.pkl"),
 ]

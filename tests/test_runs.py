@@ -49,6 +49,19 @@ def finish(process):
     return process.returncode, output
 
 
+def evaluate(workdir, environment, *arguments):
+    result = subprocess.run(
+        [sys.executable, "eval.py", f"--workdir={workdir}", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    return result.returncode, result.stdout
+
+
 def wait_for_epoch(workdir, number):
     """Waits until the log has so many lines and a checkpoint is on the disk."""
     for _ in range(3000):
@@ -87,7 +100,13 @@ def test_a_run_ends_with_numbers_and_pictures(uninterrupted):
     np.testing.assert_allclose(
         record["elbo"], record["reconstruction"] - sum(record["kl"].values()), rtol=1e-5
     )
-    for name in ("samples", "reconstructions", "pseudo_inputs", "training_curves"):
+    for name in (
+        "samples",
+        "reconstructions",
+        "pseudo_inputs",
+        "from_pseudo_inputs",
+        "training_curves",
+    ):
         assert (workdir / "figures" / f"{name}.png").stat().st_size > 500
     rows = workdirs.read_metrics(str(workdir))
     assert [row["epoch"] for row in rows] == list(range(1, 31))
@@ -131,6 +150,19 @@ def test_a_signal_saves_and_the_run_goes_on(tmp_path, environment, uninterrupted
     assert result_of(tmp_path) == result_of(uninterrupted[0])
 
 
+def test_an_evaluation_before_the_end_does_not_stand_for_the_last(
+    tmp_path, environment, uninterrupted
+):
+    process = start(tmp_path, environment)
+    wait_for_epoch(tmp_path, 2)
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    code, output = evaluate(tmp_path, environment, "--num_samples=30", "--nodiagnostics")
+    assert code == 0, output
+    assert finish(start(tmp_path, environment))[0] == 0
+    assert result_of(tmp_path) == result_of(uninterrupted[0])
+
+
 def test_a_finished_run_says_so(uninterrupted, environment):
     code, output = finish(start(uninterrupted[0], environment))
     assert code == 0 and "is finished" in output
@@ -143,16 +175,10 @@ def test_another_config_in_the_folder_is_refused(uninterrupted, environment):
 
 def test_eval_of_some_examples(uninterrupted, environment):
     workdir = uninterrupted[0]
-    result = subprocess.run(
-        [sys.executable, "eval.py", f"--workdir={workdir}", "--num_samples=30", "--num_examples=7"],
-        cwd=ROOT,
-        env=environment | {"XLA_FLAGS": ""},  # one device here, two there
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "7 of 497 (test)" in result.stdout
+    one_device = environment | {"XLA_FLAGS": ""}  # two there
+    code, output = evaluate(workdir, one_device, "--num_samples=30", "--num_examples=7")
+    assert code == 0, output
+    assert "7 of 497 (test)" in output and "active units (test)" in output
     with (
         np.load(workdir / "eval" / "test-S30.npz") as all_of_them,
         np.load(workdir / "eval" / "test-S30-7examples.npz") as some,

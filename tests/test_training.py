@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 import pytest
@@ -253,6 +254,10 @@ def test_two_seeds_differ_and_one_seed_repeats():
         (dict(num_samples=0), "num_samples is 0"),
         (dict(seed=-1), "seed is -1"),
         (dict(prior="mog", pseudo_inputs_from_data=True), "pseudo_inputs_from_data goes with"),
+        (dict(prior="standard", learned_weights=True), "learned_weights goes with a mixture"),
+        (dict(pixel_gated_stacks=True), "go with model 'pixel_hvae'"),
+        (dict(pixel_mask_z=False), "go with model 'pixel_hvae'"),
+        (dict(matmul_precision="float16"), "matmul_precision is 'float16'"),
     ],
 )
 def test_impossible_settings_are_one_sentence(fields, sentence):
@@ -262,12 +267,29 @@ def test_impossible_settings_are_one_sentence(fields, sentence):
         settings.check(config)
 
 
+def test_fields_of_a_config_are_the_known_ones_and_of_their_types():
+    """As a config file of a user's own, or a damaged config.json, may not have them."""
+    fields = default.get_config().to_dict()
+    assert fields.keys() == settings.FIELDS.keys()
+    without = {name: value for name, value in fields.items() if name != "proper_logistic"}
+    for wrong, sentence in [
+        (without, "no field 'proper_logistic'"),
+        (fields | {"colour": "red"}, "field 'colour' that is not known"),
+        (fields | {"latent_dim": "2"}, "latent_dim is '2'; it must be of type int"),
+        (fields | {"batch_size": 100.0}, "batch_size is 100.0; it must be of type int"),
+        (fields | {"learned_weights": 1}, "learned_weights is 1; it must be of type bool"),
+    ]:
+        with pytest.raises(UsageError, match=sentence):
+            settings.check(ml_collections.ConfigDict(wrong))
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
         (dict(prior="vamp_data", num_components=51), "num_components is 51.*only 50"),
         (dict(pseudo_inputs_from_data=True, num_components=51), "num_components is 51.*only 50"),
         (dict(batch_size=51), "batch_size is 51.*only 50"),
+        (dict(proper_logistic=True), "proper_logistic goes with grey images"),
     ],
 )
 def test_settings_that_do_not_fit_the_data_are_one_sentence(fields, sentence):

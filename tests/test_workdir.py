@@ -38,6 +38,8 @@ def test_other_data_is_refused(tmp_path):
     workdirs.claim(str(tmp_path), default.get_config(), data({"file.mat": "aa"}))
     with pytest.raises(UsageError, match="file.mat is 'aa' there and 'bb' here"):
         workdirs.claim(str(tmp_path), default.get_config(), data({"file.mat": "bb"}))
+    with pytest.raises(UsageError, match="file.mat is 'aa' there and 'bb' here"):
+        workdirs.check_data(str(tmp_path), data({"file.mat": "bb"}))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\0\0"])

@@ -1,8 +1,8 @@
 """Checkpoints by orbax: the latest two, each with the best parameters so far beside it.
 
 A checkpoint (its step is the number of epochs done) has three items: `state`, all that training
-goes on from; `best`, the parameters at the lowest validation loss, which is all that evaluation
-reads; and `info`, a few plain values with a SHA-256 over the arrays of the other two, since a
+goes on from but for `best`, the parameters at the lowest validation loss, which evaluation reads
+without the rest; and `info`, a few plain values with a SHA-256 over the arrays of each, since a
 flipped bit on disk must not become a silently different run.
 """
 
@@ -48,7 +48,10 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         items = _items(jax.tree.map(np.array, jax.device_get(state)))
-        info = {"best_epoch": int(state.best_epoch), "sha256": _digest(items)}
+        info = {
+            "best_epoch": int(state.best_epoch),
+            "sha256": {name: _digest(item) for name, item in items.items()},
+        }
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         self._manager.save(step, args=ocp.args.Composite(info=ocp.args.JsonSave(info), **arrays))
 
@@ -63,41 +66,52 @@ class Checkpoints:
     def restore_latest(self, like: TrainState) -> TrainState | None:
         """The newest state that can be read; None where there is no checkpoint.
 
+        Newer ones that cannot be read are removed, once an older one has been: the run will get
+        there again.
+
         Args:
           like: a state of the right shapes.
         Raises:
           UsageError: when there are checkpoints, and none can be read.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        step, items, _ = self._restore_newest(_items(like))
+        if step is None:
+            return None
+        for newer in [other for other in self._manager.all_steps() if other > step]:
+            self._manager.delete(newer)
+        return like.replace(**items["state"], **items["best"])
+
+    def restore_best(self, like: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
+        """The best variables, the epoch that they are of, and the number of epochs done.
+
+        Args:
+          like: variables {'params', 'batch_stats'} of the right shapes.
+        Raises:
+          UsageError: when there is no checkpoint, or none can be read.
+        """
+        best = {"best_params": like["params"], "best_batch_stats": like["batch_stats"]}
+        step, items, info = self._restore_newest({"best": best})
+        if step is None:
+            raise UsageError(f"{self.directory} holds no checkpoint yet.")
+        best = items["best"]
+        variables = {"params": best["best_params"], "batch_stats": best["best_batch_stats"]}
+        return variables, info["best_epoch"], step
+
+    def _restore_newest(self, like: dict[str, Any]):
+        """(step, items, info) of the newest checkpoint that can be read; three Nones without."""
+        for step in (steps := sorted(self._manager.all_steps(), reverse=True)):
             try:
-                items = self._restore(step, _items(like))
+                return step, *self._restore(step, like)
             except Exception as error:  # orbax and tensorstore raise many kinds
-                print(f"Checkpoint {step} of {self.directory} is damaged ({_brief(error)}).")
-                self._manager.delete(step)
-                continue
-            return like.replace(**items["state"], **items["best"])
+                print(f"Checkpoint {step} of {self.directory} cannot be read: {_brief(error)}.")
         if steps:
             raise UsageError(
-                f"No checkpoint in {self.directory} can be read: remove the folder to start anew."
+                f"No checkpoint in {self.directory} can be read: see why above; nothing there has "
+                "been changed. Remove the folder to start anew."
             )
-        return None
+        return None, None, None
 
-    def restore_best(self, like: TrainState) -> tuple[dict[str, Any], int]:
-        """The best variables {'params', 'batch_stats'} and the epoch that they are of."""
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
-            try:
-                items = self._restore(step, _items(like))
-            except Exception as error:
-                print(f"Checkpoint {step} of {self.directory} is damaged ({_brief(error)}).")
-                continue
-            best = items["best"]
-            variables = {"params": best["best_params"], "batch_stats": best["best_batch_stats"]}
-            return variables, int(items["state"]["best_epoch"])
-        raise UsageError(f"{self.directory} holds no checkpoint that can be read.")
-
-    def _restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+    def _restore(self, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         sharding = epoch.replicated()
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
@@ -106,10 +120,13 @@ class Checkpoints:
         restored = self._manager.restore(
             step, args=ocp.args.Composite(info=ocp.args.JsonRestore(), **arrays)
         )
-        items = {name: restored[name] for name in like}
-        if _digest(jax.device_get(items)) != restored["info"]["sha256"]:
-            raise ValueError("its arrays do not have the SHA-256 that was saved with them")
-        return items
+        items, info = {name: restored[name] for name in like}, restored["info"]
+        for name, item in items.items():
+            if _digest(jax.device_get(item)) != info["sha256"][name]:
+                raise ValueError(
+                    f"it is damaged, {name} does not have the SHA-256 it was saved with"
+                )
+        return items, info
 
 
 def _items(state: TrainState) -> dict[str, Any]:
@@ -119,9 +136,9 @@ def _items(state: TrainState) -> dict[str, Any]:
     return {"state": fields, "best": best}
 
 
-def _digest(items: dict[str, Any]) -> str:
+def _digest(item: dict[str, Any]) -> str:
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(items):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(item):
         leaf = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
         digest.update(np.ascontiguousarray(leaf).data)
@@ -130,4 +147,4 @@ def _digest(items: dict[str, Any]) -> str:
 
 def _brief(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__

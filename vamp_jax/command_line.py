@@ -21,6 +21,9 @@ def run(main: Callable[[], None]) -> None:
     except (UsageError, NonFiniteLossError, Stopped) as error:
         print(f"{sys.argv[0]}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(f"{sys.argv[0]}: interrupted; the same command goes on.", file=sys.stderr, flush=True)
+        sys.exit(130)
 
 
 def _parse() -> None:
@@ -38,18 +41,21 @@ def _parse() -> None:
     except (AttributeError, KeyError) as error:  # ml_collections: no such field in the config
         field, hint = (re.search(p, str(error)) for p in (r"(\w+)", r'Did you mean "(\w+)"'))
         if not any(a.lstrip("-").startswith(f"config.{field and field[1]}") for a in sys.argv):
-            raise UsageError(f"The config cannot be read: {_one_line(error)}") from None
+            raise UsageError(f"The config cannot be read: {_last_line(error)}") from None
         hint = f"Did you mean {hint[1]!r}? " if hint else ""
         raise UsageError(
             f"The config has no field {field[1]!r}. {hint}configs/default.py lists the fields."
         ) from None
     except Exception as error:  # whatever the config file raises
         config = next((a for a in sys.argv[1:] if a.lstrip("-").startswith("config=")), "--config")
-        cause = str(error).strip().splitlines()[-1].strip()
-        raise UsageError(f"{config} cannot be read: {cause}") from None
+        raise UsageError(f"{config} cannot be read: {_last_line(error)}") from None
     if positional:
         raise UsageError(f"{positional[0]!r} is not a flag: flags begin with --.")
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".") + "."
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()

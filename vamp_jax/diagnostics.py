@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vamp_jax import priors
+from vamp_jax.distributions import LOG_2PI, normal_log_density
 from vamp_jax.priors import GaussianMixture
 
 Array = jax.Array
@@ -33,7 +34,7 @@ def active_units(means: Array) -> Array:
 
 def normal_entropy(log_var: Array) -> Array:
     """H[N(., diag(exp(log_var)))] = 1/2 sum_d (1 + ln 2 pi + log_var_d): [..., D] -> [...]."""
-    return 0.5 * jnp.sum(1.0 + math.log(2.0 * math.pi) + log_var, axis=-1)
+    return 0.5 * jnp.sum(1.0 + LOG_2PI + log_var, axis=-1)
 
 
 class Decomposition(NamedTuple):
@@ -77,16 +78,15 @@ def marginal_kl_per_unit(z: Array, mean: Array, log_var: Array, prior: GaussianM
     """One draw of ln q(z_u|x) - ln p(z_u) for each unit u, p(z_u) the prior's marginal.
 
     A mixture does not factorise, so these do not add up to the KL of the layer; they say which
-    units carry information. [B, D] each -> [B, D], in nats; memory O(B K D).
+    units carry information. [B, D] each -> [B, D], in nats; memory O(K D).
     """
-    log_q = _log_normal(z, mean, log_var)
-    components = _log_normal(z[:, None, :], prior.mean, prior.log_var)  # [B, K, D]
-    log_p = jax.nn.logsumexp(components + prior.log_weight[:, None], axis=1)
-    return log_q - log_p
 
+    def one(z, mean, log_var):
+        components = normal_log_density(z, prior.mean, prior.log_var)  # [K, D]
+        log_p = jax.nn.logsumexp(components + prior.log_weight[:, None], axis=0)
+        return normal_log_density(z, mean, log_var) - log_p
 
-def _log_normal(z, mean, log_var):
-    return -0.5 * ((z - mean) ** 2 * jnp.exp(-log_var) + log_var + math.log(2.0 * math.pi))
+    return jax.lax.map(lambda row: one(*row), (z, mean, log_var), batch_size=20)
 
 
 def normal_kl_per_unit(mean: Array, log_var: Array, p_mean: Array, p_log_var: Array) -> Array:

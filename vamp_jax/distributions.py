@@ -18,9 +18,14 @@ MAX_LOGIT = math.log((1.0 - MIN_PROBABILITY) / MIN_PROBABILITY)
 NUM_BINS = 256
 
 
+def normal_log_density(z: Array, mean: Array, log_var: Array) -> Array:
+    """ln N(z_d | mean_d, exp(log_var_d)) of each unit: [..., D] -> [..., D]."""
+    return -0.5 * ((z - mean) ** 2 * jnp.exp(-log_var) + log_var + LOG_2PI)
+
+
 def normal_log_prob(z: Array, mean: Array, log_var: Array) -> Array:
     """ln N(z | mean, diag(exp(log_var))), summed over the last axis: [..., D] -> [...]."""
-    return -0.5 * jnp.sum((z - mean) ** 2 * jnp.exp(-log_var) + log_var + LOG_2PI, axis=-1)
+    return jnp.sum(normal_log_density(z, mean, log_var), axis=-1)
 
 
 def normal_sample(noise: Array, mean: Array, log_var: Array) -> Array:

@@ -83,6 +83,18 @@ def init_prior(config: ml_collections.ConfigDict, dataset: Dataset) -> dict[str,
     return priors.init_vamp_from_data(rng, examples, stddev=stddev, learned_weights=learned)
 
 
+def init_variables(
+    config: ml_collections.ConfigDict, dataset: Dataset, objective: Objective
+) -> dict[str, Any]:
+    """{'params': {'model', 'prior'}, 'batch_stats'} before the first epoch."""
+    image = jnp.zeros((1, *dataset.shape), jnp.float32)
+    variables = objective.model.init(stream(config.seed, INIT, 0), image)
+    return {
+        "params": {"model": variables["params"], "prior": init_prior(config, dataset)},
+        "batch_stats": variables.get("batch_stats", {}),
+    }
+
+
 def init_state(
     config: ml_collections.ConfigDict,
     dataset: Dataset,
@@ -90,17 +102,14 @@ def init_state(
     optimizer: optax.GradientTransformation,
 ) -> TrainState:
     """The state before the first epoch."""
-    image = jnp.zeros((1, *dataset.shape), jnp.float32)
-    variables = objective.model.init(stream(config.seed, INIT, 0), image)
-    params = {"model": variables["params"], "prior": init_prior(config, dataset)}
-    batch_stats = variables.get("batch_stats", {})
+    variables = init_variables(config, dataset, objective)
     state = TrainState(
         epoch=jnp.zeros([], jnp.int32),
-        params=params,
-        batch_stats=batch_stats,
-        opt_state=optimizer.init(params),
-        best_params=params,
-        best_batch_stats=batch_stats,
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+        best_params=variables["params"],
+        best_batch_stats=variables["batch_stats"],
         best_epoch=jnp.zeros([], jnp.int32),
         best_loss=jnp.asarray(jnp.inf, jnp.float32),
     )
@@ -199,7 +208,7 @@ def train_epoch(
     variables = {"params": params, "batch_stats": batch_stats}
     prior = _shared_components(objective, variables, num_devices)
     validation_noise_key = stream(config.seed, VALIDATION_NOISE, epoch)
-    chunk = config.eval_batch_size
+    chunk = min(config.eval_batch_size, -(-len(validation) // num_devices))
 
     def validate(total, step):
         place = (step * num_devices + jax.lax.axis_index(AXIS)) * chunk + jnp.arange(chunk)

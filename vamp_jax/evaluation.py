@@ -31,9 +31,12 @@ def record_path(workdir: str, split: str, num_samples: int, num_examples: int | 
     return os.path.join(workdir, "eval", f"{split}-S{num_samples}{some}")
 
 
-def is_recorded(workdir: str, split: str, num_samples: int, num_examples: int | None) -> bool:
-    """Whether this evaluation has been done."""
-    return os.path.exists(record_path(workdir, split, num_samples, num_examples) + ".json")
+def is_recorded(
+    workdir: str, epochs: int, split: str, num_samples: int, num_examples: int | None
+) -> bool:
+    """Whether this evaluation has been done of the run as it is after so many epochs."""
+    path = record_path(workdir, split, num_samples, num_examples) + ".json"
+    return os.path.exists(path) and workdirs.read_json(path).get("epochs") == epochs
 
 
 def check(split: str, num_samples: int, num_examples: int | None) -> None:
@@ -53,6 +56,7 @@ def evaluate_run(
     split: str = "test",
     num_samples: int | None = None,
     num_examples: int | None = None,
+    diagnostics: bool = True,
 ) -> dict[str, Any]:
     """Evaluates the best checkpoint of a run, writes eval/*.json, *.npz and figures/*.png.
 
@@ -62,8 +66,11 @@ def evaluate_run(
       split: train, validation or test.
       num_samples: S; None takes the config's.
       num_examples: only so many, evenly spaced (some files are sorted by class); None takes all.
+      diagnostics: also those of diagnostics.py, over the training split and this one.
     Returns:
       What the JSON file holds. Nats, unless the name says bits.
+    Raises:
+      UsageError: for anything that a sentence explains, before any work where possible.
     """
     config = workdirs.load_config(workdir)
     num_samples = config.num_samples if num_samples is None else num_samples
@@ -74,10 +81,12 @@ def evaluate_run(
             f"num_examples is {num_examples}, but the {split} split has {len(images)} examples."
         )
     numbers = _spaced(len(images), num_examples)
+    path = record_path(workdir, split, num_samples, num_examples)
+    _make_folders(os.path.dirname(path), os.path.join(workdir, "figures"))
 
-    optimizer_state_of = _set_up_like(config, dataset, objective)
+    like = jax.eval_shape(lambda: epoch.init_variables(config, dataset, objective))
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        variables, best_epoch = checkpoints.restore_best(like=optimizer_state_of)
+        variables, best_epoch, epochs = checkpoints.restore_best(like)
 
     start = time.monotonic()
     rng = epoch.stream(config.seed, epoch.EVALUATION)
@@ -94,12 +103,12 @@ def evaluate_run(
     seconds = time.monotonic() - start
 
     inspected = {}
-    for name in dict.fromkeys(("train", split)):
+    for name in dict.fromkeys(("train", split)) if diagnostics else ():
         part = _images(dataset, name, config.seed)
         part = part[_spaced(len(part), num_examples)]
         with Progress(f"diagnostics, {name} split", 2 * len(part), unit="step") as progress:
             inspected[name] = inspection.inspect(objective, variables, part, rng, progress.show)
-    if config.prior == "vamp":
+    if diagnostics and config.prior == "vamp":
         start_of_prior = epoch.init_prior(config, dataset)["pseudo_inputs"]
         inspected["pseudo_inputs"] = inspection.pseudo_inputs(variables, start_of_prior)
 
@@ -111,18 +120,16 @@ def evaluate_run(
         "num_examples_in_split": len(getattr(dataset, split)),
         "num_samples": num_samples,
         "best_epoch": best_epoch,
-        "epochs": len(workdirs.read_metrics(workdir)),
+        "epochs": epochs,
         **summary(sampled, dataset),
         "diagnostics": inspected,
         "seconds": seconds,
         "hardware": hardware(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    path = record_path(workdir, split, num_samples, num_examples)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     _write_npz(path + ".npz", numbers, sampled)
     shown = images[_spaced(len(images), SHOWN // 2)]
-    draw_figures(workdir, objective, variables, shown, rng)
+    draw_figures(workdir, split, objective, variables, shown, rng)
     workdirs.write_json(path + ".json", record)  # last: its presence says that all is done
     print(table(record))
     print(f"Written: {path}.json, {path}.npz, {os.path.join(workdir, 'figures')}/*.png")
@@ -214,7 +221,8 @@ def table(record: dict[str, Any]) -> str:
         ),
         ("time", f"{record['seconds']:.1f} s on {record['hardware']}"),
     ]
-    rows += _diagnostic_rows(record["diagnostics"], record["split"], config["latent_dim"])
+    if record["diagnostics"]:
+        rows += _diagnostic_rows(record["diagnostics"], record["split"], config["latent_dim"])
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
@@ -230,15 +238,16 @@ def _diagnostic_rows(
         (f"active units ({split})", active),
         (
             "ELBO (train)",
-            f"{train['elbo']:.2f} = {train['reconstruction']:.2f} (reconstruction) "
-            + (f"- {train['kl']['z1']:.2f} (KL of z1) " if "z1" in train["kl"] else "")
-            + f"+ {train['encoder_entropy']:.2f} (H[q(z|x)]) "
-            f"- {train['cross_entropy']:.2f} (CE(q(z), p(z)))",
+            f"{train['elbo']:.2f} on {train['num_examples']} examples: reconstruction "
+            f"{train['reconstruction']:.2f}, "
+            + (f"less KL of z1 {train['kl']['z1']:.2f}, " if "z1" in train["kl"] else "")
+            + f"plus H[q(z|x)] {train['encoder_entropy']:.2f}, less CE(q(z), p(z)) "
+            f"{train['cross_entropy']:.2f}",
         ),
         (
-            "  where",
-            f"CE = {train['aggregated_entropy']:.2f} (H[q(z)]) + {train['kl_to_prior']:.2f} "
-            f"(KL(q(z) || p(z))); I(x; z) = {train['mutual_information']:.2f}",
+            "  CE(q(z), p(z))",
+            f"H[q(z)] {train['aggregated_entropy']:.2f} plus KL(q(z) || p(z)) "
+            f"{train['kl_to_prior']:.2f}; I(x; z) is {train['mutual_information']:.2f}",
         ),
     ]
     if "prior_use" in train:
@@ -263,42 +272,58 @@ def _diagnostic_rows(
 
 
 def draw_figures(
-    workdir: str, objective: Objective, variables: dict[str, Any], images: np.ndarray, rng
+    workdir: str,
+    split: str,
+    objective: Objective,
+    variables: dict[str, Any],
+    images: np.ndarray,
+    rng: jax.Array,
 ) -> None:
-    """Samples, reconstructions of these images, pseudo-inputs, training curves, into figures/."""
+    """Samples, reconstructions of these images of a split, pseudo-inputs, curves: figures/*.png."""
     folder = os.path.join(workdir, "figures")
-    os.makedirs(folder, exist_ok=True)
-    sample_rng, reconstruct_rng = jax.random.split(rng)
+    sample_rng, reconstruct_rng, chosen_rng = jax.random.split(rng, 3)
     samples = generation.generate(objective, variables, sample_rng, SHOWN)
     plotting.image_grid(samples, os.path.join(folder, "samples.png"))
     reconstructed = generation.reconstruct(
         objective, variables, reconstruct_rng, jnp.asarray(images)
     )
-    plotting.pairs(images, reconstructed, os.path.join(folder, "reconstructions.png"))
+    name = "reconstructions.png" if split == "test" else f"reconstructions_{split}.png"
+    plotting.pairs(images, reconstructed, os.path.join(folder, name))
     if objective.prior in ("vamp", "vamp_data"):
-        pseudo_inputs = variables["params"]["prior"]["pseudo_inputs"][:SHOWN]
-        plotting.image_grid(
-            jnp.clip(pseudo_inputs, 0.0, 1.0), os.path.join(folder, "pseudo_inputs.png")
-        )
+        pseudo_inputs = jnp.clip(variables["params"]["prior"]["pseudo_inputs"], 0.0, 1.0)
+        plotting.image_grid(pseudo_inputs[:SHOWN], os.path.join(folder, "pseudo_inputs.png"))
+        # Figure 4: a pseudo-input, then what the model makes of it; the most likely ones.
+        prior = objective.components(variables)
+        chosen = [int(k) for k in jnp.argsort(-prior.log_weight)[:8]]
+        made = [
+            generation.generate_from_pseudo_input(
+                objective, variables, jax.random.fold_in(chosen_rng, k), k, 7
+            )
+            for k in chosen
+        ]
+        rows = [
+            jnp.concatenate([pseudo_inputs[k][None], x]) for k, x in zip(chosen, made, strict=True)
+        ]
+        plotting.image_grid(jnp.concatenate(rows), os.path.join(folder, "from_pseudo_inputs.png"))
     rows = workdirs.read_metrics(workdir)
     if rows:
         plotting.training_curves(rows, os.path.join(folder, "training_curves.png"))
 
 
 def hardware() -> str:
-    """The devices in words: '2 x NVIDIA H200', or 'cpu, 2 cores'."""
+    """The devices in words: their kind, and how many of them or of cores."""
     kind = jax.devices()[0].device_kind
     if jax.default_backend() == "cpu":
         return f"{platform.machine()} {kind}, {len(os.sched_getaffinity(0))} cores"
     return f"{jax.device_count()} x {kind}"
 
 
-def _set_up_like(config, dataset: Dataset, objective: Objective):
-    """A state of the run's shapes, without computing it."""
-    from vamp_jax import training  # late: training imports this module
-
-    _, optimizer = training.set_up(config, dataset)
-    return jax.eval_shape(lambda: epoch.init_state(config, dataset, objective, optimizer))
+def _make_folders(*folders: str) -> None:
+    for folder in folders:
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be made ({error.strerror}).") from None
 
 
 def _write_npz(path: str, numbers: np.ndarray, sampled: ImportanceSampled) -> None:

@@ -19,10 +19,12 @@ function of z_m, whose derivative is (v_m - v_m^2) d ln w_m/dz. What remains is
 
     E[ sum_m v_m ( 1 - beta + beta v_m ) d ln w_m/dz dg/dphi + beta v_m d ln p/dphi ]
 
-(beta = 1: v_m^2, their result). The same mean, and where q(z|x) is the true posterior the
-first term is zero, draw by draw. The prior's term is not a score of the sampling distribution and
-keeps the weight v_m, as have all parameters of the decoder and the prior. M = 1 is "sticking the
-landing" (Roeder et al. 2017, arXiv 1703.09194).
+(beta = 1: v_m^2, their result): the same mean, and where q(z|x) is the true posterior the first
+term is zero, draw by draw. The prior's term is not a score of the sampling distribution and keeps
+the weight v_m, as have all parameters of the decoder and the prior. M = 1 is "sticking the
+landing" (Roeder et al. 2017, arXiv 1703.09194). The variance is the lower one where q(z|x) is near
+the true posterior, and can be the higher one far from it. With a VampPrior less is gained: the
+scores of posterior and prior, which partly cancel in 'standard', no longer meet.
 
 With two layers the identity is that of the joint q(z1, z2|x), so:
 * phi is held in both densities, but z2 is not held in ln q(z1|x,z2): its mean and variance move
@@ -68,7 +70,7 @@ def bound(
       encoded: B images, from `objective.encode`.
       noise: standard normal, [M, B, L, D]: M samples, L stochastic layers, z1 first.
       gradient: 'standard' or 'dreg', for reverse mode and to the first order; the same value.
-      beta: weight of ln p(z) - ln q(z|x) in the log-weights.
+      beta: weight of ln p(z) - ln q(z|x) in the log-weights, a constant.
       **decode_kwargs: for models with batch norm: `train`, `row_weight`.
     Returns:
       The bound [B]; the ELBO's terms, means over the M samples, [B] each (values alone, their

@@ -84,6 +84,7 @@ def inspect(
     mean = functools.partial(np.mean, dtype=np.float64)
     unit_kl = {layer: values.mean(0) for layer, values in whole.unit_kl.items()}
     result = {
+        "num_examples": len(images),
         "active_units": {
             layer: int(diagnostics.active_units(means)) for layer, means in whole.unit_means.items()
         },
@@ -95,7 +96,7 @@ def inspect(
         "reconstruction": float(mean(whole.reconstruction)),
         "kl": {layer: float(mean(values)) for layer, values in whole.kl.items()},
     }
-    aggregated = diagnostics.aggregated_posterior(whole.mean, whole.log_var)
+    aggregated = jax.device_put(diagnostics.aggregated_posterior(whole.mean, whole.log_var))
     log_q, log_p = [], []
     for start in range(0, len(images), ROWS):
         z = whole.z[start : start + ROWS]

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
+from vamp_jax.distributions import LOG_2PI, normal_log_prob
+
 Array = jax.Array
 Params = dict[str, Any]
 Encode = Callable[[Any], tuple[Array, Array]]
-
-LOG_2PI = math.log(2.0 * math.pi)
 
 
 class GaussianMixture(NamedTuple):
@@ -191,8 +191,7 @@ def component_log_prob(z: Array, prior: GaussianMixture) -> Array:
       ValueError: when the last axis of z is not the prior's D.
     """
     _check("component_log_prob", z, prior)
-    squared = (z[..., None, :] - prior.mean) ** 2 * jnp.exp(-prior.log_var)  # [..., K, D]
-    return -0.5 * jnp.sum(squared + prior.log_var + LOG_2PI, axis=-1)
+    return normal_log_prob(z[..., None, :], prior.mean, prior.log_var)
 
 
 def responsibilities(z: Array, prior: GaussianMixture) -> Array:
@@ -365,7 +364,7 @@ def _mixture_log_prob(z: Array, mean: Array, log_var: Array, log_weight: Array) 
 
 def standard_normal_log_prob(z: Array) -> Array:
     """ln N(z | 0, I): [..., D] -> [...], in nats."""
-    return -0.5 * jnp.sum(z * z + LOG_2PI, axis=-1)
+    return normal_log_prob(z, jnp.zeros(()), jnp.zeros(()))
 
 
 def mixture_of_gaussians_log_prob(z: Array, params: Params) -> Array:

@@ -33,9 +33,3 @@ class Progress:
         elif last or done == self._total or time.monotonic() > self._last_line:
             self._last_line = time.monotonic() + SECONDS_BETWEEN_LINES
             print(f"{self._what}: {self._unit} {done}/{self._total}  {text}".rstrip(), flush=True)
-
-    def say(self, text: str) -> None:
-        """A line of its own, above the bar where there is one."""
-        if self._bar is not None:
-            self._bar.clear()
-        print(text, flush=True)

@@ -49,11 +49,14 @@ COLUMNS = {
 TABLE_1 = {
     "static_mnist": (-88.56, -85.57, -86.05, -83.19, -82.41, -81.09, -80.58, -79.78),
     "dynamic_mnist": (-84.50, -82.38, -82.42, -81.24, -80.40, -79.75, -79.70, -78.45),
-    "omniglot": (-108.50, -104.75, -103.52, -101.18, -97.65, -97.56, -90.11, -89.76),
-    "caltech101_silhouettes": (-123.43, -114.55, -112.08, -108.28, -106.35, -104.22, -85.51, -86.22),
+    "omniglot": (-108.5, -104.75, -103.52, -101.18, -97.65, -97.56, -90.11, -89.76),
+    "caltech101_silhouettes": (
+        *(-123.43, -114.55, -112.08, -108.28),
+        *(-106.35, -104.22, -85.51, -86.22),
+    ),
     "freyfaces": (4.63, 4.57, 4.61, 4.51, 4.49, 4.45, 4.43, 4.38),
     "histopathology": (6.07, 6.04, 5.82, 5.75, 5.59, 5.58, 4.84, 4.82),
-}  # fmt: skip
+}
 
 
 class Line(NamedTuple):
@@ -118,9 +121,9 @@ class Figure(NamedTuple):
 
 # Public reruns of the authors' code, S = 5000, by who ran them.
 RERUN_SOURCES = {
-    "A": "one group; number of seeds in brackets",
-    "B": "another group; number of seeds not said",
-    "C": "neither runner nor number of seeds said",
+    "A": "one group (number of seeds in brackets)",
+    "B": "another group (number of seeds not said)",
+    "C": "whose, and with how many seeds, is not said",
 }
 RERUN_BY = {"static_mnist": "A", "dynamic_mnist": "B", "omniglot": "B", "freyfaces": "C"}
 RERUNS = {
@@ -178,6 +181,7 @@ FIELDS: dict[str, Any] = {
     "elbo": _NUMBER,
     "log_likelihood": _NUMBER,
     "log_likelihood_standard_error": _MAYBE,
+    "active_units": dict,
     "diagnostics": dict,
     "seconds": dict,
     "hardware": str,
@@ -214,9 +218,11 @@ def record(workdir: str, evaluated: Record, folder: str = "results") -> str:
         )
     config = ml_collections.ConfigDict(evaluated["config"])
     finished = training.should_stop(evaluated["epochs"], evaluated["best_epoch"], config)
+    diagnostics = _without_lists(evaluated.get("diagnostics", {}))
     result = evaluated | {
         "finished": bool(finished),
-        "diagnostics": _without_lists(evaluated.get("diagnostics", {})),
+        "active_units": diagnostics.get(evaluated["split"], {}).get("active_units", {}),
+        "diagnostics": diagnostics,
         "seconds": {
             "training": math.fsum(row["seconds"] for row in rows),
             "evaluation": evaluated["seconds"],
@@ -237,11 +243,12 @@ def record(workdir: str, evaluated: Record, folder: str = "results") -> str:
 
 def _without_lists(values: dict[str, Any]) -> dict[str, Any]:
     """Without the figures a unit or a component each, which stay in the run's folder."""
-    return {
-        name: _without_lists(value) if isinstance(value, dict) else value
-        for name, value in values.items()
-        if not isinstance(value, list)
-    }
+    kept = {}
+    for name, value in values.items():
+        value = _without_lists(value) if isinstance(value, dict) else value
+        if value != {} and not isinstance(value, list):
+            kept[name] = value
+    return kept
 
 
 def commit() -> str | None:
@@ -329,12 +336,12 @@ def differences(record: Record, paper_config: dict[str, Any] | None) -> list[str
         compared = record["config"].keys() - {"seed", "num_samples"}
         expected = {field: paper_config.get(field, "absent") for field in compared}
         found += [
-            f"{field} {record['config'][field]} (paper: {expected[field]})"
+            f"{field} {record['config'][field]} instead of {expected[field]}"
             for field in sorted(compared)
             if record["config"][field] != expected[field]
         ]
         if record["num_samples"] != paper_config["num_samples"]:
-            found.append(f"S {record['num_samples']} (paper: {paper_config['num_samples']})")
+            found.append(f"S {record['num_samples']} instead of {paper_config['num_samples']}")
     if record["split"] != "test":
         found.append(f"{record['split']} split")
     if record["num_examples"] != record["num_examples_in_split"]:
@@ -377,6 +384,8 @@ def summarise(records: Iterable[Record]) -> Figure:
 
 # Markdown.
 
+WORDS = "data source method config hardware commit".split() + ["active units", "what differs"]
+
 HEAD = """\
 # Results
 
@@ -386,7 +395,8 @@ Test log-likelihood in nats (higher is better), for Frey Faces and Histopatholog
 dimension (lower is better), by importance sampling with S = 5000 on the whole test set.
 
 * **paper**: Tomczak & Welling, AISTATS 2018.
-* **reruns**: public reruns of the authors' code, S = 5000. {reruns}.
+* **reruns**: public reruns of the authors' code, S = 5000.
+{reruns}
 * **ours**: full runs of the paper's settings: `configs/` as they stand, trained until they stop by
   themselves, with the best validation epoch. Nothing else is in these cells.
 
@@ -404,7 +414,7 @@ def report(records: dict[str, Record], paper_config: PaperConfig) -> str:
         for values in records.values()
         if (found := differences(values, paper_config(*cell_of(values))))
     ]
-    reruns = "; ".join(f"{letter}: {source}" for letter, source in RERUN_SOURCES.items())
+    reruns = "\n".join(f"  {letter}: {source}." for letter, source in RERUN_SOURCES.items())
     parts = [HEAD.format(reruns=reruns), "## Table 1: models and priors", _table_1(ours)]
     for (number, dataset), lines in TABLES_2_TO_4.items():
         parts += [
@@ -445,7 +455,7 @@ def _table_1(ours: dict[Cell, Figure]) -> str:
             ["", reruns, *(_shown(RERUNS.get((name, dataset)), dataset) for name in COLUMNS)],
             ["", "**ours**", *(_shown(ours.get((name, dataset)), dataset) for name in COLUMNS)],
         ]
-    return _markdown(["data", "source", *COLUMNS.values()], rows, text_columns=2)
+    return _markdown(["data", "source", *COLUMNS.values()], rows)
 
 
 def _table_of_methods(dataset: str, lines: tuple[Line, ...], ours: dict[Cell, Figure]) -> str:
@@ -459,7 +469,7 @@ def _table_of_methods(dataset: str, lines: tuple[Line, ...], ours: dict[Cell, Fi
         for line in lines
     ]
     reruns = f"reruns {RERUN_BY.get(dataset, '')}".strip()
-    return _markdown(["method", "paper", reruns, "**ours**"], rows, text_columns=1)
+    return _markdown(["method", "paper", reruns, "**ours**"], rows)
 
 
 def _worse(ours: dict[Cell, Figure]) -> str:
@@ -497,7 +507,6 @@ def _runs(runs: list[tuple[Record, str | None]]) -> str:
     for values, differing in runs:
         name, dataset = cell_of(values)
         error = values["log_likelihood_standard_error"]
-        active = values["diagnostics"].get(values["split"], {}).get("active_units", {})
         commit, _, dirty = (values["commit"] or "").partition("-")
         bits = values.get("bits_per_dim")
         row = [
@@ -508,7 +517,9 @@ def _runs(runs: list[tuple[Record, str | None]]) -> str:
             "" if bits is None else f"{bits:.3f}",
             f"{values['elbo']:.2f}",
             f"{values['epochs']} ({values['best_epoch']})",
-            ", ".join(f"{layer}: {count}" for layer, count in sorted(active.items())),
+            ", ".join(
+                f"{layer}: {count}" for layer, count in sorted(values["active_units"].items())
+            ),
             f"{sum(values['seconds'].values()) / 3600:.2f}",
             values["hardware"],
             commit[:7] + (f"-{dirty}" if dirty else ""),
@@ -517,7 +528,7 @@ def _runs(runs: list[tuple[Record, str | None]]) -> str:
     if with_differences:
         header.append("what differs")
     rows.sort(key=lambda row: (list(DATASETS).index(row[1]) if row[1] in DATASETS else 9, row[0]))
-    return _markdown(header, rows, text_columns=2)
+    return _markdown(header, rows)
 
 
 def _shown(figure: Figure | None, dataset: str) -> str:
@@ -529,20 +540,20 @@ def _shown(figure: Figure | None, dataset: str) -> str:
     return f"{figure.mean:.{digits}f}{deviation}{runs}"
 
 
-def _markdown(header: list[str], rows: list[list[str]], text_columns: int) -> str:
-    """A table; all but the first `text_columns` columns are set to the right."""
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table; columns of words are set to the left, the others to the right."""
     rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(3, *map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: list[str]) -> str:
         padded = [
-            cell.ljust(width) if i < text_columns else cell.rjust(width)
+            cell.ljust(width) if header[i] in WORDS else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ]
         return "| " + " | ".join(padded) + " |"
 
     rule = [
-        "-" * width if i < text_columns else "-" * (width - 1) + ":"
+        "-" * width if header[i] in WORDS else "-" * (width - 1) + ":"
         for i, width in enumerate(widths)
     ]
     return "\n".join([line(header), line(rule), *map(line, rows)])

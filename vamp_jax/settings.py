@@ -10,7 +10,19 @@ from vamp_jax.errors import UsageError
 from vamp_jax.models import MODELS
 from vamp_jax.objectives import PRIORS
 
-CHOICES = {"model": tuple(MODELS), "prior": PRIORS, "dataset": datasets.NAMES}
+CHOICES = {
+    "model": tuple(MODELS),
+    "prior": PRIORS,
+    "dataset": datasets.NAMES,
+    "matmul_precision": ("float32", "tensorfloat32", "bfloat16"),
+}
+FLAGS = (
+    "learned_weights",
+    "pseudo_inputs_from_data",
+    "proper_logistic",
+    "pixel_mask_z",
+    "pixel_gated_stacks",
+)
 POSITIVE = (
     "latent_dim",
     "hidden_dim",
@@ -23,6 +35,12 @@ POSITIVE = (
     "num_samples",
 )
 NOT_NEGATIVE = ("warmup_epochs", "seed")
+FIELDS = (
+    dict.fromkeys(CHOICES, str)
+    | dict.fromkeys(FLAGS, bool)
+    | dict.fromkeys(POSITIVE + NOT_NEGATIVE, int)
+    | {"learning_rate": float}
+)
 
 
 def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
@@ -35,6 +53,13 @@ def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises a UsageError for the first field that cannot be."""
+    for field in FIELDS.keys() - config.keys():
+        raise UsageError(f"The config has no field {field!r}; see configs/default.py.")
+    for field in config.keys() - FIELDS.keys():
+        raise UsageError(f"The config has a field {field!r} that is not known.")
+    for field, kind in FIELDS.items():
+        if type(config[field]) is not kind:
+            raise UsageError(f"{field} is {config[field]!r}; it must be of type {kind.__name__}.")
     for field, choices in CHOICES.items():
         check_choice(field, config[field], choices)
     for field in POSITIVE:
@@ -49,10 +74,21 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UsageError(
             f"pseudo_inputs_from_data goes with prior 'vamp'; the prior is {config.prior!r}."
         )
+    if config.learned_weights and config.prior == "standard":
+        raise UsageError("learned_weights goes with a mixture; the prior is 'standard'.")
+    if config.model != "pixel_hvae" and (config.pixel_gated_stacks or not config.pixel_mask_z):
+        raise UsageError(
+            "pixel_gated_stacks and pixel_mask_z go with model 'pixel_hvae'; the model is "
+            f"{config.model!r}."
+        )
 
 
 def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Raises a UsageError for the first field that does not fit the data."""
+    if config.proper_logistic and dataset.likelihood == "bernoulli":
+        raise UsageError(
+            f"proper_logistic goes with grey images; those of {config.dataset} are binary."
+        )
     count = len(dataset.train)
     from_data = config.prior == "vamp_data" or config.pseudo_inputs_from_data
     if from_data and config.num_components > count:

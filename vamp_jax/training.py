@@ -40,14 +40,16 @@ def train_and_evaluate(
             f"beta ends at {last:.2f}, not at 1.",
             flush=True,
         )
-    with workdirs.locked(workdir):
+    with workdirs.locked(workdir), jax.default_matmul_precision(config.matmul_precision):
         dataset = datasets.load(config.dataset, data_dir)
         settings.check_with_data(config, dataset)
         workdirs.claim(workdir, config, dataset)
         objective, optimizer = set_up(config, dataset)
         with Checkpoints(workdir) as checkpoints:
-            train(config, workdir, dataset, objective, optimizer, checkpoints, checkpoint_seconds)
-        if evaluation.is_recorded(workdir, "test", config.num_samples, None):
+            state = train(
+                config, workdir, dataset, objective, optimizer, checkpoints, checkpoint_seconds
+            )
+        if evaluation.is_recorded(workdir, int(state.epoch), "test", config.num_samples, None):
             print(f"This run is finished and evaluated; see {workdir}/eval and {workdir}/figures.")
             return
         evaluation.evaluate_run(workdir, dataset, objective)
@@ -65,7 +67,8 @@ def set_up(
 def should_stop(done: int, best_epoch: int, config: ml_collections.ConfigDict) -> bool:
     """After the last epoch, or `early_stopping_epochs` without a better validation ELBO.
 
-    As in the authors' code the count begins with the last epoch of the warm-up.
+    As in the authors' code the count begins with the last epoch of the warm-up. (Theirs stops when
+    it exceeds the number; the paper, and this, when it reaches it: one epoch earlier.)
     """
     waited = done - max(best_epoch, config.warmup_epochs - 1)
     return done >= config.num_epochs or waited >= config.early_stopping_epochs
@@ -124,7 +127,7 @@ def train(
             if finished or overdue or flag.number:
                 checkpoints.save(state)
                 saved = time.monotonic()
-            if flag.number and not finished:
+            if flag.number:
                 checkpoints.wait()
                 raise Stopped(flag.number, done)
         checkpoints.wait()

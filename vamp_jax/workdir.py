@@ -36,6 +36,8 @@ def locked(workdir: str) -> Iterator[None]:
                 f"Another process is at work in {workdir}: wait for it, or name another folder "
                 "with --workdir."
             ) from None
+        except OSError:  # a file system without locks: then there is none
+            pass
         yield
 
 
@@ -45,24 +47,33 @@ def claim(workdir: str, config: ml_collections.ConfigDict, dataset: Dataset) -> 
     Raises:
       UsageError: when the folder holds a run with another config or other data.
     """
-    expected = {"config.json": config.to_dict(), "data.json": dict(dataset.file_hashes)}
-    for name, values in expected.items():
-        path = os.path.join(workdir, name)
-        if not os.path.exists(path):
-            write_json(path, values)
-            continue
-        held = read_json(path)
-        missing = "(absent)"
-        differing = [
-            f"{field} is {held.get(field, missing)!r} there and {values.get(field, missing)!r} here"
-            for field in sorted(held.keys() | values.keys())
-            if held.get(field, missing) != values.get(field, missing)
-        ]
-        if differing:
-            raise UsageError(
-                f"{workdir} holds another run ({'; '.join(differing)}): name another folder with "
-                "--workdir, or remove this one."
-            )
+    path = os.path.join(workdir, "config.json")
+    if not os.path.exists(path):
+        write_json(os.path.join(workdir, "data.json"), dict(dataset.file_hashes))
+        write_json(path, config.to_dict())
+        return
+    _refuse_differences(workdir, read_json(path), config.to_dict())
+    check_data(workdir, dataset)
+
+
+def check_data(workdir: str, dataset: Dataset) -> None:
+    """Raises a UsageError when the run in the folder was trained on other files."""
+    held = read_json(os.path.join(workdir, "data.json"))
+    _refuse_differences(workdir, held, dict(dataset.file_hashes))
+
+
+def _refuse_differences(workdir: str, held: dict[str, Any], here: dict[str, Any]) -> None:
+    missing = "(absent)"
+    differing = [
+        f"{field} is {held.get(field, missing)!r} there and {here.get(field, missing)!r} here"
+        for field in sorted(held.keys() | here.keys())
+        if held.get(field, missing) != here.get(field, missing)
+    ]
+    if differing:
+        raise UsageError(
+            f"{workdir} holds another run ({'; '.join(differing)}): name another folder with "
+            "--workdir, or remove this one."
+        )
 
 
 def load_config(workdir: str) -> ml_collections.ConfigDict:
@@ -148,7 +159,7 @@ def read_metrics(workdir: str) -> list[dict[str, float]]:
         for line in file:
             try:
                 row = json.loads(line)
-                if row["epoch"] != len(rows) + 1:
+                if rows and row["epoch"] <= rows[-1]["epoch"]:
                     break
             except (ValueError, KeyError, TypeError):
                 break
