@@ -33,6 +33,8 @@ def get_config(dataset: str = "digits") -> ml_collections.ConfigDict:
     config.num_epochs = 2000  # at most
     config.warmup_epochs = 100  # beta = epoch / warmup_epochs, then 1
     config.early_stopping_epochs = 50  # without a better validation ELBO, after the warm-up
+    config.num_importance_samples = 1  # M of the importance-weighted bound; 1 is the ELBO
+    config.importance_gradient = "standard"  # or dreg: doubly reparameterised
     config.seed = 0
     config.matmul_precision = "float32"  # faster on GPU and TPU: tensorfloat32, bfloat16
 

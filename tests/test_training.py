@@ -67,9 +67,15 @@ def largest_difference(a, b):
 
 # SGD, since Adam hides gradients of a wrong scale. Batches of 20 leave padding on 8 devices and
 # none on 2; of 7, padding everywhere and a last batch of one example.
-@pytest.mark.parametrize("batch_size", [20, 7])
-def test_trajectory_is_the_same_on_1_2_and_8_devices(batch_size):
-    config = small_config(model="hvae", prior="vamp", batch_size=batch_size)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(batch_size=20),
+        dict(batch_size=7, num_importance_samples=3, importance_gradient="dreg"),
+    ],
+)
+def test_trajectory_is_the_same_on_1_2_and_8_devices(fields):
+    config = small_config(model="hvae", prior="vamp", **fields)
     data = small_data()
     runs = {n: run_epochs(config, data, optax.sgd(1e-3), num_devices=n) for n in (1, 2, 8)}
     start = epoch.init_state(config, data, objective_for(config, data), optax.sgd(1e-3))
@@ -257,6 +263,9 @@ def test_two_seeds_differ_and_one_seed_repeats():
         (dict(prior="standard", learned_weights=True), "learned_weights goes with a mixture"),
         (dict(pixel_gated_stacks=True), "go with model 'pixel_hvae'"),
         (dict(pixel_mask_z=False), "go with model 'pixel_hvae'"),
+        (dict(num_importance_samples=0), "num_importance_samples is 0"),
+        (dict(importance_gradient="iwae"), "importance_gradient is 'iwae'"),
+        (dict(model="pixel_hvae", importance_gradient="dreg"), "biased with batch norm"),
         (dict(matmul_precision="float16"), "matmul_precision is 'float16'"),
     ],
 )

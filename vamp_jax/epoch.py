@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vamp_jax import models, objectives, priors
+from vamp_jax import importance_weighted, models, objectives, priors
 from vamp_jax.datasets import Dataset
 from vamp_jax.objectives import Objective
 
@@ -178,16 +178,31 @@ def train_epoch(
         return x, weight, _noise(noise_key, index)
 
     def _noise(key, index):
-        model = objective.model
-        return objectives.example_noise(key, index, model.num_layers, model.latent_dim)
+        """[M, rows, L, D]; with M = 1 the stream that a single draw has."""
+        sizes = (objective.model.num_layers, objective.model.latent_dim)
+        if config.num_importance_samples == 1:
+            return objectives.example_noise(key, index, *sizes)[None]
+        return importance_weighted.sample_noise(key, index, config.num_importance_samples, *sizes)
+
+    def bound(variables, prior, encoded, noise, beta, **kwargs):
+        return importance_weighted.bound(
+            objective,
+            variables,
+            prior,
+            encoded,
+            noise,
+            gradient=config.importance_gradient,
+            beta=beta,
+            **kwargs,
+        )
 
     def loss(params, batch_stats, x, weight, noise, true_count):
         variables = {"params": params, "batch_stats": batch_stats}
         prior = _shared_components(objective, variables, num_devices)
         encoded = objective.encode(variables, x)
         kwargs = {"train": True, "row_weight": weight} if batch_stats else {}
-        terms, batch_stats = objective.terms(variables, prior, encoded, noise, **kwargs)
-        sums = {name: jnp.sum(weight * value) for name, value in _named(terms, beta).items()}
+        value, terms, batch_stats = bound(variables, prior, encoded, noise, beta, **kwargs)
+        sums = {name: jnp.sum(weight * part) for name, part in _named(value, terms).items()}
         # The mean over the whole batch, this device's part of it: the parts add up.
         return sums["loss"] / true_count, (sums, batch_stats)
 
@@ -208,15 +223,17 @@ def train_epoch(
     variables = {"params": params, "batch_stats": batch_stats}
     prior = _shared_components(objective, variables, num_devices)
     validation_noise_key = stream(config.seed, VALIDATION_NOISE, epoch)
-    chunk = min(config.eval_batch_size, -(-len(validation) // num_devices))
+    chunk = max(1, config.eval_batch_size // config.num_importance_samples)
+    chunk = min(chunk, -(-len(validation) // num_devices))
 
     def validate(total, step):
         place = (step * num_devices + jax.lax.axis_index(AXIS)) * chunk + jnp.arange(chunk)
         weight = (place < len(validation)).astype(jnp.float32)
         index = jnp.minimum(place, len(validation) - 1)
         encoded = objective.encode(variables, unit_images(validation[index], dataset))
-        terms, _ = objective.terms(variables, prior, encoded, _noise(validation_noise_key, index))
-        sums = {name: jnp.sum(weight * value) for name, value in _named(terms, 1.0).items()}
+        noise = _noise(validation_noise_key, index)
+        value, terms, _ = bound(variables, prior, encoded, noise, 1.0)
+        sums = {name: jnp.sum(weight * part) for name, part in _named(value, terms).items()}
         return jax.tree.map(jnp.add, total, sums), None
 
     steps = -(-len(validation) // (chunk * num_devices))
@@ -257,10 +274,10 @@ def _shared_components(objective: Objective, variables: dict[str, Any], num_devi
     return objective.components(variables, encode)
 
 
-def _named(terms: objectives.Terms, beta: float | Array) -> dict[str, Array]:
-    """The per-example terms under the names of metrics.jsonl."""
+def _named(bound: Array, terms: objectives.Terms) -> dict[str, Array]:
+    """The per-example terms under the names of metrics.jsonl; -loss is the ELBO or IWAE bound."""
     named = {
-        "loss": -terms.elbo(beta),
+        "loss": -bound,
         "reconstruction": terms.reconstruction,
         "kl": sum(terms.kl.values()),
     }

@@ -43,7 +43,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vamp_jax import distributions, objectives, priors
+from vamp_jax import objectives, priors
 from vamp_jax.objectives import Encoded, Objective, Terms
 
 Array = jax.Array
@@ -86,8 +86,8 @@ def bound(
     if gradient == "dreg":
         latents, wire = _scale_gradient(latents)
         posteriors = _without_score(objective, variables, encoded, latents)
-    terms, batch_stats = _terms_at(
-        objective, variables, prior, encoded.x, latents, posteriors, **decode_kwargs
+    terms, batch_stats = objective.terms_at(
+        variables, prior, encoded.x, latents, posteriors, **decode_kwargs
     )
     log_weights = terms.elbo(beta)
     if gradient == "dreg":
@@ -110,26 +110,6 @@ def sample_noise(
 def log_mean_exp(log_weights: Array) -> Array:
     """ln 1/M sum_m w_m over the first axis: [M, ...] -> [...], in nats."""
     return jax.nn.logsumexp(log_weights, axis=0) - math.log(len(log_weights))
-
-
-def _terms_at(objective, variables, prior, x, latents, posteriors, **decode_kwargs):
-    """`Objective.terms` at given latents and posteriors' parameters, as `Objective.draw` gives."""
-    z_top = latents[-1]
-    kl = {
-        "z": distributions.normal_log_prob(z_top, *posteriors[-1]) - priors.log_prob(z_top, prior)
-    }
-    if len(latents) == 2:
-        p_z1 = objective.apply(variables, z_top, method="prior_z1")
-        kl = {
-            "z1": distributions.normal_log_prob(latents[0], *posteriors[0])
-            - distributions.normal_log_prob(latents[0], *p_z1),
-            "z2": kl["z"],
-        }
-    decoded, batch_stats = objective.decode(variables, latents, x, **decode_kwargs)
-    reconstruction = distributions.pixel_log_prob(
-        x, decoded, objective.model.likelihood, proper=objective.proper_logistic
-    )
-    return Terms(reconstruction, kl), batch_stats
 
 
 def _without_score(objective, variables, encoded, latents):

@@ -115,6 +115,18 @@ class Objective:
           Terms with leaves [..., B], and the new 'batch_stats' (empty without batch norm).
         """
         latents, posteriors = self.draw(variables, encoded, noise)
+        return self.terms_at(variables, prior, encoded.x, latents, posteriors, **decode_kwargs)
+
+    def terms_at(
+        self,
+        variables: dict[str, Any],
+        prior: priors.GaussianMixture,
+        x: Array,
+        latents: tuple[Array, ...],
+        posteriors: tuple[tuple[Array, Array], ...],
+        **decode_kwargs,
+    ) -> tuple[Terms, dict[str, Any]]:
+        """`terms` at latents and their posteriors' parameters as `draw` returns them."""
         z_top = latents[-1]
         kl = {
             "z": distributions.normal_log_prob(z_top, *posteriors[-1])
@@ -127,9 +139,9 @@ class Objective:
                 - distributions.normal_log_prob(latents[0], *p_z1),
                 "z2": kl["z"],
             }
-        decoded, batch_stats = self.decode(variables, latents, encoded.x, **decode_kwargs)
+        decoded, batch_stats = self.decode(variables, latents, x, **decode_kwargs)
         reconstruction = distributions.pixel_log_prob(
-            encoded.x, decoded, self.model.likelihood, proper=self.proper_logistic
+            x, decoded, self.model.likelihood, proper=self.proper_logistic
         )
         return Terms(reconstruction, kl), batch_stats
 

@@ -4,7 +4,7 @@ import difflib
 
 import ml_collections
 
-from vamp_jax import datasets
+from vamp_jax import datasets, importance_weighted
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import UsageError
 from vamp_jax.models import MODELS
@@ -14,6 +14,7 @@ CHOICES = {
     "model": tuple(MODELS),
     "prior": PRIORS,
     "dataset": datasets.NAMES,
+    "importance_gradient": importance_weighted.GRADIENTS,
     "matmul_precision": ("float32", "tensorfloat32", "bfloat16"),
 }
 FLAGS = (
@@ -31,6 +32,7 @@ POSITIVE = (
     "learning_rate",
     "num_epochs",
     "early_stopping_epochs",
+    "num_importance_samples",
     "eval_batch_size",
     "num_samples",
 )
@@ -73,6 +75,12 @@ def check(config: ml_collections.ConfigDict) -> None:
     if config.pseudo_inputs_from_data and config.prior != "vamp":
         raise UsageError(
             f"pseudo_inputs_from_data goes with prior 'vamp'; the prior is {config.prior!r}."
+        )
+    batch_norm = config.model == "pixel_hvae" and not config.pixel_gated_stacks
+    if config.importance_gradient == "dreg" and batch_norm:
+        raise UsageError(
+            "importance_gradient 'dreg' is biased with batch norm, which pixel_hvae has unless "
+            "pixel_gated_stacks is set; use 'standard'."
         )
     if config.learned_weights and config.prior == "standard":
         raise UsageError("learned_weights goes with a mixture; the prior is 'standard'.")
