@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vamp_jax import epoch, generation, inspection, log_likelihood, plotting, settings
+from vamp_jax import epoch, generation, inspection, log_likelihood, plotting, priors, settings
 from vamp_jax import workdir as workdirs
 from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.datasets import Dataset
@@ -128,8 +128,11 @@ def evaluate_run(
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     _write_npz(path + ".npz", numbers, sampled)
-    shown = images[_spaced(len(images), SHOWN // 2)]
-    draw_figures(workdir, split, objective, variables, shown, rng)
+    draw_figures(workdir, split, objective, variables, images, rng)
+    if split == "test":
+        plotting.log_likelihood_histogram(
+            sampled.log_likelihood, os.path.join(workdir, "figures", "log_likelihood.png")
+        )
     workdirs.write_json(path + ".json", record)  # last: its presence says that all is done
     print(table(record))
     print(f"Written: {path}.json, {path}.npz, {os.path.join(workdir, 'figures')}/*.png")
@@ -279,11 +282,13 @@ def draw_figures(
     images: np.ndarray,
     rng: jax.Array,
 ) -> None:
-    """Samples, reconstructions of these images of a split, pseudo-inputs, curves: figures/*.png."""
+    """Samples, reconstructions of some images of a split, pseudo-inputs, curves: figures/*.png."""
     folder = os.path.join(workdir, "figures")
     sample_rng, reconstruct_rng, chosen_rng = jax.random.split(rng, 3)
     samples = generation.generate(objective, variables, sample_rng, SHOWN)
     plotting.image_grid(samples, os.path.join(folder, "samples.png"))
+    latent_images = images[_spaced(len(images), 2000)]
+    images = images[_spaced(len(images), SHOWN // 2)]
     reconstructed = generation.reconstruct(
         objective, variables, reconstruct_rng, jnp.asarray(images)
     )
@@ -305,6 +310,14 @@ def draw_figures(
             jnp.concatenate([pseudo_inputs[k][None], x]) for k, x in zip(chosen, made, strict=True)
         ]
         plotting.image_grid(jnp.concatenate(rows), os.path.join(folder, "from_pseudo_inputs.png"))
+    if objective.model.latent_dim == 2:
+        prior = objective.components(variables)
+        plotting.latent_plane(
+            np.asarray(jax.jit(objective.encode)(variables, latent_images).mean),
+            np.asarray(prior.mean),
+            lambda z: priors.log_prob(z, prior),
+            os.path.join(folder, "latent_plane.png"),
+        )
     rows = workdirs.read_metrics(workdir)
     if rows:
         plotting.training_curves(rows, os.path.join(folder, "training_curves.png"))

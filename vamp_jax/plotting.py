@@ -1,6 +1,6 @@
 """The pictures, as PNG files. Grey images are shown on the full range from 0 (black) to 1."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,52 @@ def training_curves(rows: Sequence[dict[str, float]], path: str) -> None:
             parts.plot(epochs, [sign * row[name] for row in rows], label=label)
     parts.set(xlabel="epoch", ylabel="validation (nats)")
     parts.legend(frameon=False)
-    for axes in (losses, parts):
+    _save(figure, path)
+
+
+def log_likelihood_histogram(values: np.ndarray, path: str) -> None:
+    """The histogram of the per-example log-likelihoods [N], in nats, with their mean."""
+    figure = _figure(4.5, 3.2)
+    axes = figure.subplots()
+    axes.hist(values, bins=min(100, max(10, len(values) // 20)), color="tab:blue")
+    mean = float(np.mean(values, dtype=np.float64))
+    axes.axvline(mean, color="black", linewidth=0.8, label=f"mean {mean:.2f}")
+    axes.set(xlabel="test log-likelihood (nats)", ylabel="examples")
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def latent_plane(
+    means: np.ndarray,
+    components: np.ndarray,
+    log_density: Callable[[np.ndarray], np.ndarray],
+    path: str,
+) -> None:
+    """A two-dimensional latent space: prior density, posteriors' means, components' means.
+
+    Args:
+      means: of q(z|x_n), [N, 2].
+      components: means of the prior's components, [K, 2].
+      log_density: ln p(z), [M, 2] -> [M].
+      path: of the PNG file.
+    """
+    points = np.concatenate([means, components])
+    low, high = points.min(axis=0) - 1.0, points.max(axis=0) + 1.0
+    first, second = (np.linspace(low[i], high[i], 200) for i in (0, 1))
+    grid = np.stack(np.meshgrid(first, second), axis=-1).reshape(-1, 2).astype(np.float32)
+    density = np.exp(np.asarray(log_density(grid), np.float64)).reshape(200, 200)
+    figure = _figure(5.5, 4.5)
+    axes = figure.subplots()
+    image = axes.pcolormesh(first, second, density, cmap="Greys", shading="auto", rasterized=True)
+    figure.colorbar(image, label="prior density $p(z)$")
+    axes.scatter(*means.T, s=4, linewidths=0, alpha=0.5, label="means of $q(z|x)$")
+    axes.scatter(*components.T, s=14, marker="x", color="tab:red", label="components of $p(z)$")
+    axes.set(xlabel="first unit of $z$", ylabel="second unit of $z$")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def _save(figure, path: str) -> None:
+    for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
