@@ -1,5 +1,6 @@
 """What long work shows: a progress bar on a terminal, plain lines in a log."""
 
+import shutil
 import sys
 import time
 
@@ -16,7 +17,11 @@ class Progress:
         self._last_line = 0.0
         self._bar = None
         if sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=done, desc=what, unit=unit, dynamic_ncols=True)
+            # Not tqdm's own idea of it, which is nothing where a terminal does not tell its size.
+            columns, lines = shutil.get_terminal_size()
+            self._bar = tqdm(
+                total=total, initial=done, desc=what, unit=unit, ncols=columns, nrows=lines
+            )
 
     def __enter__(self):
         return self
