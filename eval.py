@@ -2,7 +2,8 @@
 
 from absl import flags
 
-from vamp_jax import command_line, errors
+from vamp_jax import command_line, errors, xla_flags
+from vamp_jax import workdir as workdirs
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 DATA_DIR = flags.DEFINE_string(
@@ -27,13 +28,14 @@ def main() -> None:
     if WORKDIR.value is None:
         raise errors.UsageError("No run is named: pass --workdir=FOLDER.")
 
+    config = workdirs.load_config(WORKDIR.value)
+    xla_flags.set_for(config.get("model"))
+    # After the flags: a typo in one should not wait for JAX.
     import jax
 
     from vamp_jax import compilation_cache, datasets, evaluation, settings, training
-    from vamp_jax import workdir as workdirs
 
     compilation_cache.enable()
-    config = workdirs.load_config(WORKDIR.value)
     settings.check(config)
     num_samples = config.num_samples if NUM_SAMPLES.value is None else NUM_SAMPLES.value
     evaluation.check(SPLIT.value, num_samples, NUM_EXAMPLES.value)

@@ -6,7 +6,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from vamp_jax import command_line, errors
+from vamp_jax import command_line, errors, xla_flags
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a data set: configs/vamp_hvae.py:static_mnist."
@@ -39,6 +39,7 @@ def main() -> None:
     )[0]
     workdir = WORKDIR.value or f"runs/{name}-{config.dataset}-seed{config.seed}"
 
+    xla_flags.set_for(config.model)
     # After the flags: a typo in one should not wait for JAX.
     from vamp_jax import compilation_cache, training
 

@@ -8,6 +8,10 @@ import ml_collections
 # Pseudo-inputs K: 500, but 1000 for OMNIGLOT (section 5.1); the thousand small digits need fewer.
 NUM_COMPONENTS = {"omniglot": 1000, "digits": 100}
 
+# The paper tried 5e-4 and 1e-4. On Caltech 101 Silhouettes 1e-4 is better by the validation ELBO
+# (the VAE's: -141.69 nats against -151.22), and gives the paper's test log-likelihood.
+LEARNING_RATE = {"caltech101_silhouettes": 1e-4}
+
 
 def get_config(dataset: str = "digits") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
@@ -29,7 +33,7 @@ def get_config(dataset: str = "digits") -> ml_collections.ConfigDict:
 
     # Optimisation.
     config.batch_size = 100  # over all devices
-    config.learning_rate = 5e-4
+    config.learning_rate = LEARNING_RATE.get(dataset, 5e-4)
     config.num_epochs = 2000  # at most
     config.warmup_epochs = 100  # beta = epoch / warmup_epochs, then 1
     config.early_stopping_epochs = 50  # without a better validation ELBO, after the warm-up

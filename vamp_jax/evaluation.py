@@ -327,7 +327,10 @@ def hardware() -> str:
     """The devices in words: their kind, and how many of them or of cores."""
     kind = jax.devices()[0].device_kind
     if jax.default_backend() == "cpu":
-        return f"{platform.machine()} {kind}, {len(os.sched_getaffinity(0))} cores"
+        # Not every system says which of its cores a process may use.
+        usable = getattr(os, "sched_getaffinity", None)
+        cores = len(usable(0)) if usable else os.cpu_count()
+        return f"{platform.machine()} {kind}, {cores} cores"
     return f"{jax.device_count()} x {kind}"
 
 
