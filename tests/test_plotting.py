@@ -1,5 +1,7 @@
 """The pictures: what is where, and that grey stays grey."""
 
+import pathlib
+
 import numpy as np
 from PIL import Image
 
@@ -57,3 +59,47 @@ def test_curves_histogram_and_latent_plane_are_drawn(tmp_path):
     for name in ("curves.png", "h.png", "plane.png"):
         pixels = levels(tmp_path / name)
         assert pixels.shape[0] > 300 and len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0)) > 3
+
+
+def test_panels_show_every_pixel_alike_and_frame_one_image(tmp_path):
+    images = (
+        np.zeros((4, 2, 2, 1), np.float32) + np.array([0.0, 0.25, 0.5, 1.0])[:, None, None, None]
+    )
+    path = str(tmp_path / "panels")
+    plotting.image_panels(
+        [plotting.Panel("one", images), plotting.Panel("two\nlines", 0.4 + 0 * images, 3)],
+        path,
+        columns=2,
+    )
+    pixels = levels(f"{path}.png")[..., :3].astype(int)
+    grey = (pixels.max(-1) == pixels.min(-1)) & (pixels[..., 0] < 255)
+    left = pixels.shape[1] // 2
+    values, counts = np.unique(pixels[:, :left, 0][grey[:, :left]], return_counts=True)
+    large = counts > counts.max() / 2  # the title has grey edges, too
+    np.testing.assert_array_equal(values[large], [0, 64, 128])  # 1.0 is the paper's white
+    assert np.ptp(counts[large]) < 0.01 * counts.max()
+    red = np.where(pixels[..., 0] - pixels[..., 1] > 100)  # around the last of the second panel
+    second = np.where(np.abs(pixels[:, left:, 0] - 102) < 2)
+    for axis, start in ((0, 0), (1, left)):
+        middle = start + np.mean([second[axis].min(), second[axis].max()])
+        end = start + second[axis].max()
+        assert abs(red[axis].min() - middle) < 0.15 * left
+        assert abs(red[axis].max() - end) < 0.15 * left
+    assert pathlib.Path(f"{path}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_active_units_histograms_and_curves_of_several_runs_are_drawn(tmp_path):
+    counts = {
+        "VAE": {None: {"z1": [20, 22], "z2": [9, 8]}, 5: {"z1": [25, 27], "z2": [10, 11]}},
+        "IWAE": {None: {"z1": [30], "z2": [12]}},
+    }
+    plotting.active_units(counts, 40, str(tmp_path / "units"))
+    normal = np.random.RandomState(0).normal
+    values = {"one": normal(-80, 20, 300), "two": normal(-70, 20, 300)}
+    plotting.log_likelihood_histograms(values, str(tmp_path / "histograms"))
+    rows = [dict(epoch=i, val_loss=9.5 / i) for i in range(1, 40)]
+    plotting.validation_curves({"one": rows, "two": rows[:1]}, str(tmp_path / "curves"))
+    for name in ("units", "histograms", "curves"):
+        pixels = levels(tmp_path / f"{name}.png")[..., :3].astype(int)
+        assert pixels.shape[1] > 1000 and (np.ptp(pixels, axis=-1) > 60).sum() > 1000
+        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")

@@ -1,9 +1,19 @@
-"""The pictures, as PNG files. Grey images are shown on the full range from 0 (black) to 1."""
+"""The pictures. Grey images are shown on the full range from 0 (black) to 1 (white).
 
-from collections.abc import Callable, Sequence
-from typing import Any
+Those of one run are PNG files to look at; the figures for a paper (`image_panels`, `active_units`,
+`log_likelihood_histograms`, `validation_curves`) are as wide as its page at most, and come as PNG
+with 300 dots an inch and as PDF.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+
+PAGE_WIDTH = 6.75  # inches, of a page with two columns
+DPI = 300
+STYLES = ("-", "--", "-.", ":")
 
 
 def _figure(width: float, height: float):
@@ -125,3 +135,182 @@ def _save(figure, path: str) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+class Panel(NamedTuple):
+    """Some images of a figure under one title."""
+
+    title: str
+    images: Any  # [N, H, W, C] in [0, 1]
+    framed: int | None = None  # the number of an image to put a red frame around
+
+
+def image_panels(panels: Sequence[Panel], path: str, columns: int = 5) -> None:
+    """Panels of as many images each, `columns` abreast: path.png and path.pdf.
+
+    Every pixel of an image is a square of as many dots as its neighbour: no smoothing.
+    """
+    from matplotlib.patches import Rectangle
+
+    canvases = [tile(panel.images, min(columns, len(panel.images))) for panel in panels]
+    height, width = canvases[0].shape[:2]
+    abreast = math.ceil(len(panels) / math.ceil(len(panels) / 4))
+    rows = math.ceil(len(panels) / abreast)
+    lines = max(panel.title.count("\n") + 1 for panel in panels)
+    space, title = int(0.12 * DPI), int((0.08 + 0.16 * lines) * DPI)
+    enlarge = max(1, int(min(2.2, PAGE_WIDTH / abreast) * DPI - space) // width)
+    panel_width, panel_height = enlarge * width, enlarge * height
+    page_width = abreast * (panel_width + space)
+    page_height = rows * (panel_height + title + space)
+    figure = _figure(page_width / DPI, page_height / DPI)
+    figure.set_layout_engine("none")  # the places below are exact
+    for i, (panel, canvas) in enumerate(zip(panels, canvases, strict=True)):
+        left = i % abreast * (panel_width + space) + space // 2
+        bottom = page_height - (i // abreast + 1) * (panel_height + title + space) + space // 2
+        axes = figure.add_axes(
+            [
+                left / page_width,
+                bottom / page_height,
+                panel_width / page_width,
+                panel_height / page_height,
+            ]
+        )
+        shown = canvas[..., 0] if canvas.shape[-1] == 1 else canvas
+        axes.imshow(shown, cmap="gray", vmin=0.0, vmax=1.0, interpolation="none", aspect="auto")
+        axes.set_axis_off()
+        axes.set_title(panel.title, fontsize=9, pad=4)
+        if panel.framed is not None:
+            row, column = divmod(panel.framed, min(columns, len(panel.images)))
+            tall, wide = (size + 1 for size in np.shape(panel.images)[1:3])
+            axes.add_patch(
+                Rectangle(
+                    (column * wide - 1, row * tall - 1),
+                    wide,
+                    tall,
+                    fill=False,
+                    edgecolor="tab:red",
+                    linewidth=max(1.0, enlarge * 72 / DPI),
+                    clip_on=False,
+                )
+            )
+    _save_for_paper(figure, path)
+
+
+Counts = Mapping[str, Sequence[int]]  # of each stochastic layer, a number for every seed
+
+
+def active_units(
+    counts: Mapping[str, Mapping[int | None, Counts]], latent_dim: int, path: str
+) -> None:
+    """Active units against the number of pseudo-inputs, a panel a layer (Figure 3).
+
+    Args:
+      counts: of each objective's name ("VAE"), by K; at None those with the standard prior, which
+        has no K and is a horizontal line. Several seeds are shown as mean and standard deviation.
+      latent_dim: the units that a layer has: where the axis ends.
+      path: of the files, without .png or .pdf.
+    """
+    layers = next(iter(next(iter(counts.values())).values())).keys()
+    components = sorted({k for by_k in counts.values() for k in by_k if k is not None})
+    figure = _figure(PAGE_WIDTH, 2.9)
+    all_axes = figure.subplots(1, len(layers), sharey=True)
+    for axes, layer in zip(all_axes, layers, strict=True):
+        for i, (name, by_k) in enumerate(counts.items()):
+            color, marker = f"C{i}", "os^D"[i % 4]
+            if None in by_k:
+                mean, deviation = _mean_and_deviation(by_k[None][layer])
+                label = f"{name}, standard prior"
+                axes.axhline(mean, color=color, linestyle="--", linewidth=1.2, label=label)
+                if deviation:
+                    axes.axhspan(mean - deviation, mean + deviation, color=color, alpha=0.15, lw=0)
+            found = sorted(k for k in by_k if k is not None)
+            if found:
+                values = [_mean_and_deviation(by_k[k][layer]) for k in found]
+                means, deviations = zip(*values, strict=True)
+                axes.errorbar(
+                    found,
+                    means,
+                    yerr=deviations if any(deviations) else None,
+                    color=color,
+                    marker=marker,
+                    markersize=4,
+                    linewidth=1.2,
+                    capsize=2,
+                    label=f"{name}, VampPrior",
+                )
+        axes.set_xscale("log")
+        axes.set_xticks(components, labels=[str(k) for k in components])
+        axes.minorticks_off()
+        axes.set(xlabel="number of pseudo-inputs $K$", ylim=(0, 1.04 * latent_dim))
+        axes.set_title(f"${layer[0]}_{layer[1:]}$", fontsize=10)
+    all_axes[0].set_ylabel(f"active units (of {latent_dim})")
+    figure.legend(
+        *all_axes[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+    )
+    _save_for_paper(figure, path)
+
+
+def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def log_likelihood_histograms(values: Mapping[str, np.ndarray], path: str) -> None:
+    """Per-example log-likelihoods [N] in nats of several models: path.png and path.pdf."""
+    figure = _figure(4.5, 3.2)
+    axes = figure.subplots()
+    everything = np.concatenate(list(values.values()))
+    count = len(everything) // len(values)
+    bins = np.histogram_bin_edges(everything, min(60, max(10, count // 8)))
+    for i, (title, numbers) in enumerate(values.items()):
+        mean = float(np.mean(numbers, dtype=np.float64))
+        line = {"color": f"C{i}", "linestyle": STYLES[i % 4]}
+        axes.hist(numbers, bins, histtype="step", **line)
+        axes.axvline(mean, linewidth=0.8, label=f"{title}: mean {mean:.2f}", **line)
+    axes.locator_params(axis="x", nbins=6)
+    axes.set(xlabel="test log-likelihood (nats)", ylabel="examples")
+    figure.legend(loc="outside upper center", frameon=False, fontsize=8)
+    _save_for_paper(figure, path)
+
+
+def validation_curves(rows: Mapping[str, Sequence[dict[str, float]]], path: str) -> None:
+    """The validation ELBO of several runs against the epoch: path.png and path.pdf.
+
+    Args:
+      rows: of each run's metrics.jsonl. A dot is the best epoch.
+      path: of the files, without .png or .pdf.
+    """
+    figure = _figure(4.5, 3.2)
+    axes = figure.subplots()
+    for i, (title, run) in enumerate(rows.items()):
+        elbos = np.array([-row["val_loss"] for row in run])
+        epochs, best = [row["epoch"] for row in run], int(elbos.argmax())
+        line = {"color": f"C{i}", "linestyle": STYLES[i % 4], "linewidth": 0.9}
+        axes.plot(epochs, elbos, label=title, **line)
+        axes.plot(epochs[best], elbos[best], "o", color=f"C{i}", markersize=4)
+    # The first epochs are far below all that follows.
+    lows, highs = zip(
+        *(
+            (np.quantile([-row["val_loss"] for row in run], 0.1), -min(r["val_loss"] for r in run))
+            for run in rows.values()
+        ),
+        strict=True,
+    )
+    margin = 0.05 * (max(highs) - min(lows)) + 1e-3
+    axes.set_ylim(min(lows) - margin, max(highs) + margin)
+    axes.set(xlabel="epoch", ylabel="validation ELBO (nats)")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    _save_for_paper(figure, path)
+
+
+def _save_for_paper(figure, path: str) -> None:
+    from matplotlib import rc_context
+
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(f"{path}.png", dpi=DPI)
+    with rc_context({"pdf.fonttype": 42}):  # TrueType: many publishers take no other
+        figure.savefig(f"{path}.pdf", metadata={"CreationDate": None})

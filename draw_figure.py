@@ -1,0 +1,211 @@
+"""Draws a figure of the paper from finished runs, as PNG and PDF.
+
+python draw_figure.py --figure=3 --dataset=static_mnist --components=50,500  # trains what it needs
+python draw_figure.py --figure=4 --workdirs=RUN [--pseudo_input=K]  # pseudo-inputs, images from one
+python draw_figure.py --figure=5 --workdirs=RUN,RUN                 # test images, generated images
+python draw_figure.py --figure=6 --workdirs=RUN,RUN                 # test images, reconstructions
+python draw_figure.py --figure=histogram --workdirs=RUN,RUN         # test log-likelihoods
+python draw_figure.py --figure=curves --workdirs=RUN,RUN            # validation ELBO and epoch
+
+Figure 3 is the number of active units of the two-level VAE and IWAE, with the standard prior and
+the VampPrior, against the number of pseudo-inputs. Interrupt it whenever you like, and give the
+same command again. --config.FIELD=VALUE changes a setting of all its runs.
+"""
+
+import os
+import shlex
+import sys
+from typing import NamedTuple
+
+import ml_collections
+from absl import flags
+
+import run_table
+from configs import default
+from vamp_jax import command_line, xla_flags
+from vamp_jax import workdir as workdirs
+from vamp_jax.errors import UsageError
+
+FIGURE = flags.DEFINE_enum(
+    "figure", None, ["3", "4", "5", "6", "histogram", "curves"], "Which one; see above."
+)
+WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of the runs to show; one for Figure 4.")
+PSEUDO_INPUT = flags.DEFINE_integer(
+    "pseudo_input", None, "Figure 4: the number of one, from 0. Default: the one used most."
+)
+DATASET = flags.DEFINE_string("dataset", "static_mnist", "Figure 3: the data set.")
+COMPONENTS = flags.DEFINE_list(
+    "components", ["25", "50", "100", "250", "500", "1000"], "Figure 3: the numbers K."
+)
+IWAE_SAMPLES = flags.DEFINE_integer(
+    "iwae_samples", 50, "Figure 3: M of the IWAE's bound; 50 as in most of its literature."
+)
+OUT = flags.DEFINE_string("out", "figures", "Folder of the figures.")
+for shared in ("seeds", "runs", "data_dir"):  # of run_table.py
+    flags.declare_key_flag(shared)
+
+SWEEP_FLAGS = ("dataset", "components", "iwae_samples", "seeds", "runs")
+# What the flags above settle for each run of Figure 3; the other fields have flags of their own.
+SWEEP_FIELDS = ("model", "prior", "dataset", "num_components", "num_importance_samples", "seed")
+DEFINE = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+FIELDS = {
+    field: DEFINE[type(value)](f"config.{field}", None, "Figure 3: see configs/default.py.")
+    for field, value in default.get_config().items()
+    if field not in SWEEP_FIELDS
+}
+
+
+class Point(NamedTuple):
+    """A run of Figure 3."""
+
+    curve: str  # VAE or IWAE
+    components: int | None  # None: the standard prior, which has none
+    seed: int
+    workdir: str
+    command: list[str]
+    config: ml_collections.ConfigDict
+
+
+def points() -> list[Point]:
+    """The runs that the flags ask for; the first seed of all comes first.
+
+    Raises:
+      UsageError: for a value that cannot be.
+    """
+    from vamp_jax import settings  # late: a mistake in a flag should not wait for JAX
+
+    overrides = {field: flag.value for field, flag in FIELDS.items() if flag.present}
+    if IWAE_SAMPLES.value < 2:
+        raise UsageError(f"iwae_samples is {IWAE_SAMPLES.value}; it must be at least 2.")
+    numbers = sorted(_whole("components", COMPONENTS.value, least=1))
+    found = []
+    for seed in _whole("seeds", run_table.SEEDS.value, least=0):
+        for curve, samples in (
+            ("VAE", 1),
+            (f"IWAE (M = {IWAE_SAMPLES.value})", IWAE_SAMPLES.value),
+        ):
+            for components in (None, *numbers):
+                name = "hvae" if components is None else "vamp_hvae"
+                paper = run_table.paper_config(name, DATASET.value)
+                fields = {"num_importance_samples": samples, "seed": seed}
+                folder = f"{name}-{DATASET.value}"
+                if components is not None:
+                    fields["num_components"] = components
+                    # Runs of the paper's tables are in folders of this name.
+                    folder += f"-K{components}" * (components != paper["num_components"])
+                folder += f"-M{samples}" * (samples > 1) + f"-seed{seed}"
+                fields |= overrides
+                config = ml_collections.ConfigDict(paper | fields)
+                settings.check(config)
+                workdir = os.path.join(run_table.RUNS.value, folder)
+                file = os.path.join(run_table.ROOT, "configs", f"{name}.py")
+                command = [sys.executable, os.path.join(run_table.ROOT, "train.py")]
+                command += [f"--config={file}:{DATASET.value}", f"--workdir={workdir}"]
+                command += [f"--config.{field}={value}" for field, value in fields.items()]
+                if run_table.DATA_DIR.value is not None:
+                    command.append(f"--data_dir={run_table.DATA_DIR.value}")
+                found.append(Point(curve, components, seed, workdir, command, config))
+    return found
+
+
+def _whole(flag: str, values: list[str], least: int) -> list[int]:
+    for value in values:
+        if not (value.isdecimal() and value.isascii() and int(value) >= least):
+            raise UsageError(f"{flag} has {value!r}; it takes whole numbers from {least}.")
+    return list(dict.fromkeys(map(int, values)))
+
+
+def draw_active_units(path: str) -> list[str]:
+    """Figure 3: trains what is missing, drawing what there is; returns the runs that failed."""
+    from vamp_jax import figures, plotting  # late, as above
+
+    wanted, counts, failed = points(), {}, []
+    found = [figures.active_units(point.workdir, point.config) for point in wanted]
+    for i, (point, units) in enumerate(zip(wanted, found, strict=True)):
+        prior = "standard prior" if point.components is None else f"K = {point.components}"
+        which = f"{point.curve}, {prior}, seed {point.seed}"
+        if trained := units is None:
+            print(f"Run {i + 1} of {len(wanted)}: {shlex.join(point.command)}", flush=True)
+            code = run_table.call(point.command)
+            units = figures.active_units(point.workdir, point.config) if code == 0 else None
+            if units is None:  # the other runs are still worth having
+                print(f"{which}: train.py ended with {code}.", file=sys.stderr, flush=True)
+                failed.append(which)
+                continue
+        print(f"{which}: active units {units}", flush=True)
+        of_point = counts.setdefault(point.curve, {}).setdefault(point.components, {})
+        for layer, count in units.items():
+            of_point.setdefault(layer, []).append(count)
+        if trained:
+            plotting.active_units(counts, point.config.latent_dim, path)
+    if counts:
+        plotting.active_units(counts, wanted[0].config.latent_dim, path)
+    return failed
+
+
+def check_flags() -> None:
+    """Raises a UsageError for a missing flag, or one that another figure takes."""
+    figure = FIGURE.value
+    if figure is None:
+        raise UsageError("No figure is named: pass --figure=3, 4, 5, 6, histogram or curves.")
+    others = dict.fromkeys(("table", "rows", "columns", "results"))  # run_table.py's own
+    others |= dict.fromkeys([*SWEEP_FLAGS, *(f"config.{field}" for field in FIELDS)], "3")
+    for name, of in (others | {"pseudo_input": "4"}).items():
+        if flags.FLAGS[name].present and of != figure:
+            raise UsageError(f"--{name} is not a flag of Figure {figure}.")
+    if (figure == "3") == bool(WORKDIRS.value):
+        raise UsageError(
+            "Figure 3 takes no --workdirs: see --dataset, --components and --runs."
+            if figure == "3"
+            else f"Figure {figure} shows finished runs: pass --workdirs=RUN,RUN."
+        )
+    if figure == "4" and len(WORKDIRS.value) > 1:
+        raise UsageError(f"Figure 4 shows one run; --workdirs has {len(WORKDIRS.value)}.")
+
+
+def main() -> None:
+    check_flags()
+    folders, data_dir = WORKDIRS.value, run_table.DATA_DIR.value
+    for folder in folders or ():
+        xla_flags.set_for(workdirs.load_config(folder).get("model"))
+    # After the flags: a typo in one should not wait for JAX.
+    from vamp_jax import compilation_cache, figures
+
+    compilation_cache.enable()
+    try:
+        os.makedirs(OUT.value, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{OUT.value} cannot be made ({error.strerror}).") from None
+    numbered = FIGURE.value.isdecimal()
+    path = os.path.join(OUT.value, f"figure{FIGURE.value}" if numbered else FIGURE.value)
+    failed = []
+    match FIGURE.value:
+        case "3":
+            failed = draw_active_units(path)
+        case "4":
+            (config,) = figures.read_configs(folders).values()
+            figures.check_pseudo_input(config, PSEUDO_INPUT.value)
+            (run,) = figures.load(folders, data_dir)
+            number = figures.draw_pseudo_inputs(run, PSEUDO_INPUT.value, path)
+            print(f"The pseudo-input is number {number}.")
+        case "5":
+            figures.draw_samples(figures.load(folders, data_dir), path)
+        case "6":
+            figures.draw_reconstructions(figures.load(folders, data_dir), path)
+        case "histogram":
+            figures.draw_histograms(folders, path)
+        case "curves":
+            figures.draw_curves(folders, path)
+    if failed:
+        print(f"{len(failed)} runs failed: {'; '.join(failed)}.", file=sys.stderr)
+        sys.exit(1)
+    print(f"Written: {path}.png, {path}.pdf")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

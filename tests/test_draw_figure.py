@@ -1,0 +1,241 @@
+"""draw_figure.py: a run that it trains itself, the figures of that run, and mistakes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
+
+import draw_figure
+import run_table
+from vamp_jax import evaluation, figures, plotting
+from vamp_jax import workdir as workdirs
+from vamp_jax.errors import UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = {
+    "latent_dim": 8,
+    "hidden_dim": 32,
+    "num_epochs": 60,
+    "warmup_epochs": 60,
+    "learning_rate": 2e-3,
+    "num_samples": 10,
+}
+FIGURE_3 = ["--figure=3", "--dataset=digits", "--components=3", "--iwae_samples=2"]
+FIGURE_3 += [f"--config.{field}={value}" for field, value in SETTINGS.items()]
+
+
+def pretend(folder, name, samples, units):
+    """A finished run as Figure 3 reads it: its config and its evaluation."""
+    config = run_table.paper_config(name, "digits") | SETTINGS
+    config |= {"num_importance_samples": samples, "num_components": 3 if "vamp" in name else 100}
+    path = evaluation.record_path(str(folder), "test", 10, None)
+    os.makedirs(os.path.dirname(path))
+    workdirs.write_json(str(folder / "config.json"), config)
+    record = {"epochs": 60, "best_epoch": 59, "diagnostics": {"test": {"active_units": units}}}
+    workdirs.write_json(path + ".json", record)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Figure 3 with three of its four runs there already, and what the command printed."""
+    folder = tmp_path_factory.mktemp("figures")
+    pretend(folder / "runs" / "hvae-digits-seed0", "hvae", 1, {"z1": 3, "z2": 1})
+    pretend(folder / "runs" / "hvae-digits-M2-seed0", "hvae", 2, {"z1": 4, "z2": 2})
+    pretend(folder / "runs" / "vamp_hvae-digits-K3-M2-seed0", "vamp_hvae", 2, {"z1": 4, "z2": 3})
+    command = [sys.executable, str(ROOT / "draw_figure.py"), *FIGURE_3]
+    environment = dict(os.environ, XLA_FLAGS="")
+    result = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout
+
+
+@pytest.fixture(scope="module")
+def workdir(drawn):
+    """The folder of the run that has been trained."""
+    return drawn[0] / "runs" / "vamp_hvae-digits-K3-seed0"
+
+
+def draw(*arguments):
+    """What the command does, in this process."""
+    with flagsaver.flagsaver():
+        flags.FLAGS(["draw_figure.py", *map(str, arguments)])
+        draw_figure.main()
+
+
+def is_figure(path):
+    with Image.open(f"{path}.png") as image:
+        large = image.size[0] > 600 and len(image.convert("L").getcolors()) > 3
+    return large and Path(f"{path}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_figure_3_trains_only_what_is_missing(drawn, workdir):
+    folder, output = drawn
+    assert output.count("train.py") == 1 and "Run 2 of 4" in output
+    assert is_figure(folder / "figures" / "figure3")
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["num_components"] == 3 and config["num_importance_samples"] == 1
+    assert config | SETTINGS == config
+    record = json.loads((workdir / "eval" / "test-S10.json").read_text())
+    units = record["diagnostics"]["test"]["active_units"]
+    assert f"VAE, K = 3, seed 0: active units {units}" in output
+    assert "IWAE (M = 2), standard prior, seed 0: active units {'z1': 4, 'z2': 2}" in output
+
+
+def test_figure_3_of_finished_runs_trains_nothing(drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_table, "call", lambda command: pytest.fail("it trains"))
+    shown = {}
+    monkeypatch.setattr(plotting, "active_units", lambda counts, *_: shown.update(counts))
+    draw(*FIGURE_3, f"--runs={drawn[0] / 'runs'}", f"--out={tmp_path}")
+    assert shown["VAE"][None] == {"z1": [3], "z2": [1]}
+    assert shown["IWAE (M = 2)"] == {
+        None: {"z1": [4], "z2": [2]},
+        3: {"z1": [4], "z2": [3]},
+    }
+
+
+def test_a_run_of_figure_3_with_other_settings_is_refused(drawn, tmp_path):
+    arguments = [*FIGURE_3, "--config.hidden_dim=17", f"--runs={drawn[0] / 'runs'}"]
+    with pytest.raises(UsageError, match="holds a run with another hidden_dim"):
+        draw(*arguments, f"--out={tmp_path}")
+
+
+def test_figure_3_asks_for_runs_of_all_seeds(tmp_path):
+    with flagsaver.flagsaver():
+        flags.FLAGS(["", *FIGURE_3, "--components=100,7", "--seeds=0,5", f"--runs={tmp_path}"])
+        points = draw_figure.points()
+    folders = [os.path.basename(point.workdir) for point in points]
+    assert folders[:6] == [
+        "hvae-digits-seed0",
+        "vamp_hvae-digits-K7-seed0",
+        "vamp_hvae-digits-seed0",  # the K of the paper's tables
+        "hvae-digits-M2-seed0",
+        "vamp_hvae-digits-K7-M2-seed0",
+        "vamp_hvae-digits-M2-seed0",
+    ]
+    assert len(points) == 12 and all(point.config.seed == 5 for point in points[6:])
+    for point in points:
+        assert f"--config.seed={point.seed}" in point.command
+        assert f"--workdir={point.workdir}" in point.command
+
+
+def test_figure_4_is_of_the_pseudo_input_that_is_used_most(workdir, tmp_path, monkeypatch):
+    (run,) = figures.load([str(workdir)], None)
+    use = figures.component_use(run)
+    record = json.loads((workdir / "eval" / "test-S10.json").read_text())
+    mass = record["diagnostics"]["test"]["prior_use"]["mass"]
+    np.testing.assert_allclose(np.sort(use)[::-1], mass, atol=0.05)  # with other draws
+    draw("--figure=4", f"--workdirs={workdir}", f"--out={tmp_path}")
+    assert is_figure(tmp_path / "figure4")
+
+    shown = []
+    monkeypatch.setattr(plotting, "image_panels", lambda panels, path: shown.append(panels))
+    pseudo_inputs = np.clip(run.variables["params"]["prior"]["pseudo_inputs"], 0, 1)
+    for number in (None, int(np.argmin(use))):
+        figures.draw_pseudo_inputs(run, number, "")
+        wanted = int(np.argmax(use)) if number is None else number
+        panels = shown.pop()
+        np.testing.assert_array_equal(panels[0].images[panels[0].framed], pseudo_inputs[wanted])
+        assert f"u_{{{wanted}}}" in panels[1].title and panels[1].images.shape == (25, 8, 8, 1)
+
+
+@pytest.mark.parametrize("figure", ["5", "6"])
+def test_figures_5_and_6_have_the_test_images_beside_those_of_each_run(
+    workdir, tmp_path, monkeypatch, figure
+):
+    draw(f"--figure={figure}", f"--workdirs={workdir}", f"--out={tmp_path}")
+    assert is_figure(tmp_path / f"figure{figure}")
+    shown = []
+    monkeypatch.setattr(plotting, "image_panels", lambda panels, path: shown.extend(panels))
+    other = tmp_path / "other"
+    shutil.copytree(workdir, other)
+    draw(f"--figure={figure}", f"--workdirs={workdir},{other}", f"--out={tmp_path}")
+    assert [panel.title for panel in shown] == [
+        "test images",
+        f"HVAE\nVampPrior\n{workdir.name}",
+        "HVAE\nVampPrior\nother",
+    ]
+    (run,) = figures.load([str(workdir)], None)
+    np.testing.assert_array_equal(shown[0].images, figures.test_images(run.dataset, 25))
+    assert all(panel.images.shape == (25, 8, 8, 1) for panel in shown)
+    if figure == "6":  # the same place, the same digit: nearer than to the others
+
+        def distance(shift):
+            difference = np.roll(shown[0].images, shift, axis=0) - np.asarray(shown[1].images)
+            return float((difference**2).mean())
+
+        assert distance(0) < min(distance(shift) for shift in range(1, 25))
+
+
+def test_histograms_and_curves(workdir, tmp_path):
+    for figure in ("histogram", "curves"):
+        draw(f"--figure={figure}", f"--workdirs={workdir}", f"--out={tmp_path}")
+        assert is_figure(tmp_path / figure)
+
+
+MISTAKES = [
+    ("--figure=4 --workdirs={out}", "holds no run"),
+    ("--figure=5 --workdirs={run},{empty}", "holds no checkpoints"),
+    ("--figure=5 --workdirs={run},{faces}", "name runs on one data set"),
+    ("--figure=4 --workdirs={standard}", "The prior of this run is 'standard'"),
+    ("--figure=4 --workdirs={run} --pseudo_input=3", "pseudo_input is 3; this run has 3"),
+    ("--figure=4 --workdirs={run} --pseudo_input=-1", "pseudo_input is -1"),
+    ("--figure=4 --workdirs={run},{run}", "Figure 4 shows one run"),
+    ("--figure=5 --workdirs={run} --pseudo_input=1", "--pseudo_input is not a flag of Figure 5"),
+    (
+        "--figure=6 --workdirs={run} --config.latent_dim=1",
+        "--config.latent_dim is not a flag of Figure 6",
+    ),
+    ("--figure=6 --workdirs={run} --table=1", "--table is not a flag of Figure 6"),
+    ("--figure=6", "pass --workdirs"),
+    ("--figure=6 --workdirs={run},{run}/", "named twice"),
+    ("--workdirs={run}", "No figure is named"),
+    ("--figure=3 --workdirs={run}", "takes no --workdirs"),
+    ("--figure=3 --components=0", "components has '0'"),
+    ("--figure=3 --seeds=-1", "seeds has '-1'"),
+    ("--figure=3 --iwae_samples=1", "iwae_samples is 1"),
+    ("--figure=3 --dataset=digit", "Did you mean 'digits'"),
+    ("--figure=3 --config.hidden_dim=0", "hidden_dim is 0"),
+    ("--figure=histogram --workdirs={empty}", "run eval.py"),
+    ("--figure=curves --workdirs={empty}", "has no epoch yet"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), MISTAKES)
+def test_a_mistake_is_one_sentence(drawn, workdir, tmp_path, arguments, says):
+    config = json.loads((workdir / "config.json").read_text())
+    folders = {"run": workdir, "out": tmp_path}
+    for name, changes in {
+        "empty": {},
+        "faces": {"dataset": "freyfaces"},
+        "standard": {"prior": "standard"},
+    }.items():
+        folders[name] = tmp_path / name
+        os.makedirs(folders[name])
+        workdirs.write_json(str(folders[name] / "config.json"), config | changes)
+    with pytest.raises(UsageError, match=says):
+        draw(*arguments.format(**folders).split(), f"--out={tmp_path}/figures")
+    assert not list(tmp_path.glob("figures/*"))
+
+
+def test_a_figure_that_is_not_there_is_one_sentence_of_the_command(tmp_path):
+    for argument in ("--figure=7", "--config.latent_dims=3", "--config.num_components=3"):
+        result = subprocess.run(
+            [sys.executable, str(ROOT / "draw_figure.py"), "--figure=3", argument],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert result.returncode == 2, result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+    assert not os.listdir(tmp_path)

@@ -1,0 +1,260 @@
+"""The figures of the paper that show finished runs; draw_figure.py is their command.
+
+A function here draws one figure, as path.png and path.pdf.
+"""
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from vamp_jax import (
+    datasets,
+    diagnostics,
+    distributions,
+    epoch,
+    evaluation,
+    generation,
+    plotting,
+    settings,
+    training,
+)
+from vamp_jax import workdir as workdirs
+from vamp_jax.checkpoints import Checkpoints
+from vamp_jax.datasets import Dataset
+from vamp_jax.errors import UsageError
+from vamp_jax.objectives import Objective
+from vamp_jax.plotting import Panel
+
+MODELS = {"vae": "VAE", "hvae": "HVAE", "conv_hvae": "ConvHVAE", "pixel_hvae": "PixelHVAE"}
+PRIORS = {
+    "standard": "standard prior",
+    "mog": "mixture of Gaussians",
+    "vamp_data": "VampPrior data",
+    "vamp": "VampPrior",
+}
+SHOWN = 25  # images in a panel: five rows of five
+ROWS = 500  # images that are encoded at a time
+
+
+class Run(NamedTuple):
+    """The best parameters of a run, and what goes with them."""
+
+    title: str
+    config: ml_collections.ConfigDict
+    dataset: Dataset
+    objective: Objective
+    variables: dict[str, Any]
+
+
+def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]:
+    """The configs of runs on one data set, by a title: the model and the prior.
+
+    Runs with the same model and prior are told apart by their folders.
+
+    Raises:
+      UsageError: for a folder named twice, without a run, or on another data set than the first.
+    """
+    configs = [workdirs.load_config(folder) for folder in folders]
+    paths = [os.path.realpath(folder) for folder in folders]
+    titles = []
+    for folder, path, config in zip(folders, paths, configs, strict=True):
+        settings.check(config)
+        if paths.count(path) > 1:
+            raise UsageError(f"{folder} is named twice.")
+        if config.dataset != configs[0].dataset:
+            raise UsageError(
+                f"{folders[0]} is a run on {configs[0].dataset} and {folder} on {config.dataset}: "
+                "name runs on one data set."
+            )
+        samples = config.num_importance_samples
+        model = MODELS[config.model] + (f", M = {samples}" if samples > 1 else "")
+        titles.append(f"{model}\n{PRIORS[config.prior]}")
+    names = [os.path.basename(path) for path in paths]
+    if len(set(names)) < len(names):
+        names = [os.path.relpath(path, os.path.commonpath(paths)) for path in paths]
+    return {
+        title if titles.count(title) == 1 else f"{title}\n{name}": config
+        for title, name, config in zip(titles, names, configs, strict=True)
+    }
+
+
+def load(folders: Sequence[str], data_dir: str | None) -> list[Run]:
+    """The best parameters of runs on one data set.
+
+    Raises:
+      UsageError: as `read_configs`, and for a run without a checkpoint or of other data files.
+    """
+    configs = read_configs(folders)
+    for folder in folders:
+        with Checkpoints(folder, read_only=True) as checkpoints:
+            if checkpoints.latest_step() is None:
+                raise UsageError(f"{folder} holds no checkpoint yet: go on training there.")
+    dataset = datasets.load(next(iter(configs.values())).dataset, data_dir)
+    runs = []
+    for folder, (title, config) in zip(folders, configs.items(), strict=True):
+        workdirs.check_data(folder, dataset)
+        objective, _ = training.set_up(config, dataset)
+        like = jax.eval_shape(functools.partial(epoch.init_variables, config, dataset, objective))
+        with Checkpoints(folder, read_only=True) as checkpoints:
+            variables, _, _ = checkpoints.restore_best(like)
+        runs.append(Run(title, config, dataset, objective, variables))
+    return runs
+
+
+def check_pseudo_input(config: ml_collections.ConfigDict, number: int | None) -> None:
+    """Raises a UsageError unless the run has pseudo-inputs, and this one."""
+    if config.prior not in ("vamp", "vamp_data"):
+        raise UsageError(
+            f"The prior of this run is {config.prior!r}; pseudo-inputs are what 'vamp' and "
+            "'vamp_data' have."
+        )
+    if number is not None and not 0 <= number < config.num_components:
+        raise UsageError(f"pseudo_input is {number}; this run has {config.num_components}, from 0.")
+
+
+@functools.partial(jax.jit, static_argnames="objective")
+def _encode(objective: Objective, variables: dict[str, Any], x: jax.Array):
+    encoded = objective.encode(variables, x)
+    return encoded.mean, encoded.log_var
+
+
+def component_use(run: Run) -> np.ndarray:
+    """The mean responsibility of each component of the prior for the test images, [K].
+
+    With one draw of z for each image.
+    """
+    images = test_images(run.dataset)
+    starts = range(0, len(images), ROWS)
+    parts = [_encode(run.objective, run.variables, images[i : i + ROWS]) for i in starts]
+    mean, log_var = (np.concatenate(part) for part in zip(*parts, strict=True))
+    noise = jax.random.normal(epoch.stream(run.config.seed, epoch.EVALUATION), mean.shape)
+    z = distributions.normal_sample(noise, mean, log_var)
+    prior = run.objective.components(run.variables)
+    return np.asarray(diagnostics.prior_use(z, prior).mass)
+
+
+def test_images(dataset: Dataset, count: int | None = None) -> np.ndarray:
+    """Test images in [0, 1], [N, H, W, C]: all, or so many evenly spaced ones."""
+    images = dataset.test
+    if count is not None and count < len(images):  # some files are sorted by class
+        images = images[np.arange(count) * len(images) // count]
+    return np.asarray(epoch.unit_images(images, dataset))
+
+
+def draw_pseudo_inputs(run: Run, number: int | None, path: str) -> int:
+    """Figure 4: the pseudo-inputs used most, and images from q(z2|u_k) of one (framed in red).
+
+    Args:
+      run: one with the VampPrior.
+      number: k; None takes the one used most by the test images.
+      path: of the files, without .png or .pdf.
+    Returns:
+      The number of the pseudo-input.
+    """
+    pseudo_inputs = np.clip(run.variables["params"]["prior"]["pseudo_inputs"], 0.0, 1.0)
+    with jax.default_matmul_precision(run.config.matmul_precision):
+        order = [int(k) for k in np.argsort(-component_use(run), stable=True)]
+        number = order[0] if number is None else number
+        shown = order[:SHOWN] if number in order[:SHOWN] else [*order[: SHOWN - 1], number]
+        rng = epoch.stream(run.config.seed, epoch.EVALUATION, number)
+        made = generation.generate_from_pseudo_input(
+            run.objective, run.variables, rng, number, SHOWN
+        )
+    kind = "training examples" if run.config.prior == "vamp_data" else "learned"
+    top = "z" if run.objective.model.num_layers == 1 else "z_2"
+    panels = [
+        Panel(f"pseudo-inputs ({kind})", pseudo_inputs[shown], shown.index(number)),
+        Panel(f"generated, ${top} \\sim q({top}|u_{{{number}}})$", made),
+    ]
+    plotting.image_panels(panels, path)
+    return number
+
+
+def draw_samples(runs: Sequence[Run], path: str) -> None:
+    """Figure 5: test images, and images of each model with z from its prior."""
+    panels = [Panel("test images", test_images(runs[0].dataset, SHOWN))]
+    for run in runs:
+        rng = epoch.stream(run.config.seed, epoch.EVALUATION)
+        with jax.default_matmul_precision(run.config.matmul_precision):
+            made = generation.generate(run.objective, run.variables, rng, SHOWN)
+        panels.append(Panel(run.title, made))
+    plotting.image_panels(panels, path)
+
+
+def draw_reconstructions(runs: Sequence[Run], path: str) -> None:
+    """Figure 6: test images, and their reconstructions by each model at the same places."""
+    images = test_images(runs[0].dataset, SHOWN)
+    panels = [Panel("test images", images)]
+    for run in runs:
+        rng = epoch.stream(run.config.seed, epoch.EVALUATION)
+        with jax.default_matmul_precision(run.config.matmul_precision):
+            made = generation.reconstruct(run.objective, run.variables, rng, jnp.asarray(images))
+        panels.append(Panel(run.title, made))
+    plotting.image_panels(panels, path)
+
+
+def draw_histograms(folders: Sequence[str], path: str) -> None:
+    """The per-example test log-likelihoods of runs, as they have been evaluated.
+
+    Raises:
+      UsageError: as `read_configs`, and for a run that has not been evaluated.
+    """
+    values = {}
+    for folder, (title, config) in zip(folders, read_configs(folders).items(), strict=True):
+        file = evaluation.record_path(folder, "test", config.num_samples, None) + ".npz"
+        if not os.path.exists(file):
+            raise UsageError(f"{file} is missing: run eval.py --workdir={folder} first.")
+        with np.load(file) as arrays:
+            values[title.replace("\n", ", ")] = arrays["log_likelihood"]
+    plotting.log_likelihood_histograms(values, path)
+
+
+def draw_curves(folders: Sequence[str], path: str) -> None:
+    """The validation ELBO of runs against the epoch.
+
+    Raises:
+      UsageError: as `read_configs`, and for a run without an epoch.
+    """
+    rows = {}
+    for folder, title in zip(folders, read_configs(folders), strict=True):
+        if not (found := workdirs.read_metrics(folder)):
+            raise UsageError(f"{folder} has no epoch yet: train there first.")
+        rows[title.replace("\n", ", ")] = found
+    plotting.validation_curves(rows, path)
+
+
+def active_units(workdir: str, config: ml_collections.ConfigDict) -> dict[str, int] | None:
+    """The active units of each layer, once a run is finished and evaluated on its test set.
+
+    Returns:
+      None where something is still to be done.
+    Raises:
+      UsageError: when the folder holds another run.
+    """
+    if not os.path.exists(os.path.join(workdir, "config.json")):
+        return None
+    held, wanted = workdirs.load_config(workdir).to_dict(), config.to_dict()
+    fields = [f for f in sorted(held.keys() | wanted.keys()) if held.get(f) != wanted.get(f)]
+    if fields:
+        raise UsageError(
+            f"{workdir} holds a run with another {', '.join(fields)}: name another folder with "
+            "--runs."
+        )
+    path = evaluation.record_path(workdir, "test", config.num_samples, None) + ".json"
+    if not os.path.exists(path):
+        return None
+    record = workdirs.read_json(path)
+    if not training.should_stop(record["epochs"], record["best_epoch"], config):
+        return None
+    units = record["diagnostics"].get("test", {}).get("active_units")
+    if units is None:
+        raise UsageError(
+            f"{path} is without diagnostics: evaluate it again with eval.py --workdir={workdir}."
+        )
+    return units
