@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from vamp_jax import command_line, errors, xla_flags
+from vamp_jax import command_line, errors, hosts, xla_flags
 from vamp_jax import workdir as workdirs
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
@@ -22,12 +22,22 @@ DIAGNOSTICS = flags.DEFINE_bool(
 RECORD = flags.DEFINE_bool(
     "record", False, "Also write the result into results/, for python run_table.py."
 )
+HOSTS = flags.DEFINE_string(
+    "hosts",
+    None,
+    "As for train.py: COORDINATOR:PORT,COUNT,INDEX. The first evaluates, the others wait for it.",
+)
 
 
 def main() -> None:
-    if WORKDIR.value is None:
+    if not WORKDIR.value:
         raise errors.UsageError("No run is named: pass --workdir=FOLDER.")
+    with hosts.connected(HOSTS.value) as index:
+        if index == 0:
+            evaluate()
 
+
+def evaluate() -> None:
     config = workdirs.load_config(WORKDIR.value)
     xla_flags.set_for(config.get("model"))
     # After the flags: a typo in one should not wait for JAX.

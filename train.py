@@ -6,7 +6,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from vamp_jax import command_line, errors, xla_flags
+from vamp_jax import command_line, errors, hosts, xla_flags
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a data set: configs/vamp_hvae.py:static_mnist."
@@ -19,6 +19,12 @@ DATA_DIR = flags.DEFINE_string(
 )
 CHECKPOINT_SECONDS = flags.DEFINE_float(
     "checkpoint_seconds", 15.0, "Least time between two checkpoints: what a kill can cost."
+)
+HOSTS = flags.DEFINE_string(
+    "hosts",
+    None,
+    "On several hosts: COORDINATOR:PORT,COUNT,INDEX, where process 0 runs, how many processes "
+    "there are, and which this is, from 0. Default: all hosts of a Cloud TPU slice, else this one.",
 )
 
 
@@ -34,17 +40,24 @@ def main() -> None:
             "--config.dataset."
         )
     config = CONFIG.value
+    if not CHECKPOINT_SECONDS.value >= 0:
+        raise errors.UsageError(
+            f"checkpoint_seconds is {CHECKPOINT_SECONDS.value}; it must not be negative."
+        )
     name = os.path.splitext(
         os.path.basename(config_flags.get_config_filename(flags.FLAGS["config"]))
     )[0]
-    workdir = WORKDIR.value or f"runs/{name}-{config.dataset}-seed{config.seed}"
+    # A field that is missing is for settings.check to say.
+    default = f"runs/{name}-{config.get('dataset')}-seed{config.get('seed')}"
+    workdir = WORKDIR.value or default
 
-    xla_flags.set_for(config.model)
-    # After the flags: a typo in one should not wait for JAX.
-    from vamp_jax import compilation_cache, training
+    xla_flags.set_for(config.get("model"))
+    with hosts.connected(HOSTS.value):
+        # After the flags: a typo in one should not wait for JAX.
+        from vamp_jax import compilation_cache, training
 
-    compilation_cache.enable()
-    training.train_and_evaluate(config, workdir, DATA_DIR.value, CHECKPOINT_SECONDS.value)
+        compilation_cache.enable()
+        training.train_and_evaluate(config, workdir, DATA_DIR.value, CHECKPOINT_SECONDS.value)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,12 @@ class NonFiniteLossError(RuntimeError):
     exit_code = 1
 
 
+class HostLostError(RuntimeError):
+    """Another process of a run on several hosts has ended or cannot be reached; exit code 3."""
+
+    exit_code = 3
+
+
 class Stopped(Exception):
     """A signal asked the run to stop, and its state is saved; exit code 128 + its number."""
 

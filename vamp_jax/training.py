@@ -1,5 +1,7 @@
 """The training loop: epochs, early stopping, checkpoints, logs. Its device code is in epoch.py."""
 
+import contextlib
+import json
 import math
 import signal
 import time
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from vamp_jax import datasets, epoch, evaluation, models, optimizers, settings
+from vamp_jax import datasets, epoch, evaluation, hosts, models, optimizers, settings
 from vamp_jax import workdir as workdirs
 from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.datasets import Dataset
@@ -32,7 +34,32 @@ def train_and_evaluate(
       UsageError: for anything that a sentence explains, before any work where possible.
       Stopped: after SIGTERM or SIGINT, with the state saved.
     """
-    settings.check(config)
+    with contextlib.ExitStack() as stack:
+        with hosts.together():
+            settings.check(config)
+            _warn_of_short_run(config)
+            if hosts.is_first():
+                stack.enter_context(workdirs.locked(workdir))
+            dataset = datasets.load(config.dataset, data_dir)
+            settings.check_with_data(config, dataset)
+            if hosts.is_first():
+                workdirs.claim(workdir, config, dataset)
+        _check_hosts_agree(config, dataset)
+        stack.enter_context(jax.default_matmul_precision(config.matmul_precision))
+        objective, optimizer = set_up(config, dataset)
+        with Checkpoints(workdir) if hosts.is_first() else contextlib.nullcontext() as checkpoints:
+            state = train(
+                config, workdir, dataset, objective, optimizer, checkpoints, checkpoint_seconds
+            )
+        if not hosts.is_first():
+            return
+        if evaluation.is_recorded(workdir, int(state.epoch), "test", config.num_samples, None):
+            print(f"This run is finished and evaluated; see {workdir}/eval and {workdir}/figures.")
+            return
+        evaluation.evaluate_run(workdir, dataset, objective)
+
+
+def _warn_of_short_run(config: ml_collections.ConfigDict) -> None:
     if config.warmup_epochs > config.num_epochs:  # of use to look at the start of a long run
         last = config.num_epochs / config.warmup_epochs
         print(
@@ -40,19 +67,17 @@ def train_and_evaluate(
             f"beta ends at {last:.2f}, not at 1.",
             flush=True,
         )
-    with workdirs.locked(workdir), jax.default_matmul_precision(config.matmul_precision):
-        dataset = datasets.load(config.dataset, data_dir)
-        settings.check_with_data(config, dataset)
-        workdirs.claim(workdir, config, dataset)
-        objective, optimizer = set_up(config, dataset)
-        with Checkpoints(workdir) as checkpoints:
-            state = train(
-                config, workdir, dataset, objective, optimizer, checkpoints, checkpoint_seconds
-            )
-        if evaluation.is_recorded(workdir, int(state.epoch), "test", config.num_samples, None):
-            print(f"This run is finished and evaluated; see {workdir}/eval and {workdir}/figures.")
-            return
-        evaluation.evaluate_run(workdir, dataset, objective)
+
+
+def _check_hosts_agree(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
+    """Raises a UsageError when the hosts of a run differ in what makes its result."""
+    if not hosts.several():
+        return
+    hosts.check_same(
+        The_config=json.dumps(config.to_dict(), sort_keys=True).encode(),
+        The_data_set=dataset.train.tobytes() + dataset.validation.tobytes(),
+        The_version_of_JAX=jax.__version__.encode(),
+    )
 
 
 def set_up(
@@ -80,17 +105,24 @@ def train(
     dataset: Dataset,
     objective: Objective,
     optimizer: optax.GradientTransformation,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | None,
     checkpoint_seconds: float,
 ) -> TrainState:
-    """Runs epochs until the run is finished, from the newest checkpoint; returns the last state."""
+    """Runs epochs until the run is finished, from the newest checkpoint; returns the last state.
+
+    Of several hosts process 0 alone has `checkpoints`, writes the folder and shows progress.
+    """
     state = jax.jit(lambda: epoch.init_state(config, dataset, objective, optimizer))()
-    restored = checkpoints.restore_latest(like=state)
+    with hosts.together():
+        restored = checkpoints.restore_latest(like=state) if checkpoints else None
+    if hosts.several():
+        restored = hosts.from_first(state if restored is None else restored)
     if restored is not None:
         # Copied by a program of ours: its buffers must be JAX's own, since they will be donated.
         state = jax.tree.map(jnp.copy, restored)
-        print(f"Going on after epoch {int(state.epoch)} of {workdir}.", flush=True)
     done, best_epoch = int(state.epoch), int(state.best_epoch)
+    if done:
+        print(f"Going on after epoch {done} of {workdir}.", flush=True)
     if done and should_stop(done, best_epoch, config):
         print(f"Training is finished: {done} epochs, the best was {best_epoch}.", flush=True)
         return state
@@ -101,44 +133,50 @@ def train(
     validation_images = jax.device_put(dataset.validation, sharding)
     run_epoch = epoch.make_epoch(objective, optimizer, config, dataset)
     saved = time.monotonic()
-    with (
-        _SignalFlag() as flag,
-        workdirs.MetricsLog(workdir, done) as log,
-        Progress(f"{config.model}, {config.prior} prior", config.num_epochs, done) as progress,
-    ):
+    with _SignalFlag() as flag, contextlib.ExitStack() as stack:
+        if checkpoints:
+            log = stack.enter_context(workdirs.MetricsLog(workdir, done))
+            what = f"{config.model}, {config.prior} prior"
+            progress = stack.enter_context(Progress(what, config.num_epochs, done))
         while not should_stop(done, best_epoch, config):
             start = time.monotonic()
             state, metrics = run_epoch(state, train_images, validation_images)
             metrics = {name: value.item() for name, value in jax.device_get(metrics).items()}
             done, best_epoch = metrics["epoch"], metrics.pop("best_epoch")
+            stop = hosts.largest(flag.number)
             _check_finite(metrics, workdir, checkpoints)
             if dataset.likelihood == "discretised_logistic":
                 size = math.prod(dataset.shape)
                 metrics["val_bits_per_dim"] = metrics["val_loss"] / (size * math.log(2.0))
-            log.write(metrics | {"seconds": time.monotonic() - start})
             finished = should_stop(done, best_epoch, config)
-            progress.show(
-                done,
-                f"train loss {metrics['train_loss']:.2f}  validation loss "
-                f"{metrics['val_loss']:.2f} (best: epoch {best_epoch})",
-                last=finished,
-            )
-            overdue = time.monotonic() - saved >= checkpoint_seconds
-            if finished or overdue or flag.number:
-                checkpoints.save(state)
-                saved = time.monotonic()
-            if flag.number:
-                checkpoints.wait()
-                raise Stopped(flag.number, done)
-        checkpoints.wait()
+            if checkpoints:
+                log.write(metrics | {"seconds": time.monotonic() - start})
+                progress.show(
+                    done,
+                    f"train loss {metrics['train_loss']:.2f}  validation loss "
+                    f"{metrics['val_loss']:.2f} (best: epoch {best_epoch})",
+                    last=finished,
+                )
+                overdue = time.monotonic() - saved >= checkpoint_seconds
+                if finished or overdue or stop:
+                    checkpoints.save(state)
+                    saved = time.monotonic()
+            if stop:
+                if checkpoints:
+                    checkpoints.wait()
+                raise Stopped(stop, done)
+        if checkpoints:
+            checkpoints.wait()
     return state
 
 
-def _check_finite(metrics: dict[str, float], workdir: str, checkpoints: Checkpoints) -> None:
+def _check_finite(metrics: dict[str, float], workdir: str, checkpoints: Checkpoints | None) -> None:
     for name in ("train_loss", "val_loss"):
         if not math.isfinite(metrics[name]):
-            checkpoints.wait()
-            last = checkpoints.latest_step()
+            last = None
+            if checkpoints:
+                checkpoints.wait()
+                last = checkpoints.latest_step()
             good = f"the checkpoint after epoch {last} is good" if last else "none is saved yet"
             raise NonFiniteLossError(
                 f"{name} is {metrics[name]} in epoch {metrics['epoch']} of {workdir}; {good}. "
