@@ -63,8 +63,10 @@ def select(
             choices = tuple(dict.fromkeys(cell[position] for cell in cells))
             settings.check_choice(flag, value, choices)
     for seed in seeds:
-        if not (seed.isdecimal() and seed.isascii()):
-            raise UsageError(f"seeds has {seed!r}; seeds are whole numbers, not negative.")
+        if not (seed.isdecimal() and seed.isascii() and int(seed) < 2**32):
+            raise UsageError(
+                f"seeds has {seed!r}; seeds are whole numbers, not negative, and below 2^32."
+            )
     return [
         (name, dataset, seed)
         for seed in dict.fromkeys(map(int, seeds))

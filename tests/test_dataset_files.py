@@ -193,6 +193,36 @@ def test_mat_bomb():
     tracemalloc.stop()
 
 
+def test_gzip_bomb_takes_no_memory(tmp_path):
+    """A gigabyte of zeros in a megabyte, and one inside another: read up to the limit, no more."""
+    bomb = gzip.compress(bytes(50_000_000), 9) * 20  # a file of several members is unpacked whole
+    for name, content in (("f.gz", bomb), ("g.gz", gzip.compress(bomb))):
+        (tmp_path / name).write_bytes(content)
+        source = files.Source(name[:-3], (), max_bytes=10_000)
+        tracemalloc.start()
+        with pytest.raises(UsageError, match="more than 10000 bytes"):
+            files.read(source, tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [1 << 20, 1 << 40])
+def test_plain_file_that_does_not_end(tmp_path, size):
+    """A sparse file of a terabyte, under the name of one of ten kilobytes."""
+    with open(tmp_path / "f", "wb") as file:
+        file.truncate(size)
+    with pytest.raises(UsageError, match="more than 10000 bytes"):
+        files.read(files.Source("f", (), max_bytes=10_000), tmp_path / "f")
+
+
+@pytest.mark.parametrize("count", [1 << 31, (1 << 32) - 1])
+def test_amat_and_idx_of_an_impossible_count(count):
+    with pytest.raises(UsageError, match="instead of"):
+        readers.amat(amat_file(), "f.amat", count, SHAPE)
+    with pytest.raises(UsageError, match="instead of"):
+        readers.idx_images(idx_file(), "f-idx", count, SHAPE)
+
+
 def test_mat_other_formats():
     for data in (b"\x89HDF\r\n\x1a\n".ljust(600), b"MATLAB 7.3 MAT-file".ljust(128) + b"\x89HDF"):
         with pytest.raises(UsageError, match="not a MATLAB 5 file"):

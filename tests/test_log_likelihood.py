@@ -26,6 +26,7 @@ class LinearGaussian(nn.Module):
 
     latent_dim: int
     likelihood: str = "normal"
+    image_shape: tuple[int, ...] = SHAPE
     num_layers: int = 1
     autoregressive: bool = False
 

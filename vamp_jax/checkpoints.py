@@ -6,8 +6,10 @@ without the rest; and `info`, a few plain values with a SHA-256 over the arrays 
 flipped bit on disk must not become a silently different run.
 """
 
+import contextlib
 import hashlib
 import os
+import shutil
 from typing import Any
 
 import jax
@@ -20,27 +22,45 @@ from vamp_jax import epoch
 from vamp_jax.epoch import TrainState
 from vamp_jax.errors import UsageError
 
+OVERHEAD = 128 << 10  # bytes of a checkpoint beside its arrays
 BEST = ("best_params", "best_batch_stats")
 
 
 class Checkpoints:
-    """The checkpoints of one run; a context manager that waits for a save still under way."""
+    """The checkpoints of one run; a context manager that waits for a save still under way.
+
+    Of several hosts process 0 alone has them: the state is the same in all, and the others get what
+    is restored from it (hosts.py).
+    """
 
     def __init__(self, workdir: str, *, read_only: bool = False):
         logging.set_verbosity(logging.ERROR)  # orbax logs every file it touches
         self.directory = os.path.join(os.path.abspath(workdir), "checkpoints")
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=ocm.LatestN(2), read_only=read_only, create=not read_only
+            preservation_policy=ocm.LatestN(2),
+            read_only=read_only,
+            create=False,
+            # Or, of several hosts, orbax would wait for the others.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes={0}),
         )
-        if read_only and not os.path.isdir(self.directory):
+        if not read_only:
+            os.makedirs(self.directory, exist_ok=True)
+        elif not os.path.isdir(self.directory):
             raise UsageError(f"{workdir} holds no checkpoints: train there first, or name another.")
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        try:
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except Exception as error:  # of a time in a checkpoint's metadata that cannot be, for one
+            raise UsageError(
+                f"{self.directory} cannot be read ({_brief(error)}): restore it, or remove it to "
+                "start anew."
+            ) from None
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *exception):
-        self._manager.close()
+    def __exit__(self, kind, *exception):
+        with _saving(self.directory) if kind is None else contextlib.suppress(Exception):
+            self._manager.close()  # waits for a save under way; an error before it counts more
 
     def save(self, state: TrainState) -> None:
         """Starts to save this state; it is copied first, since training donates its buffers."""
@@ -52,16 +72,30 @@ class Checkpoints:
             "best_epoch": int(state.best_epoch),
             "sha256": {name: _digest(item) for name, item in items.items()},
         }
+        self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(items)))
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-        self._manager.save(step, args=ocp.args.Composite(info=ocp.args.JsonSave(info), **arrays))
+        args = ocp.args.Composite(info=ocp.args.JsonSave(info), **arrays)
+        with _saving(self.directory):  # or the error of the save before
+            self._manager.save(step, args=args)
+
+    def _check_space(self, size: int) -> None:
+        """Raises before anything is written: orbax's threads would print many lines."""
+        free = shutil.disk_usage(self.directory).free
+        if free < size + OVERHEAD:
+            raise UsageError(
+                f"A checkpoint of {size >> 10} KiB cannot be written to {self.directory}, where "
+                f"{free >> 10} KiB are left: make room there and give the same command again; it "
+                "goes on from the last checkpoint."
+            )
 
     def latest_step(self) -> int | None:
         """The epoch of the newest checkpoint."""
         return self._manager.latest_step()
 
     def wait(self) -> None:
-        """Returns when every save has reached the disk; raises if one failed."""
-        self._manager.wait_until_finished()
+        """Returns when every save has reached the disk; a UsageError if one failed."""
+        with _saving(self.directory):
+            self._manager.wait_until_finished()
 
     def restore_latest(self, like: TrainState) -> TrainState | None:
         """The newest state that can be read; None where there is no checkpoint.
@@ -127,6 +161,17 @@ class Checkpoints:
                     f"it is damaged, {name} does not have the SHA-256 it was saved with"
                 )
         return items, info
+
+
+@contextlib.contextmanager
+def _saving(directory: str):
+    try:
+        yield
+    except Exception as error:  # a full disk above all: orbax and tensorstore raise many kinds
+        raise UsageError(
+            f"A checkpoint cannot be written to {directory} ({_brief(error)}): make room there and "
+            "give the same command again; it goes on from the last checkpoint."
+        ) from None
 
 
 def _items(state: TrainState) -> dict[str, Any]:

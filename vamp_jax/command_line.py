@@ -1,7 +1,8 @@
 """What train.py and eval.py share: flags, and mistakes as one sentence with an exit code.
 
 Exit codes: 0 done; 1 the run failed (a loss that is not finite); 2 a mistake in a flag, a config, a
-file or a folder; 128 + n stopped by signal n with the state saved (143 SIGTERM, 130 SIGINT).
+file or a folder; 3 another process of a run on several hosts has ended or cannot be reached;
+128 + n stopped by signal n with the state saved (143 SIGTERM, 130 SIGINT).
 """
 
 import re
@@ -10,7 +11,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from vamp_jax.errors import NonFiniteLossError, Stopped, UsageError
+from vamp_jax.errors import HostLostError, NonFiniteLossError, Stopped, UsageError
 
 
 def run(main: Callable[[], None]) -> None:
@@ -18,9 +19,12 @@ def run(main: Callable[[], None]) -> None:
     try:
         _parse()
         main()
-    except (UsageError, NonFiniteLossError, Stopped) as error:
+    except (UsageError, NonFiniteLossError, HostLostError, Stopped) as error:
         print(f"{sys.argv[0]}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk above all
+        print(f"{sys.argv[0]}: {_disk(error)}", file=sys.stderr, flush=True)
+        sys.exit(UsageError.exit_code)
     except KeyboardInterrupt:
         print(f"{sys.argv[0]}: interrupted; the same command goes on.", file=sys.stderr, flush=True)
         sys.exit(130)
@@ -29,14 +33,20 @@ def run(main: Callable[[], None]) -> None:
 def _parse() -> None:
     """Parses the flags, and reads the config file that one of them names."""
     app.define_help_flags()
+    config_flag = flags.FLAGS["config"] if "config" in flags.FLAGS else None
     try:
         positional = flags.FLAGS(sys.argv)[1:]
-        if "config" in flags.FLAGS:
-            if (config := flags.FLAGS["config"].value) is not None:
-                config.to_dict()  # where a file cannot be read, this is what says so
-    except SystemExit:  # absl has printed the help, and would leave with 1
-        sys.exit(0)
+        if config_flag is not None and config_flag.value is not None:
+            config_flag.value.to_dict()  # where a file cannot be read, this is what says so
+        elif config_flag is not None and config_flag.present:
+            raise ValueError("its get_config() returns None")
+    except SystemExit:
+        if any(a.lstrip("-").split("=")[0].startswith("help") for a in sys.argv[1:]):
+            sys.exit(0)  # absl has printed the help, and would leave with 1
+        raise UsageError("The config cannot be read: it leaves the program.") from None
     except flags.Error as error:
+        if "Traceback" in str(error):  # of a config file: only its last line is the user's
+            raise UsageError(f"The config cannot be read: {_last_line(error)}") from None
         raise UsageError(f"{_one_line(error)} See --help.") from None
     except (AttributeError, KeyError) as error:  # ml_collections: no such field in the config
         field, hint = (re.search(p, str(error)) for p in (r"(\w+)", r'Did you mean "(\w+)"'))
@@ -51,6 +61,14 @@ def _parse() -> None:
         raise UsageError(f"{config} cannot be read: {_last_line(error)}") from None
     if positional:
         raise UsageError(f"{positional[0]!r} is not a flag: flags begin with --.")
+
+
+def _disk(error: OSError) -> str:
+    where = f" {error.filename!r}" if error.filename else ""
+    return (
+        f"A file{where} cannot be read or written ({error.strerror or error}): see to it, and give "
+        "the same command again; it goes on from the last checkpoint."
+    )
 
 
 def _one_line(error: Exception) -> str:

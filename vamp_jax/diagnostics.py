@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vamp_jax import priors
-from vamp_jax.distributions import LOG_2PI, normal_log_density
+from vamp_jax.distributions import LOG_2PI, check_units, normal_log_density
 from vamp_jax.priors import GaussianMixture
 
 Array = jax.Array
@@ -22,8 +22,18 @@ Array = jax.Array
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016
 
 
+def _check_rows(name: str, **arrays: Array) -> None:
+    """Raises a ValueError unless all are [N, D] with one N and D of at least 1."""
+    shapes = {field: jnp.shape(array) for field, array in arrays.items()}
+    first = next(iter(shapes.values()))
+    if len(first) != 2 or 0 in first or any(shape != first for shape in shapes.values()):
+        listed = ", ".join(f"{field} {shape}" for field, shape in shapes.items())
+        raise ValueError(f"{name}: arguments must be [N, D], N >= 1, but have shapes {listed}.")
+
+
 def unit_variances(means: Array) -> Array:
     """Var_x(E[z_u | x]) of each unit from the posterior means of N examples: [N, D] -> [D]."""
+    _check_rows("unit_variances", means=means)
     return jnp.var(means, axis=0)
 
 
@@ -49,6 +59,7 @@ class Decomposition(NamedTuple):
 
 def aggregated_posterior(mean: Array, log_var: Array) -> GaussianMixture:
     """q(z) = 1/N sum_n q(z|x_n): the posteriors of N examples, [N, D] each, as one mixture."""
+    _check_rows("aggregated_posterior", mean=mean, log_var=log_var)
     count = mean.shape[0]
     return GaussianMixture(mean, log_var, jnp.full(count, -math.log(count)))
 
@@ -62,7 +73,16 @@ def decompose(log_q: Array, log_p: Array, log_var: Array) -> Decomposition:
       log_q: ln q(z) of the draws under `aggregated_posterior`, [M].
       log_p: ln p(z) of the draws, [M].
       log_var: of q(z|x_n), [N, D].
+    Raises:
+      ValueError: for other shapes, or an M that is no multiple of N.
     """
+    _check_rows("decompose", log_var=log_var)
+    draws, count = jnp.shape(log_q), jnp.shape(log_var)[0]
+    if len(draws) != 1 or draws != jnp.shape(log_p) or not draws[0] or draws[0] % count:
+        raise ValueError(
+            f"decompose: log_q and log_p must both be [M], M a multiple of N = {count}, but have "
+            f"shapes {draws} and {jnp.shape(log_p)}."
+        )
     aggregated_entropy, cross_entropy = -jnp.mean(log_q), -jnp.mean(log_p)
     encoder_entropy = jnp.mean(normal_entropy(log_var))
     return Decomposition(
@@ -80,6 +100,8 @@ def marginal_kl_per_unit(z: Array, mean: Array, log_var: Array, prior: GaussianM
     A mixture does not factorise, so these do not add up to the KL of the layer; they say which
     units carry information. [B, D] each -> [B, D], in nats; memory O(K D).
     """
+    _check_rows("marginal_kl_per_unit", z=z, mean=mean, log_var=log_var)
+    priors.check_points("marginal_kl_per_unit", z, prior)
 
     def one(z, mean, log_var):
         components = normal_log_density(z, prior.mean, prior.log_var)  # [K, D]
@@ -91,6 +113,9 @@ def marginal_kl_per_unit(z: Array, mean: Array, log_var: Array, prior: GaussianM
 
 def normal_kl_per_unit(mean: Array, log_var: Array, p_mean: Array, p_log_var: Array) -> Array:
     """KL(N(mean, var) || N(p_mean, p_var)) of each unit in closed form: [..., D] -> [..., D]."""
+    check_units(
+        "normal_kl_per_unit", mean=mean, log_var=log_var, p_mean=p_mean, p_log_var=p_log_var
+    )
     difference = (mean - p_mean) ** 2 * jnp.exp(-p_log_var)
     return 0.5 * (p_log_var - log_var + jnp.exp(log_var - p_log_var) + difference - 1.0)
 
@@ -105,6 +130,8 @@ class PriorUse(NamedTuple):
 
 def prior_use(z: Array, prior: GaussianMixture) -> PriorUse:
     """Shares the draws z [M, D] out among the components by their responsibilities."""
+    _check_rows("prior_use", z=z)
+    priors.check_points("prior_use", z, prior)
     share = jax.lax.map(lambda point: priors.responsibilities(point, prior), z, batch_size=500)
     mass = jnp.mean(share, axis=0)
     entropy = -jnp.sum(jnp.where(mass > 0, mass * jnp.log(jnp.where(mass > 0, mass, 1.0)), 0.0))
@@ -117,7 +144,15 @@ def pseudo_input_use(pseudo_inputs: Array, at_start: Array) -> dict[str, Array]:
     Returns:
       distance: root mean square, over the pixels of each, of the clipped difference, [K].
       at_clip: the share of all pixels outside (0, 1), where there is no gradient.
+    Raises:
+      ValueError: for shapes that differ, or no pixels.
     """
+    shapes = jnp.shape(pseudo_inputs), jnp.shape(at_start)
+    if len(shapes[0]) < 2 or shapes[0] != shapes[1] or 0 in shapes[0]:
+        raise ValueError(
+            f"pseudo_input_use: both must be [K, ...] of one shape, but have {shapes[0]} and "
+            f"{shapes[1]}."
+        )
     moved = jnp.clip(pseudo_inputs, 0.0, 1.0) - jnp.clip(at_start, 0.0, 1.0)
     axes = tuple(range(1, moved.ndim))
     outside = (pseudo_inputs <= 0.0) | (pseudo_inputs >= 1.0)

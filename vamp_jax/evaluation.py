@@ -15,6 +15,7 @@ from vamp_jax import epoch, generation, inspection, log_likelihood, plotting, pr
 from vamp_jax import workdir as workdirs
 from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.datasets import Dataset
+from vamp_jax.diagnostics import prior_use
 from vamp_jax.errors import UsageError
 from vamp_jax.log_likelihood import ImportanceSampled
 from vamp_jax.objectives import Objective
@@ -44,6 +45,8 @@ def check(split: str, num_samples: int, num_examples: int | None) -> None:
     settings.check_choice("split", split, SPLITS)
     if num_samples < 1:
         raise UsageError(f"num_samples is {num_samples}; it must be at least 1.")
+    if num_samples >= 2**31:  # they are counted in 32 bits on the devices
+        raise UsageError(f"num_samples is {num_samples}; it must be below 2^31.")
     if num_examples is not None and num_examples < 1:
         raise UsageError(f"num_examples is {num_examples}; it must be at least 1.")
 
@@ -98,6 +101,8 @@ def evaluate_run(
             num_samples=num_samples,
             rng=rng,
             numbers=numbers,
+            # Ten images by convolutions are a minute on a CPU: more would show no progress.
+            batches_per_dispatch=1 if "conv" in config.model or "pixel" in config.model else 10,
             show=progress.show,
         )
     seconds = time.monotonic() - start
@@ -287,7 +292,7 @@ def draw_figures(
     sample_rng, reconstruct_rng, chosen_rng = jax.random.split(rng, 3)
     samples = generation.generate(objective, variables, sample_rng, SHOWN)
     plotting.image_grid(samples, os.path.join(folder, "samples.png"))
-    latent_images = images[_spaced(len(images), 2000)]
+    spread = images[_spaced(len(images), 1000)]
     images = images[_spaced(len(images), SHOWN // 2)]
     reconstructed = generation.reconstruct(
         objective, variables, reconstruct_rng, jnp.asarray(images)
@@ -297,9 +302,10 @@ def draw_figures(
     if objective.prior in ("vamp", "vamp_data"):
         pseudo_inputs = jnp.clip(variables["params"]["prior"]["pseudo_inputs"], 0.0, 1.0)
         plotting.image_grid(pseudo_inputs[:SHOWN], os.path.join(folder, "pseudo_inputs.png"))
-        # Figure 4: a pseudo-input, then what the model makes of it; the most likely ones.
+        # Figure 4: a pseudo-input, then what the model makes of it; those used most.
         prior = objective.components(variables)
-        chosen = [int(k) for k in jnp.argsort(-prior.log_weight)[:8]]
+        z = jax.jit(objective.encode)(variables, spread).mean
+        chosen = [int(k) for k in jnp.argsort(-prior_use(z, prior).mass)[:8]]
         made = [
             generation.generate_from_pseudo_input(
                 objective, variables, jax.random.fold_in(chosen_rng, k), k, 7
@@ -313,7 +319,7 @@ def draw_figures(
     if objective.model.latent_dim == 2:
         prior = objective.components(variables)
         plotting.latent_plane(
-            np.asarray(jax.jit(objective.encode)(variables, latent_images).mean),
+            np.asarray(jax.jit(objective.encode)(variables, spread).mean),
             np.asarray(prior.mean),
             lambda z: priors.log_prob(z, prior),
             os.path.join(folder, "latent_plane.png"),
@@ -331,7 +337,7 @@ def hardware() -> str:
         usable = getattr(os, "sched_getaffinity", None)
         cores = len(usable(0)) if usable else os.cpu_count()
         return f"{platform.machine()} {kind}, {cores} cores"
-    return f"{jax.device_count()} x {kind}"
+    return f"{jax.local_device_count()} x {kind}"
 
 
 def _make_folders(*folders: str) -> None:

@@ -30,6 +30,8 @@ def generate_from_pseudo_input(
 ) -> Array:
     """Images [N, H, W, C] with z ~ q(z|u_k) for one chosen pseudo-input (Figure 4)."""
     prior = objective.components(variables)
+    if num < 1:
+        raise ValueError(f"generate_from_pseudo_input: num is {num}; it must be at least 1.")
     mean, log_var = prior.mean[component], prior.log_var[component]
     noise_rng, rng = jax.random.split(rng)
     noise = jax.random.normal(noise_rng, (num, mean.shape[0]))
@@ -40,8 +42,13 @@ def generate_from_pseudo_input(
 @functools.partial(jax.jit, static_argnames="objective")
 def reconstruct(objective: Objective, variables: dict[str, Any], rng: Array, x: Array) -> Array:
     """Images [N, H, W, C] -> their reconstructions, with one draw of z each (Figure 6)."""
-    noise_rng, rng = jax.random.split(rng)
     model = objective.model
+    if not len(x) or x.shape[1:] != tuple(model.image_shape):
+        height, width, channels = model.image_shape
+        raise ValueError(
+            f"reconstruct: x must be [N, {height}, {width}, {channels}], N >= 1, not {x.shape}."
+        )
+    noise_rng, rng = jax.random.split(rng)
     noise = objectives.example_noise(
         noise_rng, jnp.arange(len(x)), model.num_layers, model.latent_dim
     )

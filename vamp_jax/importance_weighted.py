@@ -76,12 +76,17 @@ def bound(
       The bound [B]; the ELBO's terms, means over the M samples, [B] each (values alone, their
       gradient is stopped); the new 'batch_stats' (empty without batch norm).
     Raises:
-      ValueError: for another gradient, or noise without an axis of samples.
+      ValueError: for another gradient, or noise of another shape.
     """
     if gradient not in GRADIENTS:
         raise ValueError(f"bound: gradient is {gradient!r}; it must be one of {GRADIENTS}.")
     if noise.ndim != 4 or not len(noise):
         raise ValueError(f"bound: noise must be [M, B, L, D] with M >= 1, not {noise.shape}.")
+    sizes = (len(encoded.x), objective.model.num_layers, objective.model.latent_dim)
+    if noise.shape[1:] != sizes:
+        raise ValueError(
+            f"bound: noise must be [M, B, L, D] with (B, L, D) = {sizes}, not {noise.shape}."
+        )
     latents, posteriors = objective.draw(variables, encoded, noise)
     if gradient == "dreg":
         latents, wire = _scale_gradient(latents)
@@ -102,6 +107,11 @@ def sample_noise(
     rng: Array, index: Array, num_samples: int, num_layers: int, latent_dim: int
 ) -> Array:
     """Standard normal noise [M, N, L, D], a function of (example `index` [N], sample) alone."""
+    if num_samples < 1 or jnp.ndim(index) != 1:
+        raise ValueError(
+            f"sample_noise: num_samples is {num_samples} and index of shape {jnp.shape(index)}; "
+            "there must be at least one sample, and index must be [N]."
+        )
     keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(index)
     draw = functools.partial(objectives.example_noise, num_layers=num_layers, latent_dim=latent_dim)
     return jax.vmap(draw, (0, None), 1)(keys, jnp.arange(num_samples))
@@ -109,6 +119,10 @@ def sample_noise(
 
 def log_mean_exp(log_weights: Array) -> Array:
     """ln 1/M sum_m w_m over the first axis: [M, ...] -> [...], in nats."""
+    if not jnp.shape(log_weights)[:1] or not len(log_weights):
+        raise ValueError(
+            f"log_mean_exp: log_weights must be [M, ...] with M >= 1, not {jnp.shape(log_weights)}."
+        )
     return jax.nn.logsumexp(log_weights, axis=0) - math.log(len(log_weights))
 
 

@@ -67,7 +67,15 @@ def inspect(
 
     Expectations over q(z|x) are taken with one draw for each example, so those over q(z) with N.
     The posterior mean of z1 is taken at the mean of z2. `show` is told of 2 N steps.
+
+    Raises:
+      ValueError: for no image, or images of another size than the model's.
     """
+    if not len(images) or images.shape[1:] != tuple(objective.model.image_shape):
+        raise ValueError(
+            f"inspect: images must be [N, *{tuple(objective.model.image_shape)}] with N >= 1, not "
+            f"{images.shape}."
+        )
     prior = jax.jit(objective.components)(variables)
     model = objective.model
     passes = []

@@ -65,13 +65,34 @@ def estimate(
       batches_per_dispatch: batches between two calls of `show`, on each device.
       show: is told how many images are done.
     Raises:
-      ValueError: without an image or a sample.
+      ValueError: without an image or a sample, or for what does not fit together.
     """
     if not len(images) or num_samples < 1:
         raise ValueError(
             f"estimate: {len(images)} images and {num_samples} samples; both must be at least 1."
         )
     numbers = np.arange(len(images)) if numbers is None else np.asarray(numbers)
+    counts = {
+        "num_samples": num_samples,
+        "images_per_batch": images_per_batch,
+        "rows_per_chunk": rows_per_chunk,
+        "batches_per_dispatch": batches_per_dispatch,
+    }
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(f"estimate: {name} is {count!r}; it must be a whole number above 0.")
+    size = tuple(objective.model.image_shape)
+    known = objective.model.likelihood in ("bernoulli", "discretised_logistic")
+    low, high = (0.0, 1.0) if known else (-np.finfo(np.float32).max, np.finfo(np.float32).max)
+    if images.shape[1:] != size or not (images.min() >= low and images.max() <= high):  # nor nan
+        raise ValueError(
+            f"estimate: images must be [N, *{size}] and in [{low:g}, {high:g}], but have shape "
+            f"{images.shape} and go from {images.min()} to {images.max()}."
+        )
+    if numbers.shape != images.shape[:1]:
+        raise ValueError(
+            f"estimate: numbers must be [{len(images)}], one for each image, not {numbers.shape}."
+        )
     devices = jax.local_device_count()
     images_per_batch = min(images_per_batch, -(-len(images) // devices))
     batches_per_dispatch = min(
@@ -81,6 +102,7 @@ def estimate(
     compiled = jax.pmap(
         functools.partial(_on_device, objective, num_samples=num_samples, chunk=chunk),
         in_axes=(None, None, 0, 0, None),
+        devices=jax.local_devices(),  # of several hosts, one evaluates
     )
     prior = jax.jit(objective.components)(variables)
     shape = (devices, batches_per_dispatch, images_per_batch)

@@ -26,9 +26,23 @@ def _figure(width: float, height: float):
     return figure
 
 
+def _checked_images(name: str, images: Any) -> np.ndarray:
+    """[N, H, W, C] with N >= 1 and C of 1 or 3, finite; else a ValueError."""
+    images = np.asarray(images, np.float32)
+    if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{name}: images must be [N, H, W, C] with N >= 1 and C of 1 or 3, not {images.shape}."
+        )
+    if not np.isfinite(images).all():
+        raise ValueError(f"{name}: images must be finite, but hold nan or infinity.")
+    return images
+
+
 def tile(images: Any, columns: int, gap: int = 1) -> np.ndarray:
     """Images [N, H, W, C] in rows of `columns` on white: [rows (H + gap) - gap, ..., C]."""
-    images = np.asarray(images, np.float32)
+    images = _checked_images("tile", images)
+    if columns < 1 or gap < 0:
+        raise ValueError(f"tile: columns is {columns} and gap {gap}; at least 1 and 0 are needed.")
     count, height, width, channels = images.shape
     rows = -(-count // columns)
     canvas = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, channels))
@@ -40,13 +54,19 @@ def tile(images: Any, columns: int, gap: int = 1) -> np.ndarray:
 
 def image_grid(images: Any, path: str, columns: int = 8) -> None:
     """Images [N, H, W, C] in [0, 1] as one grid."""
+    images = _checked_images("image_grid", images)
     columns = min(columns, len(images))
     _save_array(tile(images, columns), path)
 
 
 def pairs(originals: Any, others: Any, path: str, columns: int = 8) -> None:
     """Rows of originals, each with the row of the others below it."""
-    originals, others = np.asarray(originals), np.asarray(others)
+    originals, others = (_checked_images("pairs", images) for images in (originals, others))
+    if originals.shape != others.shape or columns < 1:
+        raise ValueError(
+            f"pairs: both must have one shape and columns be at least 1, but they have "
+            f"{originals.shape} and {others.shape}, and columns is {columns}."
+        )
     columns = min(columns, len(originals))
     count = len(originals) // columns * columns
     shape = (-1, columns, *originals.shape[1:])
@@ -66,6 +86,9 @@ def _save_array(canvas: np.ndarray, path: str) -> None:
 
 def training_curves(rows: Sequence[dict[str, float]], path: str) -> None:
     """Losses and their parts against the epoch, from the rows of metrics.jsonl."""
+    needed = ("epoch", "train_loss", "val_loss", "val_reconstruction", "val_kl")
+    if not rows or any(name not in row for row in rows for name in needed):
+        raise ValueError(f"training_curves: rows must be some, each with {', '.join(needed)}.")
     epochs = [row["epoch"] for row in rows]
     figure = _figure(9.0, 3.2)
     losses, parts = figure.subplots(1, 2)
@@ -91,6 +114,11 @@ def training_curves(rows: Sequence[dict[str, float]], path: str) -> None:
 
 def log_likelihood_histogram(values: np.ndarray, path: str) -> None:
     """The histogram of the per-example log-likelihoods [N], in nats, with their mean."""
+    if np.ndim(values) != 1 or not len(values) or not np.isfinite(values).all():
+        raise ValueError(
+            "log_likelihood_histogram: values must be [N], N >= 1, and finite, not "
+            f"{np.shape(values)} with {np.sum(~np.isfinite(values))} that are not."
+        )
     figure = _figure(4.5, 3.2)
     axes = figure.subplots()
     axes.hist(values, bins=min(100, max(10, len(values) // 20)), color="tab:blue")
@@ -115,6 +143,11 @@ def latent_plane(
       log_density: ln p(z), [M, 2] -> [M].
       path: of the PNG file.
     """
+    if any(np.ndim(each) != 2 or np.shape(each)[1] != 2 for each in (means, components)):
+        raise ValueError(
+            "latent_plane: means and components must be [N, 2] and [K, 2], not "
+            f"{np.shape(means)} and {np.shape(components)}."
+        )
     points = np.concatenate([means, components])
     low, high = points.min(axis=0) - 1.0, points.max(axis=0) + 1.0
     first, second = (np.linspace(low[i], high[i], 200) for i in (0, 1))

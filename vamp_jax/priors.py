@@ -11,7 +11,8 @@ pseudo-inputs; nothing here knows of the models or the trainer of this package. 
 
 import functools
 import math
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -42,8 +43,7 @@ def standard_normal(
 ) -> GaussianMixture:
     """N(0, I) in `latent_dim` dimensions, as a mixture of K = 1 (the paper's "SG")."""
     del params, encode  # the builders share one signature; this one needs neither
-    if latent_dim < 1:
-        raise ValueError(f"standard_normal: latent_dim is {latent_dim}; it must be at least 1.")
+    _check_counts("standard_normal", latent_dim=latent_dim)
     return GaussianMixture(jnp.zeros((1, latent_dim)), jnp.zeros((1, latent_dim)), jnp.zeros(1))
 
 
@@ -54,10 +54,11 @@ def mixture_of_gaussians(params: Params, encode: Encode | None = None) -> Gaussi
       params: `mean` [K, D], `log_var` [K, D], and `weight_logits` [K] if the weights are learned.
       encode: unused.
     Raises:
-      ValueError: when the shapes do not fit together.
+      ValueError: when a parameter is missing or the shapes do not fit together.
     """
     del encode
-    return _mixture("mixture_of_gaussians", params["mean"], params["log_var"], params)
+    mean, log_var = (_entry("mixture_of_gaussians", params, name) for name in ("mean", "log_var"))
+    return _mixture("mixture_of_gaussians", mean, log_var, params)
 
 
 def vamp(
@@ -75,13 +76,15 @@ def vamp(
       bounds: clips every pseudo-input to this range before it is encoded. The paper's models use
         (0, 1), a hard tanh: outside the range the gradient is zero. None leaves them free.
     Raises:
-      ValueError: when the encoder returns other shapes.
+      ValueError: for pseudo-inputs or bounds that cannot be, or an encoder that returns other
+        shapes.
     """
-    pseudo_inputs = params["pseudo_inputs"]
+    pseudo_inputs = _entry("vamp", params, "pseudo_inputs")
     if bounds is not None:
+        if len(bounds) != 2 or not bounds[0] <= bounds[1]:
+            raise ValueError(f"vamp: bounds is {bounds}; it must be (lowest, highest).")
         pseudo_inputs = jax.tree.map(lambda u: jnp.clip(u, *bounds), pseudo_inputs)
-    mean, log_var = encode(pseudo_inputs)
-    return _mixture("vamp", mean, log_var, params)
+    return _mixture("vamp", *_encoded("vamp", encode, pseudo_inputs), params)
 
 
 def vamp_data(params: Params, encode: Encode) -> GaussianMixture:
@@ -94,11 +97,62 @@ def vamp_data(params: Params, encode: Encode) -> GaussianMixture:
         `weight_logits` [K] if the weights are learned.
       encode: K examples -> (mean [K, D], log_var [K, D]); the posterior's own encoder.
     Raises:
-      ValueError: when the encoder returns other shapes.
+      ValueError: for examples that cannot be, or an encoder that returns other shapes.
     """
-    examples = jax.tree.map(jax.lax.stop_gradient, params["pseudo_inputs"])
-    mean, log_var = encode(examples)
-    return _mixture("vamp_data", mean, log_var, params)
+    examples = jax.tree.map(jax.lax.stop_gradient, _entry("vamp_data", params, "pseudo_inputs"))
+    return _mixture("vamp_data", *_encoded("vamp_data", encode, examples), params)
+
+
+def _entry(name: str, params: Params, key: str) -> Any:
+    if not isinstance(params, Mapping) or key not in params:
+        held = sorted(params) if isinstance(params, Mapping) else type(params).__name__
+        raise ValueError(f"{name}: params must be a dict with {key!r}, but is or has {held}.")
+    return params[key]
+
+
+def _encoded(name: str, encode: Encode, inputs: Any) -> tuple[Array, Array]:
+    """(mean, log_var) of K pseudo-inputs."""
+    num_components = _num_examples(name, "pseudo_inputs", inputs)
+    if not callable(encode):
+        raise ValueError(f"{name}: encode must be a function, but is {encode!r}.")
+    encoded = encode(inputs)
+    if not isinstance(encoded, tuple | list) or len(encoded) != 2:
+        raise ValueError(
+            f"{name}: encode must return (mean, log_var), but returned {type(encoded).__name__}"
+            + (f" of {len(encoded)}." if isinstance(encoded, tuple | list) else ".")
+        )
+    for part in encoded:
+        if jnp.shape(part)[:1] != (num_components,):
+            raise ValueError(
+                f"{name}: encode must return mean and log_var [K, D] with K = {num_components}, "
+                f"one row for each pseudo-input, but returned shape {jnp.shape(part)}."
+            )
+    return encoded
+
+
+def _num_examples(name: str, field: str, examples: Any) -> int:
+    """K of a pytree of arrays [K, ...]."""
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(examples)]
+    counts = {shape[:1] for shape in shapes}
+    if len(counts) != 1 or not all(counts) or (0,) in counts:
+        raise ValueError(
+            f"{name}: {field} must be a pytree of arrays [K, ...] with one K of at least 1, but "
+            f"has shapes {shapes}."
+        )
+    return shapes[0][0]
+
+
+def _check_counts(name: str, **counts: int) -> None:
+    for field, count in counts.items():
+        if not isinstance(count, numbers.Integral) or count < 1:
+            raise ValueError(
+                f"{name}: {field} is {count!r}; it must be at least 1, and a whole number."
+            )
+
+
+def _check_stddev(name: str, stddev: float) -> None:
+    if isinstance(stddev, numbers.Real) and not 0 <= stddev < math.inf:
+        raise ValueError(f"{name}: stddev is {stddev}; it must be finite and not negative.")
 
 
 def _mixture(name: str, mean: Array, log_var: Array, params: Params) -> GaussianMixture:
@@ -107,6 +161,7 @@ def _mixture(name: str, mean: Array, log_var: Array, params: Params) -> Gaussian
             f"{name}: mean and log_var must both be [K, D], but have shapes "
             f"{jnp.shape(mean)} and {jnp.shape(log_var)}."
         )
+    _check_sizes(name, mean)
     num_components = mean.shape[0]
     logits = params.get("weight_logits")
     if logits is None:
@@ -134,6 +189,9 @@ def init_mixture_of_gaussians(
     learned_weights: bool = False,
 ) -> Params:
     """Means drawn from N(0, stddev^2), log-variances 0; see `mixture_of_gaussians`."""
+    name = "init_mixture_of_gaussians"
+    _check_counts(name, num_components=num_components, latent_dim=latent_dim)
+    _check_stddev(name, stddev)
     params = {
         "mean": stddev * jax.random.normal(rng, (num_components, latent_dim)),
         "log_var": jnp.zeros((num_components, latent_dim)),
@@ -151,6 +209,11 @@ def init_vamp(
     learned_weights: bool = False,
 ) -> Params:
     """K pseudo-inputs of shape `x_shape` drawn from N(mean, stddev^2), as in the paper."""
+    _check_counts("init_vamp", num_components=num_components)
+    _check_stddev("init_vamp", stddev)
+    if not isinstance(x_shape, tuple | list):
+        raise ValueError(f"init_vamp: x_shape is {x_shape!r}; it must be a tuple of sizes.")
+    _check_counts("init_vamp", **{f"x_shape[{i}]": size for i, size in enumerate(x_shape)})
     noise = jax.random.normal(rng, (num_components, *x_shape))
     return _with_weights({"pseudo_inputs": mean + stddev * noise}, num_components, learned_weights)
 
@@ -162,6 +225,8 @@ def init_vamp_from_data(
 
     With `stddev=0` these are the fixed examples that `vamp_data` wants.
     """
+    num_components = _num_examples("init_vamp_from_data", "examples", examples)
+    _check_stddev("init_vamp_from_data", stddev)
     leaves, treedef = jax.tree.flatten(examples)
     keys = jax.random.split(rng, len(leaves))
     noisy = [
@@ -169,7 +234,7 @@ def init_vamp_from_data(
         for leaf, key in zip(leaves, keys, strict=True)
     ]
     params = {"pseudo_inputs": jax.tree.unflatten(treedef, noisy)}
-    return _with_weights(params, jnp.shape(leaves[0])[0], learned_weights)
+    return _with_weights(params, num_components, learned_weights)
 
 
 def _with_weights(params: Params, num_components: int, learned_weights: bool) -> Params:
@@ -190,7 +255,7 @@ def component_log_prob(z: Array, prior: GaussianMixture) -> Array:
     Raises:
       ValueError: when the last axis of z is not the prior's D.
     """
-    _check("component_log_prob", z, prior)
+    check_points("component_log_prob", z, prior)
     return normal_log_prob(z[..., None, :], prior.mean, prior.log_var)
 
 
@@ -217,14 +282,14 @@ def log_prob(z: Array, prior: GaussianMixture, *, block_size: int | None = None)
     Raises:
       ValueError: when the last axis of z is not the prior's D, or block_size is below 1.
     """
-    _check("log_prob", z, prior)
+    check_points("log_prob", z, prior)
+    if block_size is not None:
+        _check_counts("log_prob", block_size=block_size)
     points = jnp.reshape(z, (-1, z.shape[-1]))
     num_components = prior.mean.shape[0]
     if block_size is None or block_size >= num_components:
         result = _mixture_log_prob(points, *prior)
     else:
-        if block_size < 1:
-            raise ValueError(f"log_prob: block_size is {block_size}; it must be at least 1.")
         blocks = jax.tree.map(_in_blocks(block_size), _padded(prior, block_size))
         # Recomputed in the backward pass: keeping S K numbers is what the blocks are to avoid.
         block = jax.checkpoint(lambda part: _mixture_log_prob(points, *part))
@@ -232,7 +297,24 @@ def log_prob(z: Array, prior: GaussianMixture, *, block_size: int | None = None)
     return jnp.reshape(result, z.shape[:-1])
 
 
-def _check(name: str, z: Array, prior: GaussianMixture) -> None:
+def check_points(name: str, z: Array, prior: GaussianMixture) -> None:
+    """Raises a ValueError, in the name of a function, unless z is [..., D] for this prior's D."""
+    _check_prior(name, prior)
+    if not hasattr(z, "shape"):
+        raise ValueError(f"{name}: z must be an array, not a {type(z).__name__}.")
+    if jnp.shape(z)[-1:] != jnp.shape(prior.mean)[1:]:
+        raise ValueError(
+            f"{name}: z must be [..., {prior.mean.shape[1]}] for this prior, but has shape "
+            f"{jnp.shape(z)}."
+        )
+
+
+def _check_prior(name: str, prior: GaussianMixture) -> None:
+    if not isinstance(prior, GaussianMixture):
+        raise ValueError(
+            f"{name}: prior must be a GaussianMixture, as the builders return, not a "
+            f"{type(prior).__name__}."
+        )
     if jnp.ndim(prior.mean) != 2 or jnp.shape(prior.mean) != jnp.shape(prior.log_var):
         raise ValueError(
             f"{name}: the prior's mean and log_var must both be [K, D], but have shapes "
@@ -243,10 +325,14 @@ def _check(name: str, z: Array, prior: GaussianMixture) -> None:
             f"{name}: the prior's log_weight must be [K] = ({prior.mean.shape[0]},), but has "
             f"shape {jnp.shape(prior.log_weight)}."
         )
-    if jnp.shape(z)[-1:] != jnp.shape(prior.mean)[1:]:
+    _check_sizes(name, prior.mean)
+
+
+def _check_sizes(name: str, mean: Array) -> None:
+    if 0 in jnp.shape(mean):
         raise ValueError(
-            f"{name}: z must be [..., {prior.mean.shape[1]}] for this prior, but has shape "
-            f"{jnp.shape(z)}."
+            f"{name}: K components in D dimensions must both be at least 1, but mean has shape "
+            f"{jnp.shape(mean)}."
         )
 
 
@@ -390,8 +476,8 @@ def vamp_data_log_prob(z: Array, examples: Any, encode: Encode) -> Array:
 
 def sample(rng: Array, prior: GaussianMixture, num_samples: int) -> Array:
     """Draws from the mixture: a component by its weight, then a point of it. Returns [N, D]."""
-    if num_samples < 1:
-        raise ValueError(f"sample: num_samples is {num_samples}; it must be at least 1.")
+    _check_counts("sample", num_samples=num_samples)
+    _check_prior("sample", prior)
     component_rng, noise_rng = jax.random.split(rng)
     index = jax.random.categorical(component_rng, prior.log_weight, shape=(num_samples,))
     noise = jax.random.normal(noise_rng, (num_samples, prior.mean.shape[1]), prior.mean.dtype)

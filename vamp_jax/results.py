@@ -279,8 +279,9 @@ def read(folder: str) -> dict[str, Record]:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
         return {}
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be read: {error.strerror}.") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{folder} cannot be read: {reason}.") from None
     return {name: _read(os.path.join(folder, name)) for name in names if name.endswith(".json")}
 
 
@@ -288,7 +289,7 @@ def _read(path: str) -> Record:
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read ({error}): restore or remove it.") from None
     problem = _problem(values)
     if problem:

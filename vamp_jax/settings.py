@@ -61,7 +61,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UsageError(f"The config has a field {field!r} that is not known.")
     for field, kind in FIELDS.items():
         if type(config[field]) is not kind:
-            raise UsageError(f"{field} is {config[field]!r}; it must be of type {kind.__name__}.")
+            shown = " ".join(repr(config[field]).split())[:80]
+            raise UsageError(f"{field} is {shown}; it must be of type {kind.__name__}.")
     for field, choices in CHOICES.items():
         check_choice(field, config[field], choices)
     for field in POSITIVE:
@@ -70,6 +71,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     for field in NOT_NEGATIVE:
         if config[field] < 0:
             raise UsageError(f"{field} is {config[field]}; it must not be negative.")
+    for field, kind in FIELDS.items():
+        if kind is int and field != "seed" and config[field] >= 2**31:  # 32 bits on the devices
+            raise UsageError(f"{field} is {config[field]}; it must be below 2^31.")
     if config.seed >= 2**32:
         raise UsageError(f"seed is {config.seed}; it must be below 2^32.")
     if config.pseudo_inputs_from_data and config.prior != "vamp":
@@ -97,6 +101,9 @@ def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None
         raise UsageError(
             f"proper_logistic goes with grey images; those of {config.dataset} are binary."
         )
+    for split in ("train", "validation", "test"):
+        if not len(getattr(dataset, split)):
+            raise UsageError(f"The {split} split of {config.dataset} is empty: name another set.")
     count = len(dataset.train)
     from_data = config.prior == "vamp_data" or config.pseudo_inputs_from_data
     if from_data and config.num_components > count:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,8 @@ import ml_collections
 
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import UsageError
+
+SECONDS_BETWEEN_FLUSHES = 10.0  # of the TensorBoard events; each waits for the disk
 
 
 @contextmanager
@@ -85,7 +88,14 @@ def load_config(workdir: str) -> ml_collections.ConfigDict:
     path = os.path.join(workdir, "config.json")
     if not os.path.isfile(path):
         raise UsageError(f"{workdir} holds no run (no config.json): train there first.")
-    return ml_collections.ConfigDict(read_json(path))
+    try:
+        return ml_collections.ConfigDict(read_json(path))
+    except (ValueError, TypeError, AttributeError) as error:  # names that no field can have
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(
+            f"{path} is not a config ({error}); the run's folder is damaged."
+        ) from None
 
 
 def write_json(path: str, values: dict[str, Any]) -> None:
@@ -108,7 +118,7 @@ def read_json(path: str) -> dict[str, Any]:
     try:
         with open(path) as file:
             values = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read ({error}); the run's folder is damaged.") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} is not a JSON object; the run's folder is damaged.")
@@ -120,7 +130,9 @@ class MetricsLog:
 
     def __init__(self, workdir: str, epochs_done: int):
         """Goes on after `epochs_done` epochs: drops later lines, and any cut off in the middle."""
-        from tensorboardX import SummaryWriter  # late: not needed to import the package
+        # Late: not needed to import the package. Not its SummaryWriter, which writes in a thread:
+        # a full disk ends that thread, and then training would wait for it forever.
+        from tensorboardX.event_file_writer import EventsWriter
 
         self._path = os.path.join(workdir, "metrics.jsonl")
         kept = [row for row in read_metrics(workdir) if row["epoch"] <= epochs_done]
@@ -129,24 +141,37 @@ class MetricsLog:
             file.writelines(json.dumps(row) + "\n" for row in kept)
         os.replace(partial, self._path)
         self._file = open(self._path, "a")  # noqa: SIM115 - closed in __exit__
-        self._events = SummaryWriter(
-            os.path.join(workdir, "tensorboard"), purge_step=epochs_done + 1
-        )
+        folder = os.path.join(workdir, "tensorboard")
+        os.makedirs(folder, exist_ok=True)
+        self._events = EventsWriter(os.path.join(folder, "events"), f".{epochs_done}")
+        self._flushed = time.monotonic()
+        self._add_event(epochs_done + 1, file_version="brain.Event:2")
+        # TensorBoard drops what it has of this step and the later ones.
+        self._add_event(epochs_done + 1, session_log={"status": "START"})
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        self._file.close()
-        self._events.close()
+        try:
+            self._file.close()
+        finally:
+            self._events.close()
+
+    def _add_event(self, step: int, **content) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
     def write(self, row: dict[str, float]) -> None:
         """Adds the metrics of one epoch."""
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        for name, value in row.items():
-            if name != "epoch":
-                self._events.add_scalar(name, value, row["epoch"])
+        values = [{"tag": name, "simple_value": row[name]} for name in row if name != "epoch"]
+        self._add_event(row["epoch"], summary={"value": values})
+        if time.monotonic() - self._flushed > SECONDS_BETWEEN_FLUSHES:
+            self._events.flush()
+            self._flushed = time.monotonic()
 
 
 def read_metrics(workdir: str) -> list[dict[str, float]]:
@@ -159,9 +184,9 @@ def read_metrics(workdir: str) -> list[dict[str, float]]:
         for line in file:
             try:
                 row = json.loads(line)
-                if rows and row["epoch"] <= rows[-1]["epoch"]:
+                if type(row["epoch"]) is not int or (rows and row["epoch"] <= rows[-1]["epoch"]):
                     break
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 break
             rows.append(row)
     return rows

@@ -52,15 +52,23 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
     Raises:
       UsageError: an unknown name, a missing or wrong file, a folder that cannot be written to.
     """
-    if name not in protocols.SPECS:
+    if name not in NAMES:
         raise UsageError(f"there is no data set {name!r}: choose one of {', '.join(NAMES)}")
-    given = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser().absolute()
-    if "://" in str(data_dir) or (given.exists() and not given.is_dir()):
+    try:
+        given = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser().absolute()
+        if "://" in str(data_dir) or (given.exists() and not given.is_dir()):
+            raise UsageError(
+                f"the data folder {data_dir} is not a local folder: pass --data_dir=FOLDER"
+            )
+        cache = _cache_folder(given)
+        target = given if _writable(given) else cache
+    except (OSError, TypeError, RuntimeError, ValueError) as error:  # a name that cannot be
+        if isinstance(error, UsageError):
+            raise
         raise UsageError(
-            f"the data folder {data_dir} is not a local folder: pass --data_dir=FOLDER"
-        )
-    cache = _cache_folder(given)
-    target = given if _writable(given) else cache
+            f"the data folder {str(data_dir)[:80]!r} cannot be used "
+            f"({getattr(error, 'strerror', None) or error}): pass --data_dir=FOLDER"
+        ) from None
     try:
         dataset = _load(name, [given, cache], target)
     except OSError as error:
