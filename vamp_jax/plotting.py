@@ -97,7 +97,8 @@ def training_curves(rows: Sequence[dict[str, float]], path: str) -> None:
     best = min(rows, key=lambda row: row["val_loss"])
     losses.axvline(best["epoch"], color="0.6", linewidth=0.8, linestyle=":")
     losses.set(xlabel="epoch", ylabel="negative ELBO (nats)")
-    losses.legend(frameon=False)
+    # Not the "best" place, which takes long to find among many points.
+    losses.legend(frameon=False, loc="upper right")
     for name, label in (
         ("val_reconstruction", "reconstruction error"),
         ("val_kl", "KL"),
@@ -108,7 +109,7 @@ def training_curves(rows: Sequence[dict[str, float]], path: str) -> None:
             sign = -1.0 if name == "val_reconstruction" else 1.0
             parts.plot(epochs, [sign * row[name] for row in rows], label=label)
     parts.set(xlabel="epoch", ylabel="validation (nats)")
-    parts.legend(frameon=False)
+    parts.legend(frameon=False, loc="upper right")
     _save(figure, path)
 
 
@@ -125,7 +126,7 @@ def log_likelihood_histogram(values: np.ndarray, path: str) -> None:
     mean = float(np.mean(values, dtype=np.float64))
     axes.axvline(mean, color="black", linewidth=0.8, label=f"mean {mean:.2f}")
     axes.set(xlabel="test log-likelihood (nats)", ylabel="examples")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left")
     _save(figure, path)
 
 
@@ -160,7 +161,7 @@ def latent_plane(
     axes.scatter(*means.T, s=4, linewidths=0, alpha=0.5, label="means of $q(z|x)$")
     axes.scatter(*components.T, s=14, marker="x", color="tab:red", label="components of $p(z)$")
     axes.set(xlabel="first unit of $z$", ylabel="second unit of $z$")
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper right")
     figure.savefig(path, dpi=150)
 
 
