@@ -141,7 +141,8 @@ def assert_equal(a, b, rtol=0.0):
     assert [row["epoch"] for row in a[0]] == [row["epoch"] for row in b[0]]
     for ours, theirs in zip(a[0], b[0], strict=True):
         for name in theirs:
-            np.testing.assert_allclose(ours[name], theirs[name], rtol=rtol, err_msg=name)
+            # A KL of 1e-5 is the rounding of its terms.
+            np.testing.assert_allclose(ours[name], theirs[name], rtol, 0.01 * rtol, err_msg=name)
     for ours, theirs in zip(jax.tree.leaves(a[1]), jax.tree.leaves(b[1]), strict=True):
         scale = np.max(np.abs(theirs), initial=0.0)
         np.testing.assert_allclose(ours, theirs, rtol=0.0, atol=10 * rtol * scale)
