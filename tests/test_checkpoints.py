@@ -1,6 +1,9 @@
 """Checkpoints: what is saved is what comes back, and a damaged one is known and passed over."""
 
+import gc
 import os
+import sys
+import warnings
 
 import jax
 import numpy as np
@@ -98,6 +101,25 @@ def test_damaged_newest_checkpoint_is_said_and_passed_over(tmp_path, state, caps
         checkpoints.save(at(state, 2))  # the run gets there again
     with Checkpoints(str(tmp_path)) as checkpoints:
         assert equal(checkpoints.restore_latest(like=state), at(state, 2))
+
+
+def test_abandoned_reads_are_not_heard(tmp_path, state, monkeypatch):
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        checkpoints.save(at(state, 1))
+    for arrays in (tmp_path / "checkpoints" / "1" / "state").rglob("d"):
+        damage(arrays, "removed")  # found out only while all arrays are read at once
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    for _ in range(8):  # most attempts, not all, leave some
+        with (
+            Checkpoints(str(tmp_path)) as checkpoints,
+            pytest.raises(UsageError),
+            warnings.catch_warnings(record=True) as warned,
+        ):
+            warnings.simplefilter("always")
+            checkpoints.restore_latest(like=state)
+        gc.collect()
+    assert not heard and not warned
 
 
 def test_all_damaged_is_a_sentence_and_nothing_is_removed(tmp_path, state):

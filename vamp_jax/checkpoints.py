@@ -7,9 +7,12 @@ flipped bit on disk must not become a silently different run.
 """
 
 import contextlib
+import gc
 import hashlib
 import os
 import shutil
+import sys
+import warnings
 from typing import Any
 
 import jax
@@ -134,10 +137,12 @@ class Checkpoints:
     def _restore_newest(self, like: dict[str, Any]):
         """(step, items, info) of the newest checkpoint that can be read; three Nones without."""
         for step in (steps := sorted(self._manager.all_steps(), reverse=True)):
-            try:
-                return step, *self._restore(step, like)
-            except Exception as error:  # orbax and tensorstore raise many kinds
-                print(f"Checkpoint {step} of {self.directory} cannot be read: {_brief(error)}.")
+            with _abandoned_reads_unheard():
+                try:
+                    return step, *self._restore(step, like)
+                except Exception as error:  # orbax and tensorstore raise many kinds
+                    print(f"Checkpoint {step} of {self.directory} cannot be read: {_brief(error)}.")
+                gc.collect()  # of a failed read: its coroutines die here, in silence
         if steps:
             raise UsageError(
                 f"No checkpoint in {self.directory} can be read: see why above; nothing there has "
@@ -161,6 +166,17 @@ class Checkpoints:
                     f"it is damaged, {name} does not have the SHA-256 it was saved with"
                 )
         return items, info
+
+
+@contextlib.contextmanager
+def _abandoned_reads_unheard():
+    """No tracebacks from the reads of other arrays that orbax abandons when one of them fails."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # never awaited
+            yield
+    finally:
+        sys.unraisablehook = hook
 
 
 @contextlib.contextmanager
