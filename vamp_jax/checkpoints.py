@@ -7,12 +7,14 @@ flipped bit on disk must not become a silently different run.
 """
 
 import contextlib
+import functools
 import gc
 import hashlib
 import os
 import shutil
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -136,13 +138,14 @@ class Checkpoints:
 
     def _restore_newest(self, like: dict[str, Any]):
         """(step, items, info) of the newest checkpoint that can be read; three Nones without."""
+        _mute_abandoned_reads()
         for step in (steps := sorted(self._manager.all_steps(), reverse=True)):
-            with _abandoned_reads_unheard():
-                try:
-                    return step, *self._restore(step, like)
-                except Exception as error:  # orbax and tensorstore raise many kinds
-                    print(f"Checkpoint {step} of {self.directory} cannot be read: {_brief(error)}.")
-                gc.collect()  # of a failed read: its coroutines die here, in silence
+            try:
+                return step, *self._restore(step, like)
+            except Exception as error:  # orbax and tensorstore raise many kinds
+                print(f"Checkpoint {step} of {self.directory} cannot be read: {_brief(error)}.")
+            with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+                gc.collect()  # or reads that never began would say so at another time
         if steps:
             raise UsageError(
                 f"No checkpoint in {self.directory} can be read: see why above; nothing there has "
@@ -168,15 +171,21 @@ class Checkpoints:
         return items, info
 
 
-@contextlib.contextmanager
-def _abandoned_reads_unheard():
-    """No tracebacks from the reads of other arrays that orbax abandons when one of them fails."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    try:
-        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # never awaited
-            yield
-    finally:
-        sys.unraisablehook = hook
+def _mute_abandoned_reads() -> None:
+    """No tracebacks from the reads that orbax abandons when another array's fails.
+
+    They end at any later time: in threads of tensorstore, or when they are collected.
+    """
+    hook = sys.unraisablehook
+    if getattr(hook, "func", None) is not _unless_abandoned_read:
+        sys.unraisablehook = functools.partial(_unless_abandoned_read, hook)
+
+
+def _unless_abandoned_read(hook: Callable[[Any], Any], unraisable: Any) -> None:
+    code = getattr(unraisable.object, "cr_code", None)
+    of_orbax = code is not None and "orbax" in code.co_filename
+    if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
+        hook(unraisable)
 
 
 @contextlib.contextmanager
