@@ -166,6 +166,10 @@ def train_epoch(
     size, count = config.batch_size, len(train)
     rows = -(-size // num_devices)  # of a batch, on each device; the last ones may be padding
 
+    def over_devices(tree):
+        """Sums over the devices; on a lone one XLA would copy every tensor."""
+        return tree if num_devices == 1 else jax.lax.psum(tree, AXIS)
+
     def batch(step):
         """This device's rows of a batch: images, weights (0: padding), noise."""
         position = jax.lax.axis_index(AXIS) * rows + jnp.arange(rows)
@@ -211,14 +215,14 @@ def train_epoch(
         true_count = jnp.minimum(size, count - index * size)
         gradient = jax.grad(loss, has_aux=True)
         grads, (sums, batch_stats) = gradient(params, batch_stats, *batch(index), true_count)
-        updates, opt_state = optimizer.update(jax.lax.psum(grads, AXIS), opt_state, params)
+        updates, opt_state = optimizer.update(over_devices(grads), opt_state, params)
         return (optax.apply_updates(params, updates), opt_state, batch_stats), sums
 
     carry = (state.params, state.opt_state, state.batch_stats)
     (params, opt_state, batch_stats), sums = jax.lax.scan(
         step, carry, jnp.arange(-(-count // size))
     )
-    train_sums = jax.lax.psum(jax.tree.map(jnp.sum, sums), AXIS)
+    train_sums = over_devices(jax.tree.map(jnp.sum, sums))
 
     variables = {"params": params, "batch_stats": batch_stats}
     prior = _shared_components(objective, variables, num_devices)
@@ -239,7 +243,7 @@ def train_epoch(
     steps = -(-len(validation) // (chunk * num_devices))
     zeros = {name: jnp.zeros([]) for name in train_sums}
     validation_sums, _ = jax.lax.scan(validate, zeros, jnp.arange(steps))
-    validation_sums = jax.lax.psum(validation_sums, AXIS)
+    validation_sums = over_devices(validation_sums)
 
     metrics = {"epoch": epoch, "beta": beta}
     metrics |= {f"train_{name}": value / count for name, value in train_sums.items()}
