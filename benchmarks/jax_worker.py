@@ -94,7 +94,7 @@ def train(pipe, config, dataset):
 def log_likelihood(pipe, config, dataset):
     """Turns of the log-likelihood: one dispatch of `estimate` each, the first one for compiling.
 
-    `estimate` tells `show` after each dispatch; there it is held until the next turn.
+    `estimate` calls `report` after each dispatch; there it is held until the next turn.
     """
     import jax
     import numpy as np
@@ -106,8 +106,9 @@ def log_likelihood(pipe, config, dataset):
     variables = jax.jit(lambda: epoch.init_variables(config, dataset, objective))()
     before = start = 0.0
 
-    def show(done):
+    def report(results):
         nonlocal before, start
+        done = len(results.log_likelihood)
         if before:
             pipe.answer(image=(time.perf_counter() - start) / (done - before))
         else:
@@ -123,7 +124,7 @@ def log_likelihood(pipe, config, dataset):
         rng=epoch.stream(config.seed, epoch.EVALUATION),
         images_per_batch=min(10, settings["images"]),
         batches_per_dispatch=-(-settings["images"] // 10),
-        show=show,
+        report=report,
     )
 
 

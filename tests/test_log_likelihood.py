@@ -186,7 +186,7 @@ def test_chunks_batches_and_devices_change_nothing(
 ):
     """13 images, 37 samples and 8 devices: nothing divides anything."""
     objective, variables, x, terms = hvae_case()
-    done = []
+    done = []  # the results so far, each time
     result = log_likelihood.estimate(
         objective,
         variables,
@@ -196,12 +196,32 @@ def test_chunks_batches_and_devices_change_nothing(
         images_per_batch=images_per_batch,
         rows_per_chunk=rows_per_chunk,
         batches_per_dispatch=batches_per_dispatch,
-        show=done.append,
+        report=done.append,
     )
     assert jax.local_device_count() == 8
     assert all(len(leaf) == 13 for leaf in jax.tree.leaves(result))
     check_against_one_device(result, terms)
-    assert done[-1] == 13 and done == sorted(done)
+    counts = [len(part.log_likelihood) for part in done]
+    assert counts[-1] == 13 and counts == sorted(counts)
+
+
+@pytest.mark.parametrize("images_per_batch", [1, 2])
+def test_an_interrupted_estimate_goes_on_with_the_same_bits(images_per_batch):
+    objective, variables, x, _ = hvae_case()
+    settings = {"images_per_batch": images_per_batch, "batches_per_dispatch": 1}
+    done = []
+
+    def estimate(**kwargs):
+        return log_likelihood.estimate(
+            objective, variables, x, num_samples=37, rng=RNG, **settings, **kwargs
+        )
+
+    whole = estimate(report=done.append)
+    late = []
+    resumed = estimate(done=done[0], report=late.append)
+    assert len(late) == len(done) - 1 == 12 // (8 * images_per_batch)
+    assert jax.tree.all(jax.tree.map(np.array_equal, whole, resumed))
+    assert jax.tree.all(jax.tree.map(np.array_equal, whole, estimate(done=whole)))
 
 
 def test_an_image_has_the_same_result_alone():

@@ -1,6 +1,8 @@
 """Evaluation of a run's best parameters: numbers as JSON and a table, and the pictures."""
 
+import contextlib
 import importlib.metadata
+import json
 import math
 import os
 import platform
@@ -11,7 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vamp_jax import epoch, generation, inspection, log_likelihood, plotting, priors, settings
+from vamp_jax import (
+    epoch,
+    generation,
+    inspection,
+    log_likelihood,
+    plotting,
+    priors,
+    settings,
+    unfinished,
+)
 from vamp_jax import workdir as workdirs
 from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.datasets import Dataset
@@ -93,7 +104,22 @@ def evaluate_run(
 
     start = time.monotonic()
     rng = epoch.stream(config.seed, epoch.EVALUATION)
-    with Progress(f"log-likelihood, S = {num_samples}", len(numbers), unit="image") as progress:
+    unfinished_path = path + ".unfinished.npz"
+    same = {"config": config.to_dict(), "data_files": dict(dataset.file_hashes), "epochs": epochs}
+    same |= {"hardware": hardware(), "versions": _versions()}
+    identity = json.dumps(same, sort_keys=True)
+    done, seconds = unfinished.read(unfinished_path, identity)
+    keep = unfinished.keeper(unfinished_path, identity, seconds)
+    count = len(done.log_likelihood) if done else 0
+    if done:
+        print(f"An interrupted evaluation goes on after {count} of {len(numbers)} images.")
+    what = f"log-likelihood, S = {num_samples}"
+    with Progress(what, len(numbers), done=count, unit="image") as progress:
+
+        def report(done: ImportanceSampled) -> None:
+            keep(done)
+            progress.show(len(done.log_likelihood))
+
         sampled = log_likelihood.estimate(
             objective,
             variables,
@@ -103,9 +129,10 @@ def evaluate_run(
             numbers=numbers,
             # Ten images by convolutions are a minute on a CPU: more would show no progress.
             batches_per_dispatch=1 if "conv" in config.model or "pixel" in config.model else 10,
-            show=progress.show,
+            done=done,
+            report=report,
         )
-    seconds = time.monotonic() - start
+    seconds += time.monotonic() - start
 
     inspected = {}
     for name in dict.fromkeys(("train", split)) if diagnostics else ():
@@ -130,7 +157,7 @@ def evaluate_run(
         "diagnostics": inspected,
         "seconds": seconds,
         "hardware": hardware(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": _versions(),
     }
     _write_npz(path + ".npz", numbers, sampled)
     draw_figures(workdir, split, objective, variables, images, rng)
@@ -139,6 +166,8 @@ def evaluate_run(
             sampled.log_likelihood, os.path.join(workdir, "figures", "log_likelihood.png")
         )
     workdirs.write_json(path + ".json", record)  # last: its presence says that all is done
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(unfinished_path)
     print(table(record))
     print(f"Written: {path}.json, {path}.npz, {os.path.join(workdir, 'figures')}/*.png")
     return record
@@ -327,6 +356,10 @@ def draw_figures(
     rows = workdirs.read_metrics(workdir)
     if rows:
         plotting.training_curves(rows, os.path.join(folder, "training_curves.png"))
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def hardware() -> str:

@@ -50,7 +50,8 @@ def estimate(
     images_per_batch: int = 10,
     rows_per_chunk: int = 1000,
     batches_per_dispatch: int = 10,
-    show: Callable[[int], None] = lambda done: None,
+    done: ImportanceSampled | None = None,
+    report: Callable[[ImportanceSampled], None] = lambda done: None,
 ) -> ImportanceSampled:
     """Estimates ln p(x) of each image with `num_samples` draws from its posterior.
 
@@ -62,8 +63,9 @@ def estimate(
       numbers: of the images in their data set, [N], by which their noise is drawn; None: 0 to N.
       images_per_batch: images side by side in a chunk of samples.
       rows_per_chunk: images times samples in a chunk; about 1,000 is best on CPU.
-      batches_per_dispatch: batches between two calls of `show`, on each device.
-      show: is told how many images are done.
+      batches_per_dispatch: batches between two calls of `report`, on each device.
+      done: what an interrupted call with the same arguments reported last: go on from there.
+      report: is given the results of all images done so far, every now and then.
     Raises:
       ValueError: without an image or a sample, or for what does not fit together.
     """
@@ -107,15 +109,18 @@ def estimate(
     prior = jax.jit(objective.components)(variables)
     shape = (devices, batches_per_dispatch, images_per_batch)
     at_once = math.prod(shape)
-    results = []
-    for start in range(0, len(images), at_once):
+    for start in range(len(done.log_likelihood) if done else 0, len(images), at_once):
         # The last rows again and again where there are no more; dropped below.
         index = np.minimum(np.arange(start, start + at_once), len(images) - 1)
         part = images[index].reshape(*shape, *images.shape[1:])
         result = compiled(variables, prior, part, numbers[index].reshape(shape), rng)
-        results.append(jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1), result))
-        show(min(start + at_once, len(images)))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *results)
+        result = jax.tree.map(
+            lambda leaf: np.asarray(leaf).reshape(-1)[: len(images) - start],  # noqa: B023
+            result,
+        )
+        done = jax.tree.map(lambda *parts: np.concatenate(parts), done, result) if done else result
+        report(done)
+    return done
 
 
 def _on_device(
