@@ -1,5 +1,7 @@
 """An interrupted evaluation goes on after what it has done, and only after its own."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -50,6 +52,7 @@ def test_an_interrupted_evaluation_ends_with_the_same_bits(tmp_path, monkeypatch
     config = small_config(model="vae", num_epochs=1, num_samples=3)
     data = small_data(count=1000)  # two dispatches on 8 devices
     workdir = str(tmp_path / "run")
+    os.makedirs(workdir)
     workdirs.claim(workdir, config, data)
     objective, optimizer = training.set_up(config, data)
     with Checkpoints(workdir) as checkpoints:
