@@ -24,6 +24,7 @@ def get_config(dataset: str = "digits") -> ml_collections.ConfigDict:
     # Sizes.
     config.latent_dim = 40  # units in every stochastic layer
     config.hidden_dim = 300  # units in every dense hidden layer
+    config.dense_init = "he"  # dense weights start as in the authors' code; glorot: as in the paper
     config.num_components = NUM_COMPONENTS.get(dataset, 500)  # K of the mixture priors
     config.learned_weights = False  # mixture weights are 1/K in the paper
     config.pseudo_inputs_from_data = False  # vamp only: start at K training examples + N(0, 0.01)

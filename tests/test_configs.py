@@ -34,6 +34,7 @@ def test_the_paper_s_values():
         hidden_dim=300,
         num_components=500,
         batch_size=100,
+        dense_init="he",
         learning_rate=5e-4,
         num_epochs=2000,
         warmup_epochs=100,
@@ -46,3 +47,5 @@ def test_the_paper_s_values():
     assert {field: config[field] for field in expected} == expected
     omniglot = importlib.import_module("configs.vamp_hvae").get_config("omniglot")
     assert omniglot.num_components == 1000
+    caltech = importlib.import_module("configs.vamp_hvae").get_config("caltech101_silhouettes")
+    assert caltech.learning_rate == 1e-4

@@ -304,3 +304,30 @@ def test_fields_of_a_config_are_the_known_ones_and_of_their_types():
 def test_settings_that_do_not_fit_the_data_are_one_sentence(fields, sentence):
     with pytest.raises(UsageError, match=sentence):
         settings.check_with_data(small_config(**fields), small_data())
+
+
+def test_dense_weights_start_with_the_variance_asked_for():
+    data = small_data()
+    for model in ("vae", "conv_hvae", "pixel_hvae"):
+        variables = {}
+        for init in ("he", "glorot"):
+            config = small_config(model=model, dense_init=init, hidden_dim=300)
+            objective = objective_for(config, data)
+            variables[init] = epoch.init_variables(config, data, objective)["params"]
+        dense = 0
+        for (path, he), glorot in zip(
+            jax.tree_util.tree_leaves_with_path(variables["he"]),
+            jax.tree.leaves(variables["glorot"]),
+            strict=True,
+        ):
+            name = jax.tree_util.keystr(path)
+            if "kernel" in name and he.ndim == 2:
+                dense += 1
+                fan_in, fan_out = he.shape
+                if he.size > 10_000:
+                    assert abs(he.std() * np.sqrt(fan_in / 2) - 1) < 0.02, name
+                    assert abs(glorot.std() * np.sqrt((fan_in + fan_out) / 2) - 1) < 0.02, name
+                assert not np.array_equal(he, glorot), name
+            else:
+                np.testing.assert_array_equal(he, glorot)
+        assert dense > 8

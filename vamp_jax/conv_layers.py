@@ -426,8 +426,8 @@ class PointwiseConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         init = layers.uniform_fan_in(x.shape[-1])
-        kernel = self.param("kernel", init, (x.shape[-1], self.features))
-        return x @ kernel + self.param("bias", init, (self.features,))
+        kernel = self.param("kernel", init, (1, 1, x.shape[-1], self.features))
+        return x @ kernel[0, 0] + self.param("bias", init, (self.features,))
 
 
 class ConvHead(nn.Module):

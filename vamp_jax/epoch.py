@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vamp_jax import importance_weighted, models, objectives, priors
+from vamp_jax import importance_weighted, layers, models, objectives, priors
 from vamp_jax.datasets import Dataset
 from vamp_jax.objectives import Objective
 
@@ -89,8 +89,12 @@ def init_variables(
     """{'params': {'model', 'prior'}, 'batch_stats'} before the first epoch."""
     image = jnp.zeros((1, *dataset.shape), jnp.float32)
     variables = objective.model.init(stream(config.seed, INIT, 0), image)
+    model = variables["params"]
     return {
-        "params": {"model": variables["params"], "prior": init_prior(config, dataset)},
+        "params": {
+            "model": layers.glorot(model) if config.dense_init == "glorot" else model,
+            "prior": init_prior(config, dataset),
+        },
         "batch_stats": variables.get("batch_stats", {}),
     }
 

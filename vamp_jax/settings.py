@@ -14,6 +14,7 @@ CHOICES = {
     "model": tuple(MODELS),
     "prior": PRIORS,
     "dataset": datasets.NAMES,
+    "dense_init": ("he", "glorot"),
     "importance_gradient": importance_weighted.GRADIENTS,
     "matmul_precision": ("float32", "tensorfloat32", "bfloat16"),
 }
