@@ -255,7 +255,7 @@ def test_initial_weights():
     kernel = params["p_x_joint"]["linear"]["kernel"]
     np.testing.assert_allclose(kernel.std(), (2 / 600) ** 0.5, rtol=0.02)
     head = params["p_x"]["logits"]["kernel"]
-    assert head.shape == (64, 1) and jnp.abs(head).max() <= 64**-0.5
+    assert head.shape == (1, 1, 64, 1) and jnp.abs(head).max() <= 64**-0.5
 
 
 def test_features_and_samples_broadcast():
