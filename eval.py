@@ -1,5 +1,7 @@
 """Evaluates the best checkpoint of a run: python eval.py --workdir=runs/vamp_hvae-digits-seed0."""
 
+from typing import Any
+
 from absl import flags
 
 from vamp_jax import command_line, errors, hosts, xla_flags
@@ -49,11 +51,18 @@ def evaluate() -> None:
     settings.check(config)
     num_samples = config.num_samples if NUM_SAMPLES.value is None else NUM_SAMPLES.value
     evaluation.check(SPLIT.value, num_samples, NUM_EXAMPLES.value)
+    which = (SPLIT.value, num_samples, NUM_EXAMPLES.value)
+    epochs = len(workdirs.read_metrics(WORKDIR.value))
+    if RECORD.value and evaluation.is_recorded(WORKDIR.value, epochs, *which):
+        path = evaluation.record_path(WORKDIR.value, *which) + ".json"
+        print(f"Evaluated already; remove {path} to have it done again.")
+        record(workdirs.read_json(path))
+        return
     dataset = datasets.load(config.dataset, DATA_DIR.value)
     workdirs.check_data(WORKDIR.value, dataset)
     objective, _ = training.set_up(config, dataset)
     with jax.default_matmul_precision(config.matmul_precision):
-        record = evaluation.evaluate_run(
+        evaluated = evaluation.evaluate_run(
             WORKDIR.value,
             dataset,
             objective,
@@ -63,10 +72,14 @@ def evaluate() -> None:
             diagnostics=DIAGNOSTICS.value,
         )
     if RECORD.value:
-        from vamp_jax import results
+        record(evaluated)
 
-        path = results.record(WORKDIR.value, record)
-        print(f"Recorded: {path}; python run_table.py makes the table anew.")
+
+def record(evaluated: dict[str, Any]) -> None:
+    from vamp_jax import results  # imports JAX
+
+    path = results.record(WORKDIR.value, evaluated)
+    print(f"Recorded: {path}; python run_table.py makes the table anew.")
 
 
 if __name__ == "__main__":

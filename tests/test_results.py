@@ -215,6 +215,14 @@ def test_an_evaluation_from_before_the_last_epochs_is_refused(tmp_path):
         results.record(str(tmp_path / "run"), evaluated(), str(tmp_path / "results"))
 
 
+def test_an_evaluation_that_lacks_a_field_is_refused(tmp_path):
+    write_metrics(tmp_path / "run")
+    for name in ("elbo", "hardware"):
+        lacking = {key: value for key, value in evaluated().items() if key != name}
+        with pytest.raises(UsageError, match=f"lacks {name}: remove it"):
+            results.record(str(tmp_path / "run"), lacking, str(tmp_path / "results"))
+
+
 def test_every_cell_has_a_config():
     for table, count in ((1, 48), (2, 6), (3, 4), (4, 4)):
         cells = results.cells(table)

@@ -49,10 +49,10 @@ def finish(process):
     return process.returncode, output
 
 
-def evaluate(workdir, environment, *arguments):
+def evaluate(workdir, environment, *arguments, where=ROOT):
     result = subprocess.run(
-        [sys.executable, "eval.py", f"--workdir={workdir}", *arguments],
-        cwd=ROOT,
+        [sys.executable, ROOT / "eval.py", f"--workdir={workdir}", *arguments],
+        cwd=where,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -187,6 +187,22 @@ def test_eval_of_some_examples(uninterrupted, environment):
         np.testing.assert_allclose(
             some["log_likelihood"], all_of_them["log_likelihood"][some["example"]], rtol=1e-5
         )
+
+
+def test_what_is_evaluated_is_recorded_without_evaluating_again(
+    uninterrupted, environment, tmp_path
+):
+    workdir = uninterrupted[0]
+    before = result_of(workdir), (workdir / "eval" / "test-S30.json").stat().st_mtime_ns
+    code, output = evaluate(workdir, environment, "--record", "--num_samples=30", where=tmp_path)
+    assert code == 0 and "Evaluated already" in output, output
+    assert before == (result_of(workdir), (workdir / "eval" / "test-S30.json").stat().st_mtime_ns)
+    (path,) = (tmp_path / "results").iterdir()
+    held = json.loads((workdir / "eval" / "test-S30.json").read_text())
+    assert json.loads(path.read_text())["log_likelihood"] == held["log_likelihood"]
+    code, output = evaluate(workdir, environment, "--record", "--num_samples=2", where=tmp_path)
+    assert code == 0 and "Evaluated already" not in output, output
+    assert len(list((tmp_path / "results").iterdir())) == 2
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, environment):

@@ -10,6 +10,7 @@ from tests.test_training import small_config, small_data
 from vamp_jax import epoch, evaluation, training, unfinished
 from vamp_jax import workdir as workdirs
 from vamp_jax.checkpoints import Checkpoints
+from vamp_jax.errors import UsageError
 from vamp_jax.log_likelihood import ImportanceSampled
 from vamp_jax.progress import Progress
 
@@ -76,3 +77,8 @@ def test_an_interrupted_evaluation_ends_with_the_same_bits(tmp_path, monkeypatch
     assert bits() == expected
     assert {**whole, "seconds": 0} == {**again, "seconds": 0}
     assert not list((tmp_path / "run" / "eval").glob("*.unfinished.npz"))
+    with (
+        workdirs.locked(os.path.join(workdir, "eval")),
+        pytest.raises(UsageError, match="Another process is at work in .*eval"),
+    ):
+        evaluate()

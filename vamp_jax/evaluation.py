@@ -1,4 +1,4 @@
-"""Evaluation of a run's best parameters: numbers as JSON and a table, and the pictures."""
+"""Evaluation of a run's best parameters: numbers as JSON, and the pictures."""
 
 import contextlib
 import importlib.metadata
@@ -28,12 +28,15 @@ from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.datasets import Dataset
 from vamp_jax.diagnostics import prior_use
 from vamp_jax.errors import UsageError
+from vamp_jax.evaluation_table import table
 from vamp_jax.log_likelihood import ImportanceSampled
 from vamp_jax.objectives import Objective
 from vamp_jax.progress import Progress
+from vamp_jax.xla_flags import CONVOLUTIONAL
 
 SPLITS = ("train", "validation", "test")
 SHOWN = 64  # images in a picture
+UNFINISHED = ".unfinished.npz"  # after record_path
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -96,20 +99,71 @@ def evaluate_run(
         )
     numbers = _spaced(len(images), num_examples)
     path = record_path(workdir, split, num_samples, num_examples)
-    _make_folders(os.path.dirname(path), os.path.join(workdir, "figures"))
+    with workdirs.locked(os.path.dirname(path)):  # two at once would write the same files
+        _make_folder(os.path.join(workdir, "figures"))
+        like = jax.eval_shape(lambda: epoch.init_variables(config, dataset, objective))
+        with Checkpoints(workdir, read_only=True) as checkpoints:
+            variables, best_epoch, epochs = checkpoints.restore_best(like)
+        start = {
+            "config": config.to_dict(),
+            "data_files": dict(dataset.file_hashes),
+            "epochs": epochs,
+            "hardware": hardware(),
+            "versions": _versions(),
+        }
+        rng = epoch.stream(config.seed, epoch.EVALUATION)
+        sampled, seconds = _sample(
+            objective, variables, images, numbers, num_samples, rng, path, start
+        )
+        inspected = {}
+        for name in dict.fromkeys(("train", split)) if diagnostics else ():
+            part = _images(dataset, name, config.seed)
+            part = part[_spaced(len(part), num_examples)]
+            with Progress(f"diagnostics, {name} split", 2 * len(part), unit="step") as progress:
+                inspected[name] = inspection.inspect(objective, variables, part, rng, progress.show)
+        if diagnostics and config.prior == "vamp":
+            start_of_prior = epoch.init_prior(config, dataset)["pseudo_inputs"]
+            inspected["pseudo_inputs"] = inspection.pseudo_inputs(variables, start_of_prior)
 
-    like = jax.eval_shape(lambda: epoch.init_variables(config, dataset, objective))
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        variables, best_epoch, epochs = checkpoints.restore_best(like)
+        record = start | {
+            "split": split,
+            "num_examples": len(numbers),
+            "num_examples_in_split": len(getattr(dataset, split)),
+            "num_samples": num_samples,
+            "best_epoch": best_epoch,
+            **summary(sampled, dataset),
+            "diagnostics": inspected,
+            "seconds": seconds,
+        }
+        _write_npz(path + ".npz", numbers, sampled)
+        draw_figures(workdir, split, objective, variables, images, rng)
+        if split == "test":
+            plotting.log_likelihood_histogram(
+                sampled.log_likelihood, os.path.join(workdir, "figures", "log_likelihood.png")
+            )
+        workdirs.write_json(path + ".json", record)  # last: its presence says that all is done
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path + UNFINISHED)
+    print(table(record))
+    print(f"Written: {path}.json, {path}.npz, {os.path.join(workdir, 'figures')}/*.png")
+    return record
 
-    start = time.monotonic()
-    rng = epoch.stream(config.seed, epoch.EVALUATION)
-    unfinished_path = path + ".unfinished.npz"
-    same = {"config": config.to_dict(), "data_files": dict(dataset.file_hashes), "epochs": epochs}
-    same |= {"hardware": hardware(), "versions": _versions()}
-    identity = json.dumps(same, sort_keys=True)
-    done, seconds = unfinished.read(unfinished_path, identity)
-    keep = unfinished.keeper(unfinished_path, identity, seconds)
+
+def _sample(
+    objective: Objective,
+    variables: dict[str, Any],
+    images: np.ndarray,
+    numbers: np.ndarray,
+    num_samples: int,
+    rng: jax.Array,
+    path: str,
+    start: dict[str, Any],
+) -> tuple[ImportanceSampled, float]:
+    """The estimates of some images, gone on with where they were interrupted, and their seconds."""
+    begun = time.monotonic()
+    identity = json.dumps(start, sort_keys=True)
+    done, seconds = unfinished.read(path + UNFINISHED, identity)
+    keep = unfinished.keeper(path + UNFINISHED, identity, seconds)
     count = len(done.log_likelihood) if done else 0
     if done:
         print(f"An interrupted evaluation goes on after {count} of {len(numbers)} images.")
@@ -128,49 +182,11 @@ def evaluate_run(
             rng=rng,
             numbers=numbers,
             # Ten images by convolutions are a minute on a CPU: more would show no progress.
-            batches_per_dispatch=1 if "conv" in config.model or "pixel" in config.model else 10,
+            batches_per_dispatch=1 if start["config"]["model"] in CONVOLUTIONAL else 10,
             done=done,
             report=report,
         )
-    seconds += time.monotonic() - start
-
-    inspected = {}
-    for name in dict.fromkeys(("train", split)) if diagnostics else ():
-        part = _images(dataset, name, config.seed)
-        part = part[_spaced(len(part), num_examples)]
-        with Progress(f"diagnostics, {name} split", 2 * len(part), unit="step") as progress:
-            inspected[name] = inspection.inspect(objective, variables, part, rng, progress.show)
-    if diagnostics and config.prior == "vamp":
-        start_of_prior = epoch.init_prior(config, dataset)["pseudo_inputs"]
-        inspected["pseudo_inputs"] = inspection.pseudo_inputs(variables, start_of_prior)
-
-    record = {
-        "config": config.to_dict(),
-        "data_files": dict(dataset.file_hashes),
-        "split": split,
-        "num_examples": len(numbers),
-        "num_examples_in_split": len(getattr(dataset, split)),
-        "num_samples": num_samples,
-        "best_epoch": best_epoch,
-        "epochs": epochs,
-        **summary(sampled, dataset),
-        "diagnostics": inspected,
-        "seconds": seconds,
-        "hardware": hardware(),
-        "versions": _versions(),
-    }
-    _write_npz(path + ".npz", numbers, sampled)
-    draw_figures(workdir, split, objective, variables, images, rng)
-    if split == "test":
-        plotting.log_likelihood_histogram(
-            sampled.log_likelihood, os.path.join(workdir, "figures", "log_likelihood.png")
-        )
-    workdirs.write_json(path + ".json", record)  # last: its presence says that all is done
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(unfinished_path)
-    print(table(record))
-    print(f"Written: {path}.json, {path}.npz, {os.path.join(workdir, 'figures')}/*.png")
-    return record
+    return sampled, seconds + time.monotonic() - begun
 
 
 def _spaced(count: int, wanted: int | None) -> np.ndarray:
@@ -221,91 +237,6 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
     # One example has no spread to estimate an error from.
     error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
     return float(values.mean()), error
-
-
-def table(record: dict[str, Any]) -> str:
-    """The record as a few readable lines."""
-    config = record["config"]
-
-    def plus_minus(value, error, digits):
-        spread = "" if error is None else f" +- {error:.{digits}f}"
-        return f"{value:.{digits}f}{spread}"
-
-    size = record["effective_sample_size"]
-    log_likelihood = plus_minus(
-        record["log_likelihood"], record["log_likelihood_standard_error"], 2
-    )
-    rows = [
-        ("model, prior, data", f"{config['model']}, {config['prior']}, {config['dataset']}"),
-        ("best epoch", f"{record['best_epoch']} of {record['epochs']}"),
-        (
-            "examples",
-            f"{record['num_examples']} of {record['num_examples_in_split']} ({record['split']})",
-        ),
-        ("samples S", str(record["num_samples"])),
-        ("log-likelihood", f"{log_likelihood} nats"),
-    ]
-    if "bits_per_dim" in record:
-        bits = plus_minus(record["bits_per_dim"], record["bits_per_dim_standard_error"], 4)
-        rows.append(("", f"{bits} bits per dimension"))
-    rows += [
-        ("ELBO", f"{record['elbo']:.2f} nats"),
-        ("  reconstruction", f"{record['reconstruction']:.2f}"),
-        *((f"  KL of {name}", f"{value:.2f}") for name, value in record["kl"].items()),
-        (
-            "effective samples",
-            f"median {size['median']:.1f}, mean {size['mean']:.1f}, least {size['smallest']:.1f}",
-        ),
-        ("time", f"{record['seconds']:.1f} s on {record['hardware']}"),
-    ]
-    if record["diagnostics"]:
-        rows += _diagnostic_rows(record["diagnostics"], record["split"], config["latent_dim"])
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
-
-
-def _diagnostic_rows(
-    diagnostics: dict[str, Any], split: str, latent_dim: int
-) -> list[tuple[str, str]]:
-    found, train = diagnostics[split], diagnostics["train"]
-    active = ", ".join(
-        f"{count} of {latent_dim} in {layer}" for layer, count in found["active_units"].items()
-    )
-    rows = [
-        (f"active units ({split})", active),
-        (
-            "ELBO (train)",
-            f"{train['elbo']:.2f} on {train['num_examples']} examples: reconstruction "
-            f"{train['reconstruction']:.2f}, "
-            + (f"less KL of z1 {train['kl']['z1']:.2f}, " if "z1" in train["kl"] else "")
-            + f"plus H[q(z|x)] {train['encoder_entropy']:.2f}, less CE(q(z), p(z)) "
-            f"{train['cross_entropy']:.2f}",
-        ),
-        (
-            "  CE(q(z), p(z))",
-            f"H[q(z)] {train['aggregated_entropy']:.2f} plus KL(q(z) || p(z)) "
-            f"{train['kl_to_prior']:.2f}; I(x; z) is {train['mutual_information']:.2f}",
-        ),
-    ]
-    if "prior_use" in train:
-        use = train["prior_use"]
-        rows.append(
-            (
-                "components (train)",
-                f"{use['components']}, {use['dead_components']} of them dead; entropy of use "
-                f"{use['entropy']:.2f} of {use['entropy_of_equal_use']:.2f}",
-            )
-        )
-    if "pseudo_inputs" in diagnostics:
-        moved = diagnostics["pseudo_inputs"]
-        rows.append(
-            (
-                "pseudo-inputs",
-                f"moved by {moved['mean_distance']:.3f} a pixel; "
-                f"{100 * moved['at_clip']:.1f} % of pixels at the clip",
-            )
-        )
-    return rows
 
 
 def draw_figures(
@@ -373,12 +304,11 @@ def hardware() -> str:
     return f"{jax.local_device_count()} x {kind}"
 
 
-def _make_folders(*folders: str) -> None:
-    for folder in folders:
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{folder} cannot be made ({error.strerror}).") from None
+def _make_folder(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made ({error.strerror}).") from None
 
 
 def _write_npz(path: str, numbers: np.ndarray, sampled: ImportanceSampled) -> None:

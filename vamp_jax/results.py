@@ -206,11 +206,18 @@ def record(workdir: str, evaluated: Record, folder: str = "results") -> str:
     Returns:
       The path of the file.
     Raises:
-      UsageError: when the run has been trained further since, or the folder cannot be written.
+      UsageError: when the run has been trained further since, the evaluation lacks a field, or
+        the folder cannot be written.
     """
     from vamp_jax import training  # late: the rest of this module does without JAX
 
     rows = workdirs.read_metrics(workdir)
+    made_here = {"finished", "active_units", "diagnostics", "commit"}
+    if lacking := sorted(FIELDS.keys() - evaluated.keys() - made_here):
+        raise UsageError(
+            f"The evaluation in {workdir}/eval lacks {', '.join(lacking)}: remove it and evaluate "
+            f"again with eval.py --workdir={workdir}."
+        )
     if len(rows) != evaluated["epochs"]:
         raise UsageError(
             f"{workdir} was evaluated after {evaluated['epochs']} epochs and has {len(rows)} now: "

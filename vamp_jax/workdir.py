@@ -17,26 +17,25 @@ SECONDS_BETWEEN_FLUSHES = 10.0  # of the TensorBoard events; each waits for the 
 
 
 @contextmanager
-def locked(workdir: str) -> Iterator[None]:
-    """Makes the folder and holds it for this process alone; the lock goes when the process does.
+def locked(folder: str) -> Iterator[None]:
+    """Makes a folder and holds it for this process alone; the lock goes when the process does.
 
     Raises:
       UsageError: when it cannot be written, or another process is at work in it.
     """
     try:
-        os.makedirs(workdir, exist_ok=True)
-        lock = open(os.path.join(workdir, ".lock"), "w")  # noqa: SIM115 - held until the end
+        os.makedirs(folder, exist_ok=True)
+        lock = open(os.path.join(folder, ".lock"), "w")  # noqa: SIM115 - held until the end
     except OSError as error:
         raise UsageError(
-            f"The workdir {workdir} cannot be written ({error.strerror}): name another with "
-            "--workdir."
+            f"{folder} cannot be written ({error.strerror}): name another folder with --workdir."
         ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(
-                f"Another process is at work in {workdir}: wait for it, or name another folder "
+                f"Another process is at work in {folder}: wait for it, or name another folder "
                 "with --workdir."
             ) from None
         except OSError:  # a file system without locks: then there is none

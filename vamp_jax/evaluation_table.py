@@ -1,0 +1,88 @@
+"""What an evaluation prints: its record as a few readable lines."""
+
+from typing import Any
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record as a few readable lines."""
+    config = record["config"]
+
+    def plus_minus(value, error, digits):
+        spread = "" if error is None else f" +- {error:.{digits}f}"
+        return f"{value:.{digits}f}{spread}"
+
+    size = record["effective_sample_size"]
+    log_likelihood = plus_minus(
+        record["log_likelihood"], record["log_likelihood_standard_error"], 2
+    )
+    rows = [
+        ("model, prior, data", f"{config['model']}, {config['prior']}, {config['dataset']}"),
+        ("best epoch", f"{record['best_epoch']} of {record['epochs']}"),
+        (
+            "examples",
+            f"{record['num_examples']} of {record['num_examples_in_split']} ({record['split']})",
+        ),
+        ("samples S", str(record["num_samples"])),
+        ("log-likelihood", f"{log_likelihood} nats"),
+    ]
+    if "bits_per_dim" in record:
+        bits = plus_minus(record["bits_per_dim"], record["bits_per_dim_standard_error"], 4)
+        rows.append(("", f"{bits} bits per dimension"))
+    rows += [
+        ("ELBO", f"{record['elbo']:.2f} nats"),
+        ("  reconstruction", f"{record['reconstruction']:.2f}"),
+        *((f"  KL of {name}", f"{value:.2f}") for name, value in record["kl"].items()),
+        (
+            "effective samples",
+            f"median {size['median']:.1f}, mean {size['mean']:.1f}, least {size['smallest']:.1f}",
+        ),
+        ("time", f"{record['seconds']:.1f} s on {record['hardware']}"),
+    ]
+    if record["diagnostics"]:
+        rows += _diagnostic_rows(record["diagnostics"], record["split"], config["latent_dim"])
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _diagnostic_rows(
+    diagnostics: dict[str, Any], split: str, latent_dim: int
+) -> list[tuple[str, str]]:
+    found, train = diagnostics[split], diagnostics["train"]
+    active = ", ".join(
+        f"{count} of {latent_dim} in {layer}" for layer, count in found["active_units"].items()
+    )
+    rows = [
+        (f"active units ({split})", active),
+        (
+            "ELBO (train)",
+            f"{train['elbo']:.2f} on {train['num_examples']} examples: reconstruction "
+            f"{train['reconstruction']:.2f}, "
+            + (f"less KL of z1 {train['kl']['z1']:.2f}, " if "z1" in train["kl"] else "")
+            + f"plus H[q(z|x)] {train['encoder_entropy']:.2f}, less CE(q(z), p(z)) "
+            f"{train['cross_entropy']:.2f}",
+        ),
+        (
+            "  CE(q(z), p(z))",
+            f"H[q(z)] {train['aggregated_entropy']:.2f} plus KL(q(z) || p(z)) "
+            f"{train['kl_to_prior']:.2f}; I(x; z) is {train['mutual_information']:.2f}",
+        ),
+    ]
+    if "prior_use" in train:
+        use = train["prior_use"]
+        rows.append(
+            (
+                "components (train)",
+                f"{use['components']}, {use['dead_components']} of them dead; entropy of use "
+                f"{use['entropy']:.2f} of {use['entropy_of_equal_use']:.2f}",
+            )
+        )
+    if "pseudo_inputs" in diagnostics:
+        moved = diagnostics["pseudo_inputs"]
+        rows.append(
+            (
+                "pseudo-inputs",
+                f"moved by {moved['mean_distance']:.3f} a pixel; "
+                f"{100 * moved['at_clip']:.1f} % of pixels at the clip",
+            )
+        )
+    return rows
