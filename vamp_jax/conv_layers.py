@@ -43,8 +43,37 @@ def _forward(x, kernel, stride):
     return _convolve(x, kernel, padding, stride)
 
 
+# The gradients take the images in chunks of so many numbers, so that the copies that they make on
+# their way (transposed, padded, of all taps) stay in a cache.
+CHUNK = 1 << 20
+
+
+def _in_chunks(*arrays):
+    """[N, ...] each -> [M, N / M, ...], CHUNK numbers a chunk; if need be with rows of zeros."""
+    n = len(arrays[0])
+    count = min(n, -(-sum(a.size for a in arrays) // CHUNK))
+    count = next((m for m in range(count, 2 * count) if n % m == 0), count)
+    size = -(-n // count)
+    count = -(-n // size)
+    return [
+        jnp.pad(a, [(0, count * size - n)] + [(0, 0)] * (a.ndim - 1)).reshape(
+            count, size, *a.shape[1:]
+        )
+        for a in arrays
+    ]
+
+
 def _input_gradient(g, kernel, low, input_shape, stride=1):
-    """d/dx of a convolution padded by `low` at the top and left: [N, OH, OW, F] -> [N, H, W, C].
+    """d/dx of a convolution padded by `low` at the top and left: [N, OH, OW, F] -> [N, H, W, C]."""
+    (chunks,) = _in_chunks(g)
+    result = jax.lax.map(
+        lambda g: _input_gradient_of_chunk(g, kernel, low, input_shape, stride), chunks
+    )
+    return result.reshape(-1, *input_shape[1:])[: input_shape[0]]
+
+
+def _input_gradient_of_chunk(g, kernel, low, input_shape, stride):
+    """The same, without chunks.
 
     Row s p + a of the input was seen by row o of the output through tap a + low - s (o - p): every
     phase a is a convolution of g with taps of its own, and all s^2 of them are one convolution with
@@ -95,7 +124,16 @@ def _one_channel_input_gradient(g, kernel, low, input_shape):
 
 
 def _kernel_gradient(x, g, low, kernel_shape, stride=1):
-    """d/dkernel likewise: the input's channels play the batch, the batch plays the channels.
+    """d/dkernel likewise, the sum over chunks of the images."""
+
+    def add(total, chunk):
+        return total + _kernel_gradient_of_chunk(*chunk, low, kernel_shape, stride), None
+
+    return jax.lax.scan(add, jnp.zeros(kernel_shape, x.dtype), _in_chunks(x, g))[0]
+
+
+def _kernel_gradient_of_chunk(x, g, low, kernel_shape, stride):
+    """d/dkernel of a chunk: the input's channels play the batch, the batch plays the channels.
 
     Tap s m + a has seen the rows s (o + m) + a of the padded input: for every phase a of the
     input a convolution without gaps.
@@ -163,6 +201,19 @@ def _conv_bwd(stride, saved, g):
 conv.defvjp(_conv_fwd, _conv_bwd)
 
 
+def sum_of_pixels(x: Array, weight: Array) -> Array:
+    """Sum of x [..., H, W, C] over all axes but the last, times the rows' weights [...] -> [C]."""
+
+    def product(x, weight):  # on a CPU a third of the time that XLA's sum takes
+        weight = jnp.broadcast_to(weight[..., None, None], x.shape[:-1]).reshape(1, -1)
+        return jnp.matmul(weight, x.reshape(-1, x.shape[-1]), precision="highest")[0]
+
+    def plain(x, weight):
+        return jnp.sum(x * weight[..., None, None, None], axis=tuple(range(x.ndim - 1)))
+
+    return jax.lax.platform_dependent(x, weight, cpu=product, default=plain)
+
+
 @jax.custom_vjp
 def add_bias(x: Array, bias: Array) -> Array:
     """x [N, H, W, C] + bias [C]."""
@@ -170,11 +221,7 @@ def add_bias(x: Array, bias: Array) -> Array:
 
 
 def _add_bias_bwd(_, g):
-    def product(g):  # on a CPU a third of the time that XLA's sum takes
-        rows = g.reshape(-1, g.shape[-1])
-        return (jnp.ones((1, len(rows)), g.dtype) @ rows)[0]
-
-    return g, jax.lax.platform_dependent(g, cpu=product, default=lambda g: g.sum((0, 1, 2)))
+    return g, sum_of_pixels(g, jnp.ones(len(g), g.dtype))
 
 
 add_bias.defvjp(lambda x, bias: (x + bias, None), _add_bias_bwd)
@@ -279,20 +326,17 @@ def _over_leading_axes(function, x: Array) -> Array:
 # Layers.
 
 
-class Conv(nn.Module):
-    """Convolution with bias, padded as `conv`: [..., H, W, C] -> [..., H', W', features]."""
+class ConvParameters(nn.Module):
+    """Kernel [k, k, C, features] and bias [features] of a convolution of C channels."""
 
     features: int
     kernel_size: int
-    stride: int = 1
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+    def __call__(self, channels: int) -> tuple[Array, Array]:
+        shape = (self.kernel_size, self.kernel_size, channels, self.features)
         init = layers.uniform_fan_in(math.prod(shape[:3]))
-        kernel = self.param("kernel", init, shape)
-        bias = self.param("bias", init, (self.features,))
-        return _over_leading_axes(lambda x: add_bias(conv(x, kernel, self.stride), bias), x)
+        return self.param("kernel", init, shape), self.param("bias", init, (self.features,))
 
 
 class GatedConv(nn.Module):
@@ -303,11 +347,16 @@ class GatedConv(nn.Module):
     stride: int = 1
 
     def setup(self):
-        self.linear = Conv(self.features, self.kernel_size, self.stride)
-        self.gate = Conv(self.features, self.kernel_size, self.stride)
+        self.linear = ConvParameters(self.features, self.kernel_size)
+        self.gate = ConvParameters(self.features, self.kernel_size)
 
     def __call__(self, x: Array) -> Array:
-        return self.linear(x) * jax.nn.sigmoid(self.gate(x))
+        # One convolution of twice the features is faster than two that read the same input.
+        parameters = self.linear(x.shape[-1]), self.gate(x.shape[-1])
+        kernel, bias = (jnp.concatenate(pair, axis=-1) for pair in zip(*parameters, strict=True))
+        both = _over_leading_axes(lambda x: add_bias(conv(x, kernel, self.stride), bias), x)
+        linear, gate = jnp.split(both, 2, axis=-1)
+        return linear * jax.nn.sigmoid(gate)
 
 
 class MaskedConv(nn.Module):
@@ -399,23 +448,55 @@ class BatchNorm(nn.Module):
             return x * factor + (bias - running_mean.value * factor)
 
         weight = jnp.ones(x.shape[:-3]) if row_weight is None else row_weight
-        weight = jnp.broadcast_to(weight, x.shape[:-3])[..., None, None, None]
-
-        def total(values):  # over the rows of all devices, which may hold unequal numbers of them
-            result = jnp.sum(values, axis=tuple(range(values.ndim - 1)))
-            return result if self.axis_name is None else jax.lax.psum(result, self.axis_name)
-
-        count = total(weight)[0] * math.prod(x.shape[-3:-1])
-        # In two passes: E[x^2] - E[x]^2 would cancel where the mean is large.
-        mean = total(x * weight) / count
-        centred = x - mean
-        var = total(centred**2 * weight) / count
+        weight = jnp.broadcast_to(weight, x.shape[:-3])
+        result, mean, var, count = _normalise(x, weight, scale, bias, self.axis_name, self.epsilon)
         if not self.is_initializing():
-            unbiased = jax.lax.stop_gradient(var) * count / jnp.maximum(count - 1.0, 1.0)
+            unbiased = var * count / jnp.maximum(count - 1.0, 1.0)
             for running, new in ((running_mean, mean), (running_var, unbiased)):
                 new = jax.lax.stop_gradient(new)
                 running.value = (1.0 - self.momentum) * running.value + self.momentum * new
-        return centred * (scale * jax.lax.rsqrt(var + self.epsilon)) + bias
+        return result
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _normalise(x, weight, scale, bias, axis_name, epsilon):
+    """(x - mean) scale / sqrt(var + epsilon) + bias, mean and var (no gradients), their count.
+
+    The gradient is written out, since its sums are as slow as XLA's others on a CPU.
+    """
+    return _normalise_fwd(x, weight, scale, bias, axis_name, epsilon)[0]
+
+
+def _normalise_fwd(x, weight, scale, bias, axis_name, epsilon):
+    count = _over_devices(jnp.sum(weight), axis_name) * math.prod(x.shape[-3:-1])
+    # In two passes: E[x^2] - E[x]^2 would cancel where the mean is large.
+    mean = _over_devices(sum_of_pixels(x, weight), axis_name) / count
+    centred = x - mean
+    var = _over_devices(sum_of_pixels(centred**2, weight), axis_name) / count
+    factor = jax.lax.rsqrt(var + epsilon)
+    result = centred * (scale * factor) + bias
+    return (result, mean, var, count), (x, weight, scale, mean, factor, count)
+
+
+def _normalise_bwd(axis_name, epsilon, saved, gradients):
+    x, weight, scale, mean, factor, count = saved
+    g = gradients[0]
+    normed = (x - mean) * factor
+    every = jnp.ones_like(weight)
+    of_bias, of_scale = sum_of_pixels(g, every), sum_of_pixels(g * normed, every)
+    # Through mean and var, which every real row has a part in, on every device.
+    through_mean, through_var = (
+        _over_devices(total, axis_name) / count for total in (of_bias, of_scale)
+    )
+    share = weight[..., None, None, None] * (through_mean + normed * through_var)
+    return scale * factor * (g - share), None, of_scale, of_bias
+
+
+_normalise.defvjp(_normalise_fwd, _normalise_bwd)
+
+
+def _over_devices(total, axis_name):
+    return total if axis_name is None else jax.lax.psum(total, axis_name)
 
 
 class PointwiseConv(nn.Module):
