@@ -17,7 +17,7 @@ from benchmarks.workers import ROOT, alternate, cores, foreign, ours, say
 
 MODELS = ("vae", "hvae", "conv_hvae", "pixel_hvae")
 PRIORS = ("standard", "vamp")
-PARTS = ("training", "convolutions", "log_likelihood", "startup", "growth", "tables")
+PARTS = ("training", "log_likelihood", "startup", "growth", "tables")
 DENSE = ("vae", "hvae")  # quick enough for whole epochs
 AMAT = "binarized_mnist_train.amat"
 
@@ -141,22 +141,6 @@ def worker_cases(kind):
     return cases
 
 
-def convolution_cases(options):
-    """The convolutions of a training step without what is between them."""
-    for model in (m for m in options.models if m not in DENSE):
-        for prior in options.priors:
-
-            def measure(model=model, prior=prior):
-                settings = {"model": model, "prior": prior, "threads": cores()}
-                sides = {"ours": ours("conv_worker", **settings)}
-                if options.torch_python:
-                    script = "torch_conv_worker.py"
-                    sides["torch"] = foreign(options.torch_python, script, **settings)
-                return {"sides": alternate(sides, options.repeats)}
-
-            yield f"{model}/{prior}", measure
-
-
 def startup_cases(options):
     """The whole first epoch of static MNIST, or where that takes too long, of the digits."""
     for model in options.models:
@@ -189,7 +173,6 @@ def growth(axis, repeats, largest, virtual_devices=None):
 
 CASES = {
     "training": worker_cases("training"),
-    "convolutions": convolution_cases,
     "log_likelihood": worker_cases("log_likelihood"),
     "startup": startup_cases,
     "growth": growth_cases,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vamp_jax import epoch, log_likelihood, priors, training
+from vamp_jax import convolutions, epoch, log_likelihood, priors, training
 from vamp_jax.datasets import Dataset
 
 STEPS = 5
@@ -86,9 +86,11 @@ def samples(repeats, largest):
 def devices(repeats, largest):
     """Operations a device, by XLA's analysis of the epoch's program: one step of batch 100.
 
-    The analysis counts the body of a loop once, so this is a step and the validation of one image.
+    The analysis counts the body of a loop once, so this is a step and the validation of one image,
+    and the gradients of convolutions take all images in one chunk.
     """
     del repeats, largest
+    convolutions.CHUNK = 1 << 40
     for model in ("vae", "hvae", "conv_hvae", "pixel_hvae"):
         program, arguments = epoch_program(config_of(f"vamp_{model}"), steps=1)
         operations = program.lower(*jax.eval_shape(arguments)).cost_analysis()["flops"]

@@ -31,7 +31,6 @@ def report(results: dict) -> str:
     ]
     sections = (
         ("Training", training, part("training")),
-        ("Convolutions alone", convolutions, part("convolutions")),
         ("Log-likelihood, S = 5000", log_likelihood, part("log_likelihood")),
         ("Start-up", startup, part("startup")),
         ("Roofline", roofline, {k: part(k) for k in ("training", "log_likelihood")}),
@@ -119,34 +118,6 @@ def epoch_seconds(side):
         return side["epoch"]
     pairs = zip(side["step"], side["validation_image"], strict=True)
     return [STEPS * step + VALIDATION_IMAGES * image for step, image in pairs]
-
-
-def convolutions(cases):
-    rows = []
-    for case, result in in_order(cases):
-        sides = result["sides"]
-        totals = {name: both(side) for name, side in sides.items()}
-        for name, side in sides.items():
-            rows.append(
-                (
-                    *titles(*case.split("/")),
-                    name,
-                    spread(side["forward"], 1e3),
-                    spread(side["backward"], 1e3),
-                    spread(totals[name], 1e3),
-                    ratio(totals[name], totals["ours"]) if name != "ours" else "",
-                )
-            )
-    return [
-        "The convolutions of one training step, each by itself in a loop-free program: what XLA's "
-        "take (in the forms of `conv_layers.py`) beside PyTorch's, channels last, with nothing "
-        "of the model in between. Milliseconds.",
-        table(("model", "prior", "side", "forward", "backward", "both", "ratio"), rows),
-    ]
-
-
-def both(side):
-    return [a + b for a, b in zip(side["forward"], side["backward"], strict=True)]
 
 
 def log_likelihood(cases):

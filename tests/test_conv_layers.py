@@ -1,135 +1,11 @@
-"""Convolutions against XLA's own and against loops; batch norm against float64 and devices."""
-
-import re
+"""Convolutional layers against their formulas; batch norm against float64 and devices."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from vamp_jax import conv_layers
-
-# (kernel, stride, height, width, channels, features): all that the models use, and odd sizes.
-CONVOLUTIONS = [
-    (7, 1, 28, 28, 1, 32),
-    (3, 2, 28, 20, 32, 32),
-    (5, 1, 14, 10, 32, 64),
-    (3, 2, 14, 14, 64, 64),
-    (3, 1, 7, 5, 64, 6),
-    (3, 1, 8, 8, 3, 64),
-    (3, 2, 9, 7, 2, 3),
-    (5, 2, 7, 8, 2, 3),
-    (7, 2, 11, 6, 2, 3),
-    (1, 1, 4, 5, 3, 2),
-    (5, 3, 10, 12, 2, 3),
-]
-
-
-def plain(x, kernel, stride):
-    pad = kernel.shape[0] // 2
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(pad, pad)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-def assert_close(actual, expected, rtol=1e-5):
-    """Within rtol of the largest entry: sums of thousands of terms cancel in the small ones."""
-    expected = np.asarray(expected)
-    assert actual.shape == expected.shape
-    scale = max(np.abs(expected).max(), 1e-30)
-    np.testing.assert_allclose(np.asarray(actual) / scale, expected / scale, rtol=0, atol=rtol)
-
-
-def random(*shape, seed=0):
-    return np.random.default_rng((seed, *shape)).normal(size=shape).astype(np.float32)
-
-
-def value_and_gradients(function, x, kernel, g):
-    value, pull_back = jax.vjp(function, x, kernel)
-    return value, *pull_back(g)
-
-
-@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
-def test_conv_is_xlas_forward_and_backward_alone_and_in_a_scan(case):
-    size, stride, height, width, channels, features = case
-    x = random(4, height, width, channels)
-    kernel = random(size, size, channels, features, seed=1)
-    g = random(*plain(x, kernel, stride).shape, seed=2)
-    expected = value_and_gradients(lambda x, k: plain(x, k, stride), x, kernel, g)
-
-    def ours(x, kernel, g):
-        return value_and_gradients(lambda x, k: conv_layers.conv(x, k, stride), x, kernel, g)
-
-    def in_scan(x, kernel, g):
-        return jax.lax.scan(lambda c, _: (c, ours(x * c, kernel, g)), 1.0, None, length=2)[1]
-
-    alone, scanned = jax.jit(ours)(x, kernel, g), jax.jit(in_scan)(x, kernel, g)
-    for one, many, wanted in zip(alone, scanned, expected, strict=True):
-        assert_close(one, wanted)
-        assert_close(many[1], wanted)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_conv_is_a_sum_over_explicit_loops(stride):
-    x, kernel = random(2, 6, 5, 2), random(3, 3, 2, 4, seed=1)
-    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    rows, columns = range(0, 6, stride), range(0, 5, stride)
-    expected = np.zeros((2, len(rows), len(columns), 4))
-    for i, row in enumerate(rows):
-        for j, column in enumerate(columns):
-            window = padded[:, row : row + 3, column : column + 3]
-            expected[:, i, j] = np.einsum("nhwc,hwcf->nf", window, kernel)
-    assert_close(conv_layers.conv(x, kernel, stride), expected)
-
-
-def test_reverse_mode_jacobian_passes_through():
-    x, kernel = random(1, 4, 4, 1), random(3, 3, 1, 2, seed=1)
-    jacobian = jax.jacrev(lambda x: conv_layers.conv(x, kernel, 2))(x)
-    assert_close(jacobian, jax.jacfwd(lambda x: plain(x, kernel, 2))(x))
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="about XLA's CPU kernels")
-def test_no_slow_convolution_inside_a_scan():
-    # XLA's fast CPU kernel takes this order of axes only; it reorders outside of loops alone.
-    def loss(params, x):
-        a, b, c = params
-        h = conv_layers.conv(conv_layers.conv(x, a), b, 2)
-        return jnp.sum(conv_layers.masked_conv(h, c, "B") ** 2)
-
-    def epoch(params, x):
-        def step(params, _):
-            grads = jax.grad(loss)(params, x)
-            return jax.tree.map(lambda p, g: p - g, params, grads), None
-
-        return jax.lax.scan(step, params, None, length=3)[0]
-
-    params = (random(7, 7, 3, 32), random(3, 3, 32, 64), random(3, 3, 64, 64))
-    text = jax.jit(epoch).lower(params, random(4, 8, 8, 3)).compile().as_text()
-    orders = re.findall(r"dim_labels=(\S+?)[,\s}]", text)
-    assert len(orders) >= 8  # three forward, three kernel and two input gradients
-    assert set(orders) == {"b01f_01io->b01f"}
-    assert "rhs_reversal" not in text
-
-
-@pytest.mark.parametrize("kind", conv_layers.MASKS)
-def test_masked_conv_masks_the_value_but_not_the_kernels_gradient(kind):
-    x, kernel = random(3, 6, 5, 4), random(3, 3, 4, 8, seed=1)
-    g = random(3, 6, 5, 8, seed=2)
-    masked = conv_layers.apply_mask(kernel, kind)
-    value, dx, _ = value_and_gradients(lambda x, k: plain(x, k, 1), x, masked, g)
-    _, _, dkernel = value_and_gradients(lambda x, k: plain(x, k, 1), x, kernel, g)
-    ours = jax.jit(
-        lambda x, k, g: value_and_gradients(
-            lambda x, k: conv_layers.masked_conv(x, k, kind), x, k, g
-        )
-    )(x, kernel, g)
-    for actual, expected in zip(ours, (value, dx, dkernel), strict=True):
-        assert_close(actual, expected)
-
-
-def test_masks_a_and_b_are_pixelcnns():
-    np.testing.assert_array_equal(conv_layers.MASKS["A"], [[1, 1, 1], [1, 0, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(conv_layers.MASKS["B"], [[1, 1, 1], [1, 1, 0], [0, 0, 0]])
+from tests.test_convolutions import assert_close, plain, random
+from vamp_jax import conv_layers, convolutions
 
 
 def test_masked_conv_of_several_inputs_is_that_of_their_concatenation():
@@ -137,7 +13,7 @@ def test_masked_conv_of_several_inputs_is_that_of_their_concatenation():
     x, z = random(4, 6, 6, 1), random(3, 4, 6, 6, 2)
     variables = layer.init(jax.random.key(0), x, z)
     both = np.concatenate([np.broadcast_to(x, (3, *x.shape)), z], axis=-1)
-    kernel = conv_layers.apply_mask(variables["params"]["kernel"], "A")
+    kernel = convolutions.apply_mask(variables["params"]["kernel"], "A")
     expected = np.stack([plain(part, kernel, 1) for part in both])
     assert_close(layer.apply(variables, x, z), expected)
 

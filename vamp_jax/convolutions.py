@@ -1,0 +1,289 @@
+"""Convolutions of images in NHWC, with gradients that are fast on a CPU too.
+
+XLA's CPU compiler brings convolutions into the one order of axes for which it has a fast kernel,
+but only those of a program's outermost computation: inside `lax.scan` the gradients that it derives
+itself, with their swapped axes, fall through to a naive loop up to 190 times slower. So on a CPU
+the gradients are written as convolutions in that order, which is as fast inside the loop as
+outside. Other platforms keep XLA's own.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+
+def _convolve(x, kernel, padding, stride=1, input_dilation=1, kernel_dilation=1):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=padding,
+        lhs_dilation=(input_dilation, input_dilation),
+        rhs_dilation=(kernel_dilation, kernel_dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _forward(x, kernel, stride):
+    # Explicit and symmetric as PyTorch's; XLA's "SAME" pads one side only at stride 2.
+    padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
+    return _convolve(x, kernel, padding, stride)
+
+
+# The gradients take the images in chunks of so many numbers, so that the copies that they make on
+# their way (transposed, padded, of all taps) stay in a cache.
+CHUNK = 1 << 20
+
+
+def _in_chunks(*arrays):
+    """[N, ...] each -> [M, N / M, ...], CHUNK numbers a chunk; if need be with rows of zeros."""
+    n = len(arrays[0])
+    count = min(n, -(-sum(a.size for a in arrays) // CHUNK))
+    count = next((m for m in range(count, 2 * count) if n % m == 0), count)
+    size = -(-n // count)
+    count = -(-n // size)
+    return [
+        jnp.pad(a, [(0, count * size - n)] + [(0, 0)] * (a.ndim - 1)).reshape(
+            count, size, *a.shape[1:]
+        )
+        for a in arrays
+    ]
+
+
+def _input_gradient(g, kernel, low, input_shape, stride=1):
+    """d/dx of a convolution padded by `low` at the top and left: [N, OH, OW, F] -> [N, H, W, C].
+
+    Row s p + a of the input was seen by row o of the output through tap a + low - s (o - p): every
+    phase a is a convolution of g with taps of its own, and all s^2 of them are one convolution with
+    s^2 C channels. (XLA's own fills g up with s - 1 rows of zeros: s^2 times the work.)
+    """
+    if kernel.shape[2] == 1 and stride == 1:
+        return _one_channel_input_gradient(g, kernel, low, input_shape)
+    rows, row_padding = _phases(kernel.shape[0], low[0], stride)
+    columns, column_padding = _phases(kernel.shape[1], low[1], stride)
+    # A tap outside of the kernel is zero: -1 is the row or column of zeros at its end.
+    taps = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
+    taps = taps[rows[:, None, :, None], columns[None, :, None, :]]  # [T, U, s, s, C, F]
+    taps = jnp.moveaxis(taps, -1, 2).reshape(len(rows), len(columns), kernel.shape[3], -1)
+    result = _convolve(g, taps, (row_padding, column_padding))
+    n, p, q = result.shape[:3]
+    result = result.reshape(n, p, q, stride, stride, -1)
+    result = jnp.swapaxes(result, 2, 3).reshape(n, p * stride, q * stride, -1)
+    return result[:, : input_shape[1], : input_shape[2]]
+
+
+def _phases(size, low, stride):
+    """Along one axis: the tap [T, s] of each offset o - p and phase a, and the padding of g."""
+    before = (size - 1 - low) // stride  # o - p goes from -before...
+    after = (low + stride - 1) // stride  # ...to after
+    offset = np.arange(-before, after + 1)[:, None]
+    tap = np.arange(stride) + low - stride * offset
+    return np.where((tap >= 0) & (tap < size), tap, -1), (before, after)
+
+
+def _one_channel_input_gradient(g, kernel, low, input_shape):
+    """`_input_gradient` for images of one channel, stride 1.
+
+    A convolution would multiply k^2 F wide patches by a single column. Instead one product gives
+    what each output pixel hands to each of its k^2 taps, and shifted sums bring that together.
+    """
+    height, width, _, features = kernel.shape
+    shares = g @ kernel.reshape(height * width, features).T  # [N, OH, OW, k^2]
+    padding = [
+        (k - 1 - before, n - o + before)
+        for k, before, n, o in zip(kernel.shape, low, input_shape[1:3], g.shape[1:3], strict=False)
+    ]
+    shares = jnp.pad(shares, ((0, 0), *padding, (0, 0)))
+    (top, left), (rows, columns) = (height - 1, width - 1), input_shape[1:3]
+    return sum(
+        shares[:, top - i : top - i + rows, left - j : left - j + columns, i * width + j, None]
+        for i, j in np.ndindex(height, width)
+    )
+
+
+def _kernel_gradient(x, g, low, kernel_shape, stride=1):
+    """d/dkernel likewise: the input's channels play the batch, the batch plays the channels.
+
+    Tap s m + a has seen the rows s (o + m) + a of the padded input: for every phase a of the
+    input a convolution without gaps.
+    """
+    # Else the padding below could be negative, for which see `_crop`.
+    assert all(stride <= size // 2 + 1 for size in kernel_shape[:2])
+    as_kernel = jnp.transpose(g, (1, 2, 0, 3))
+    padding = [
+        (before, k + (o - 1) * stride - n - before)
+        for k, before, n, o in zip(kernel_shape, low, x.shape[1:3], g.shape[1:3], strict=False)
+    ]
+    if stride > 1:
+        x, padding = jnp.pad(x, ((0, 0), *padding, (0, 0))), [(0, 0), (0, 0)]
+    zero = result = jnp.zeros([], x.dtype)
+    for a, c in itertools.product(range(stride), repeat=2):
+        phase = jnp.transpose(x[:, a::stride, c::stride], (3, 1, 2, 0))
+        part = _convolve(phase, as_kernel, padding)
+        rows, columns = (  # part's taps among all of them
+            (first, size - first - (count - 1) * stride - 1, stride - 1)
+            for first, size, count in zip((a, c), kernel_shape, part.shape[1:3], strict=False)
+        )
+        result += jax.lax.pad(part, zero, ((0, 0, 0), rows, columns, (0, 0, 0)))
+    return jnp.transpose(result, (1, 2, 0, 3))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def gated_conv(x: Array, kernel: Array, bias: Array, stride: int = 1) -> Array:
+    """(W * x + b) sigmoid(V * x + c), padded by k // 2 on every side, as PyTorch's.
+
+    W and V are one convolution of twice the features, faster than two that read the same input.
+
+    Args:
+      x: [N, H, W, C]
+      kernel: [k, k, C, 2 F], k odd: W, then V.
+      bias: [2 F]: b, then c.
+      stride: of both axes, at most k // 2 + 1.
+    Returns:
+      [N, ceil(H / stride), ceil(W / stride), F]
+    """
+    return _gate(_forward(x, kernel, stride) + bias)
+
+
+def _gate(both):
+    linear, gate = jnp.split(both, 2, axis=-1)
+    return linear * jax.nn.sigmoid(gate)
+
+
+def _gated_conv_fwd(x, kernel, bias, stride):
+    both = _forward(x, kernel, stride) + bias
+    return _gate(both), (x, kernel, both)
+
+
+def _gated_conv_bwd(stride, saved, g):
+    def of_chunk(x, kernel, both, g):
+        (through,) = jax.vjp(_gate, both)[1](g)
+        low = [size // 2 for size in kernel.shape[:2]]
+        return (
+            _input_gradient(through, kernel, low, x.shape, stride),
+            _kernel_gradient(x, through, low, kernel.shape, stride),
+            sum_of_pixels(through, jnp.ones(len(g), g.dtype)),
+        )
+
+    def in_chunks(x, kernel, both, g):
+        def add(sums, chunk):
+            of_x, *more = of_chunk(chunk[0], kernel, *chunk[1:])
+            return [total + part for total, part in zip(sums, more, strict=True)], of_x
+
+        zeros = [jnp.zeros_like(kernel), jnp.zeros_like(both[0, 0, 0])]
+        sums, of_x = jax.lax.scan(add, zeros, _in_chunks(x, both, g))
+        return of_x.reshape(-1, *x.shape[1:])[: len(x)], *sums
+
+    def plain(x, kernel, both, g):
+        (through,) = jax.vjp(_gate, both)[1](g)
+        pull_back = jax.vjp(lambda x, kernel: _forward(x, kernel, stride), x, kernel)[1]
+        return *pull_back(through), jnp.sum(through, (0, 1, 2))
+
+    return jax.lax.platform_dependent(*saved, g, cpu=in_chunks, default=plain)
+
+
+gated_conv.defvjp(_gated_conv_fwd, _gated_conv_bwd)
+
+
+def sum_of_pixels(x: Array, weight: Array) -> Array:
+    """Sum of x [..., H, W, C] over all axes but the last, times the rows' weights [...] -> [C]."""
+
+    def product(x, weight):  # on a CPU a third of the time that XLA's sum takes
+        weight = jnp.broadcast_to(weight[..., None, None], x.shape[:-1]).reshape(1, -1)
+        return jnp.matmul(weight, x.reshape(-1, x.shape[-1]), precision="highest")[0]
+
+    def plain(x, weight):
+        return jnp.sum(x * weight[..., None, None, None], axis=tuple(range(x.ndim - 1)))
+
+    return jax.lax.platform_dependent(x, weight, cpu=product, default=plain)
+
+
+# Which taps of a 3x3 kernel see what, with the pixels in raster order. A and B are PixelCNN's:
+# the earlier ones, without and with the pixel itself. The others make up the gated form of two
+# stacks: rows above (then with the own row, of features that know the rows above only), and the
+# left of the own row.
+MASKS = {
+    "A": np.array([[1, 1, 1], [1, 0, 0], [0, 0, 0]], np.float32),
+    "B": np.array([[1, 1, 1], [1, 1, 0], [0, 0, 0]], np.float32),
+    "all": np.ones((3, 3), np.float32),
+    "above": np.array([[1, 1, 1], [0, 0, 0], [0, 0, 0]], np.float32),
+    "above_and_row": np.array([[1, 1, 1], [1, 1, 1], [0, 0, 0]], np.float32),
+    "left": np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]], np.float32),
+    "left_and_self": np.array([[0, 0, 0], [1, 1, 0], [0, 0, 0]], np.float32),
+}
+
+
+def apply_mask(kernel: Array, kind: str) -> Array:
+    """The kernel [3, 3, C, F] with zeros where the mask of this kind has them."""
+    return kernel * MASKS[kind][:, :, None, None]
+
+
+def _masked_forward(x, kernel, kind):
+    return _forward(x, apply_mask(kernel, kind), 1)
+
+
+def _crop(kind):
+    """The smallest block of the kernel that holds the centre and all taps, and its padding."""
+    rows, columns = (np.flatnonzero(MASKS[kind].any(axis)) for axis in (1, 0))
+    # With the centre, since XLA's CPU kernel reads outside of its memory at negative padding.
+    block = [slice(min(taps[0], 1), max(taps[-1], 1) + 1) for taps in (rows, columns)]
+    return tuple(block), [(1 - s.start, s.stop - 2) for s in block]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def masked_conv(x: Array, kernel: Array, kind: str) -> Array:
+    """`conv` with a masked kernel, and the gradient of the kernel without its mask.
+
+    So do the authors: they set the masked weights to zero before every pass, and what the
+    gradient has there counts in its norm, by which the optimiser divides. The masked weights may
+    drift: nothing reads them.
+
+    Args:
+      x: [N, H, W, C]
+      kernel: [3, 3, C, F]
+      kind: a key of MASKS.
+    Returns:
+      [N, H, W, F]
+    """
+
+    def cropped(x, kernel):  # a third of the work less; other platforms' kernels want squares
+        block, padding = _crop(kind)
+        return _convolve(x, apply_mask(kernel, kind)[block], padding)
+
+    return jax.lax.platform_dependent(
+        x, kernel, cpu=cropped, default=lambda x, k: _masked_forward(x, k, kind)
+    )
+
+
+def _masked_conv_fwd(x, kernel, kind):
+    return masked_conv(x, kernel, kind), (x, kernel)
+
+
+def _masked_conv_bwd(kind, saved, g):
+    def in_chunks(x, kernel, g):
+        block, padding = _crop(kind)
+        low = [before for before, _ in padding]
+        seen = apply_mask(kernel, kind)[block]
+
+        def add(total, chunk):
+            x, g = chunk
+            total += _kernel_gradient(x, g, [1, 1], kernel.shape)
+            return total, _input_gradient(g, seen, low, x.shape)
+
+        total, of_x = jax.lax.scan(add, jnp.zeros_like(kernel), _in_chunks(x, g))
+        return of_x.reshape(-1, *x.shape[1:])[: len(x)], total
+
+    def plain(x, kernel, g):
+        (of_x,) = jax.linear_transpose(lambda x: _masked_forward(x, kernel, kind), x)(g)
+        (of_kernel,) = jax.linear_transpose(lambda kernel: _forward(x, kernel, 1), kernel)(g)
+        return of_x, of_kernel
+
+    return jax.lax.platform_dependent(*saved, g, cpu=in_chunks, default=plain)
+
+
+masked_conv.defvjp(_masked_conv_fwd, _masked_conv_bwd)
