@@ -37,6 +37,7 @@ def _forward(x, kernel, stride):
 
 # The gradients take the images in chunks of so many numbers, so that the copies that they make on
 # their way (transposed, padded, of all taps) stay in a cache.
+
 CHUNK = 1 << 20
 
 
@@ -156,13 +157,14 @@ def _gate(both):
 
 
 def _gated_conv_fwd(x, kernel, bias, stride):
-    both = _forward(x, kernel, stride) + bias
-    return _gate(both), (x, kernel, both)
+    # Kept without the bias, which would be another array to write.
+    both = _forward(x, kernel, stride)
+    return _gate(both + bias), (x, kernel, bias, both)
 
 
 def _gated_conv_bwd(stride, saved, g):
-    def of_chunk(x, kernel, both, g):
-        (through,) = jax.vjp(_gate, both)[1](g)
+    def of_chunk(x, kernel, bias, both, g):
+        (through,) = jax.vjp(_gate, both + bias)[1](g)
         low = [size // 2 for size in kernel.shape[:2]]
         return (
             _input_gradient(through, kernel, low, x.shape, stride),
@@ -170,17 +172,17 @@ def _gated_conv_bwd(stride, saved, g):
             sum_of_pixels(through, jnp.ones(len(g), g.dtype)),
         )
 
-    def in_chunks(x, kernel, both, g):
+    def in_chunks(x, kernel, bias, both, g):
         def add(sums, chunk):
-            of_x, *more = of_chunk(chunk[0], kernel, *chunk[1:])
+            of_x, *more = of_chunk(chunk[0], kernel, bias, *chunk[1:])
             return [total + part for total, part in zip(sums, more, strict=True)], of_x
 
-        zeros = [jnp.zeros_like(kernel), jnp.zeros_like(both[0, 0, 0])]
+        zeros = [jnp.zeros_like(kernel), jnp.zeros_like(bias)]
         sums, of_x = jax.lax.scan(add, zeros, _in_chunks(x, both, g))
         return of_x.reshape(-1, *x.shape[1:])[: len(x)], *sums
 
-    def plain(x, kernel, both, g):
-        (through,) = jax.vjp(_gate, both)[1](g)
+    def plain(x, kernel, bias, both, g):
+        (through,) = jax.vjp(_gate, both + bias)[1](g)
         pull_back = jax.vjp(lambda x, kernel: _forward(x, kernel, stride), x, kernel)[1]
         return *pull_back(through), jnp.sum(through, (0, 1, 2))
 
