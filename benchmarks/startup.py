@@ -1,7 +1,8 @@
 """From the start of a process to the ends of its first step and first epoch, as a user sees it.
 
 An epoch of ours is one dispatch, so the end of its first step cannot be seen from outside: it is
-the first epoch's end less what the second epoch takes, but for the share of one step.
+the first epoch's end less what the second epoch takes, but for the share of one step. The port's
+epochs differ too much from each other for that.
 """
 
 import json
@@ -11,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.workers import ROOT, say
@@ -20,17 +22,12 @@ STEPS = {"static_mnist": 500, "digits": 10}  # an epoch
 POLL = 0.05  # seconds
 
 
-def until(
-    command: list[str], seen: str, env: dict[str, str], steps: int, second: Callable[[list], float]
-) -> dict[str, float]:
-    """Runs a command for two epochs, then kills it.
+@contextmanager
+def until(command: list[str], seen: str, env: dict[str, str]) -> Iterator[dict[str, float]]:
+    """Runs a command until a line holds `seen`; then, after what the caller does, kills it.
 
-    Args:
-      seen: what is in the line that ends the first epoch.
-      steps: of an epoch.
-      second: from the lines that follow, as an iterator, the seconds of the second epoch.
-    Returns:
-      Seconds to the end of the first step and epoch, and the process's peak memory.
+    Yields:
+      a dictionary with the seconds; afterwards it has the process's peak memory, too.
     """
     start = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
@@ -41,41 +38,33 @@ def until(
             break
     else:
         raise RuntimeError(f"{command} ended without {seen!r}:\n{''.join(lines)}")
-    epoch = time.perf_counter() - start
-    step = epoch - second(process.stdout) * (1 - 1 / steps)
-    process.kill()
-    process.stdout.close()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return {"step": step, "seconds": epoch, "peak_mib": usage.ru_maxrss / 1024}
+    taken = {"seconds": time.perf_counter() - start}
+    try:
+        yield taken
+    finally:
+        process.kill()
+        process.stdout.close()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        taken["peak_mib"] = usage.ru_maxrss / 1024
 
 
-def from_log(folder: str) -> Callable[[list], float]:
+def second_epoch(folder: str) -> float:
     """train.py's own seconds of epoch 2, once its log has them."""
-
-    def second(_):
-        while True:
-            with open(os.path.join(folder, "metrics.jsonl")) as file:
-                rows = [json.loads(line) for line in file if line.endswith("\n")]
-            if len(rows) > 1:
-                return rows[1]["seconds"]
-            time.sleep(POLL)
-
-    return second
-
-
-def from_next_line(lines) -> float:
-    """The port's: it says a line an epoch."""
-    start = time.perf_counter()
-    next(iter(lines))
-    return time.perf_counter() - start
+    while True:
+        with open(os.path.join(folder, "metrics.jsonl")) as file:
+            rows = [json.loads(line) for line in file if line.endswith("\n")]
+        if len(rows) > 1:
+            return rows[1]["seconds"]
+        time.sleep(POLL)
 
 
 def measure(model: str, dataset: str, options) -> dict:
     """Interleaved: train.py with an empty compilation cache, then with a full one, then the port.
 
     Returns:
-      side -> {"step", "seconds" (to the end of the first epoch): [a value a turn], "peak_mib"}.
+      side -> {"step" (ours only) and "seconds" to the ends of the first step and epoch: [a value a
+        turn], "peak_mib": the largest}.
     """
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache"
@@ -90,7 +79,10 @@ def measure(model: str, dataset: str, options) -> dict:
             shutil.rmtree(Path(folder) / "run", ignore_errors=True)
             config = f"--config=configs/vamp_{model}.py:{dataset}"
             command = [sys.executable, "train.py", config, f"--workdir={folder}/run", *data]
-            return until(command, "epoch 1/", env, STEPS[dataset], from_log(f"{folder}/run"))
+            with until(command, "epoch 1/", env) as taken:
+                rest = second_epoch(f"{folder}/run") * (1 - 1 / STEPS[dataset])
+                taken["step"] = taken["seconds"] - rest
+            return taken
 
         prepare = f"from vamp_jax import datasets; datasets.load({dataset!r}, {options.data_dir!r})"
         subprocess.run([sys.executable, "-c", prepare], cwd=ROOT, env=env, check=True)
@@ -100,16 +92,20 @@ def measure(model: str, dataset: str, options) -> dict:
         }
         if options.torch_python and dataset == "static_mnist":
             port = [options.torch_python, str(ROOT / "benchmarks" / "torch_port.py")]
-            port += ["--data", options.files, "--model", model.replace("_", ""), "--epochs", "2"]
-            turns["torch, eager"] = lambda: until(
-                port, "    1  0.01", os.environ, STEPS[dataset], from_next_line
-            )
-        answers = {name: {"step": [], "seconds": [], "peak_mib": 0.0} for name in turns}
+            port += ["--data", options.files, "--model", model.replace("_", ""), "--epochs", "1"]
+
+            def peer():
+                with until(port, "    1  0.01", os.environ) as taken:
+                    return taken
+
+            turns["torch, eager"] = peer
+        answers = {name: {"peak_mib": 0.0} for name in turns}
         for _ in range(options.startup_repeats):
             for name, turn in turns.items():
                 taken = turn()
-                for quantity in ("step", "seconds"):
-                    answers[name][quantity].append(taken[quantity])
-                answers[name]["peak_mib"] = max(answers[name]["peak_mib"], taken["peak_mib"])
-                say(f"    {name}: {taken['step']:.1f} s, epoch {taken['seconds']:.1f} s")
+                answer = answers[name]
+                answer["peak_mib"] = max(answer["peak_mib"], taken.pop("peak_mib"))
+                for quantity, value in taken.items():
+                    answer.setdefault(quantity, []).append(value)
+                say(f"    {name}: " + ", ".join(f"{k} {v:.1f} s" for k, v in taken.items()))
     return answers

@@ -161,15 +161,16 @@ def startup(cases):
         for name, side in sides.items():
             cells = []
             for quantity in ("step", "seconds"):
-                against = side[quantity], sides["ours, cold"][quantity]
-                cells += [spread(side[quantity]), ratio(*against) if name != "ours, cold" else ""]
+                found, cold = side.get(quantity), sides["ours, cold"][quantity]
+                compared = found and name != "ours, cold"
+                cells += [spread(found) if found else "", ratio(found, cold) if compared else ""]
             rows.append((NAMES[model], dataset, name, *cells, f"{side['peak_mib']:.0f}"))
     return [
         "From the start of the process, VampPrior: `python train.py` with an empty compilation "
         "cache (cold), and again with what that left there; the ratios are to the cold start. The "
         "data set has been prepared before. An epoch is 500 steps of static MNIST, 10 of the "
-        "digits, and one dispatch; the first step's end is computed from the ends of the first two "
-        "epochs.",
+        "digits, and one dispatch; the end of its first step is computed from the "
+        "first two epochs' times.",
         table(
             ("model", "data", "side", "to first step, s", "ratio", "to first epoch, s", "ratio")
             + ("peak MiB",),
