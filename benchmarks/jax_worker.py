@@ -99,7 +99,7 @@ def log_likelihood(pipe, config, dataset):
     import jax
     import numpy as np
 
-    from vamp_jax import epoch, log_likelihood, training
+    from vamp_jax import epoch, evaluation, log_likelihood, training
 
     settings = pipe.settings
     objective, _ = training.set_up(config, dataset)
@@ -123,7 +123,8 @@ def log_likelihood(pipe, config, dataset):
         num_samples=settings["samples"],
         rng=epoch.stream(config.seed, epoch.EVALUATION),
         images_per_batch=min(10, settings["images"]),
-        batches_per_dispatch=-(-settings["images"] // 10),
+        **evaluation.portions(settings["model"])
+        | {"batches_per_dispatch": -(-settings["images"] // 10)},
         report=report,
     )
 
