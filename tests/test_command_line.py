@@ -178,7 +178,7 @@ def run(tmp_path, monkeypatch, capsys, data_dir):
     # Other tests may have imported a program, and with it flags of the same names.
     imported = {
         module: {flag.name: flag for flag in flags.FLAGS.flags_by_module_dict().get(module, [])}
-        for module in ("train", "eval", "run_table")
+        for module in ("train", "eval", "run_table", "draw_figure")
     }
     for name in {name for own in imported.values() for name in own}:
         delattr(flags.FLAGS, name)
