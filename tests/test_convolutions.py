@@ -152,3 +152,34 @@ def test_masked_conv_masks_the_value_but_not_the_kernels_gradient(monkeypatch, k
 def test_masks_a_and_b_are_pixelcnns():
     np.testing.assert_array_equal(convolutions.MASKS["A"], [[1, 1, 1], [1, 0, 0], [0, 0, 0]])
     np.testing.assert_array_equal(convolutions.MASKS["B"], [[1, 1, 1], [1, 1, 0], [0, 0, 0]])
+
+
+def test_other_platforms_compute_the_same(monkeypatch):
+    """The branches that a CPU does not take, taken here."""
+    x, g = random(3, 7, 5, 2), random(3, 4, 3, 4, seed=1)
+    kernel, bias = random(3, 3, 2, 8, seed=2), random(8, seed=3)
+    g_masked, weight = random(3, 7, 5, 8, seed=4), random(3, seed=5)
+
+    def results():
+        return (
+            value_and_gradients(
+                lambda x, k, b: convolutions.gated_conv(x, k, b, 2), x, kernel, bias, g=g
+            ),
+            value_and_gradients(
+                lambda x, k: convolutions.masked_conv(x, k, "B"), x, kernel, g=g_masked
+            ),
+            convolutions.sum_of_pixels(x, weight),
+        )
+
+    here = results()
+    taken = []
+
+    def default_branch(*arguments, cpu, default):
+        taken.append(cpu)
+        return default(*arguments)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", default_branch)
+    elsewhere = results()
+    assert len(taken) == 4  # a gradient, a masked convolution and its gradient, a sum
+    for ours, theirs in zip(jax.tree.leaves(here), jax.tree.leaves(elsewhere), strict=True):
+        assert_close(ours, theirs)

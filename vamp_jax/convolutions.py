@@ -17,14 +17,12 @@ import numpy as np
 Array = jax.Array
 
 
-def _convolve(x, kernel, padding, stride=1, input_dilation=1, kernel_dilation=1):
+def _convolve(x, kernel, padding, stride=1):
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(stride, stride),
         padding=padding,
-        lhs_dilation=(input_dilation, input_dilation),
-        rhs_dilation=(kernel_dilation, kernel_dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
@@ -37,7 +35,6 @@ def _forward(x, kernel, stride):
 
 # The gradients take the images in chunks of so many numbers, so that the copies that they make on
 # their way (transposed, padded, of all taps) stay in a cache.
-
 CHUNK = 1 << 20
 
 
