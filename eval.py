@@ -4,7 +4,7 @@ from typing import Any
 
 from absl import flags
 
-from vamp_jax import command_line, errors, hosts, xla_flags
+from vamp_jax import command_line, errors, hosts, results, xla_flags
 from vamp_jax import workdir as workdirs
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
@@ -76,8 +76,6 @@ def evaluate() -> None:
 
 
 def record(evaluated: dict[str, Any]) -> None:
-    from vamp_jax import results  # imports JAX
-
     path = results.record(WORKDIR.value, evaluated)
     print(f"Recorded: {path}; python run_table.py makes the table anew.")
 

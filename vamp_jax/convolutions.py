@@ -53,6 +53,18 @@ def _in_chunks(*arrays):
     ]
 
 
+def _over_chunks(of_chunk, parameters, x, *more):
+    """The gradients of x and of parameters, whose parts `of_chunk(x, *more)` gives for a chunk."""
+
+    def add(sums, chunk):
+        of_x, *parts = of_chunk(*chunk)
+        return [total + part for total, part in zip(sums, parts, strict=True)], of_x
+
+    zeros = [jnp.zeros_like(parameter) for parameter in parameters]
+    sums, of_x = jax.lax.scan(add, zeros, _in_chunks(x, *more))
+    return of_x.reshape(-1, *x.shape[1:])[: len(x)], *sums
+
+
 def _input_gradient(g, kernel, low, input_shape, stride=1):
     """d/dx of a convolution padded by `low` at the top and left: [N, OH, OW, F] -> [N, H, W, C].
 
@@ -145,7 +157,7 @@ def gated_conv(x: Array, kernel: Array, bias: Array, stride: int = 1) -> Array:
     Returns:
       [N, ceil(H / stride), ceil(W / stride), F]
     """
-    return _gate(_forward(x, kernel, stride) + bias)
+    return _gated_conv_fwd(x, kernel, bias, stride)[0]
 
 
 def _gate(both):
@@ -160,23 +172,18 @@ def _gated_conv_fwd(x, kernel, bias, stride):
 
 
 def _gated_conv_bwd(stride, saved, g):
-    def of_chunk(x, kernel, bias, both, g):
-        (through,) = jax.vjp(_gate, both + bias)[1](g)
-        low = [size // 2 for size in kernel.shape[:2]]
-        return (
-            _input_gradient(through, kernel, low, x.shape, stride),
-            _kernel_gradient(x, through, low, kernel.shape, stride),
-            sum_of_pixels(through, jnp.ones(len(g), g.dtype)),
-        )
-
     def in_chunks(x, kernel, bias, both, g):
-        def add(sums, chunk):
-            of_x, *more = of_chunk(chunk[0], kernel, bias, *chunk[1:])
-            return [total + part for total, part in zip(sums, more, strict=True)], of_x
+        low = [size // 2 for size in kernel.shape[:2]]
 
-        zeros = [jnp.zeros_like(kernel), jnp.zeros_like(bias)]
-        sums, of_x = jax.lax.scan(add, zeros, _in_chunks(x, both, g))
-        return of_x.reshape(-1, *x.shape[1:])[: len(x)], *sums
+        def of_chunk(x, both, g):
+            (through,) = jax.vjp(_gate, both + bias)[1](g)
+            return (
+                _input_gradient(through, kernel, low, x.shape, stride),
+                _kernel_gradient(x, through, low, kernel.shape, stride),
+                sum_of_pixels(through, jnp.ones(len(g), g.dtype)),
+            )
+
+        return _over_chunks(of_chunk, (kernel, bias), x, both, g)
 
     def plain(x, kernel, bias, both, g):
         (through,) = jax.vjp(_gate, both + bias)[1](g)
@@ -236,7 +243,7 @@ def _crop(kind):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def masked_conv(x: Array, kernel: Array, kind: str) -> Array:
-    """`conv` with a masked kernel, and the gradient of the kernel without its mask.
+    """Convolution with a masked kernel, and the gradient of the kernel without its mask.
 
     So do the authors: they set the masked weights to zero before every pass, and what the
     gradient has there counts in its norm, by which the optimiser divides. The masked weights may
@@ -269,13 +276,11 @@ def _masked_conv_bwd(kind, saved, g):
         low = [before for before, _ in padding]
         seen = apply_mask(kernel, kind)[block]
 
-        def add(total, chunk):
-            x, g = chunk
-            total += _kernel_gradient(x, g, [1, 1], kernel.shape)
-            return total, _input_gradient(g, seen, low, x.shape)
+        def of_chunk(x, g):
+            of_x = _input_gradient(g, seen, low, x.shape)
+            return of_x, _kernel_gradient(x, g, [1, 1], kernel.shape)
 
-        total, of_x = jax.lax.scan(add, jnp.zeros_like(kernel), _in_chunks(x, g))
-        return of_x.reshape(-1, *x.shape[1:])[: len(x)], total
+        return _over_chunks(of_chunk, (kernel,), x, g)
 
     def plain(x, kernel, g):
         (of_x,) = jax.linear_transpose(lambda x: _masked_forward(x, kernel, kind), x)(g)
