@@ -1,5 +1,6 @@
 """Gated and masked convolutions and their gradients, against XLA's own and against loops."""
 
+import functools
 import re
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vamp_jax import convolutions
+from vamp_jax import batch_norm, convolutions
 
 # (kernel, stride, height, width, channels, features): all that the models use, and odd sizes.
 CONVOLUTIONS = [
@@ -149,6 +150,28 @@ def test_masked_conv_masks_the_value_but_not_the_kernels_gradient(monkeypatch, k
         assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("chunk", [convolutions.CHUNK, 500])
+def test_masked_conv_of_relu_has_the_gradients_of_its_parts(monkeypatch, chunk):
+    monkeypatch.setattr(convolutions, "CHUNK", chunk)
+    x, kernel, g = random(5, 6, 5, 4), random(3, 3, 4, 8, seed=1), random(5, 6, 5, 8, seed=2)
+    norm = batch_norm.Affine(*(random(4, seed=seed) for seed in (3, 4, 5)))
+    assert len(convolutions._in_chunks(x, g)[0]) == (1 if chunk > 500 else 5)
+
+    def ours(x, norm, kernel):
+        return convolutions.masked_conv_of_relu(x, norm, kernel, "B")
+
+    def parts(x, norm, kernel):
+        h = jnp.maximum(0.0, (x - norm.mean) * norm.factor + norm.bias)
+        return convolutions.masked_conv(h, kernel, "B")
+
+    actual, expected = (
+        jax.jit(functools.partial(value_and_gradients, function))(x, norm, kernel, g=g)
+        for function in (ours, parts)
+    )
+    for one, wanted in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert_close(one, wanted)
+
+
 def test_masks_a_and_b_are_pixelcnns():
     np.testing.assert_array_equal(convolutions.MASKS["A"], [[1, 1, 1], [1, 0, 0], [0, 0, 0]])
     np.testing.assert_array_equal(convolutions.MASKS["B"], [[1, 1, 1], [1, 1, 0], [0, 0, 0]])
@@ -159,6 +182,7 @@ def test_other_platforms_compute_the_same(monkeypatch):
     x, g = random(3, 7, 5, 2), random(3, 4, 3, 4, seed=1)
     kernel, bias = random(3, 3, 2, 8, seed=2), random(8, seed=3)
     g_masked, weight = random(3, 7, 5, 8, seed=4), random(3, seed=5)
+    norm = batch_norm.Affine(*(random(2, seed=seed) for seed in (6, 7, 8)))
 
     def results():
         return (
@@ -168,7 +192,14 @@ def test_other_platforms_compute_the_same(monkeypatch):
             value_and_gradients(
                 lambda x, k: convolutions.masked_conv(x, k, "B"), x, kernel, g=g_masked
             ),
-            convolutions.sum_of_pixels(x, weight),
+            value_and_gradients(
+                lambda x, n, k: convolutions.masked_conv_of_relu(x, n, k, "B"),
+                x,
+                norm,
+                kernel,
+                g=g_masked,
+            ),
+            batch_norm.sum_of_pixels(x, weight),
         )
 
     here = results()
@@ -180,6 +211,8 @@ def test_other_platforms_compute_the_same(monkeypatch):
 
     monkeypatch.setattr(jax.lax, "platform_dependent", default_branch)
     elsewhere = results()
-    assert len(taken) == 4  # a gradient, a masked convolution and its gradient, a sum
+    # gated: its gradient; masked: itself and its gradient; of a ReLU: itself and its gradient, with
+    # the gradient of a masked one and two sums of pixels in it; a sum.
+    assert len(taken) == 1 + 2 + 2 + 3 + 1
     for ours, theirs in zip(jax.tree.leaves(here), jax.tree.leaves(elsewhere), strict=True):
         assert_close(ours, theirs)

@@ -3,7 +3,6 @@
 Weights and biases start as PyTorch's do by default, U(+-1/sqrt(fan_in)), as in the authors' code.
 """
 
-import functools
 import math
 
 import flax.linen as nn
@@ -11,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vamp_jax import layers
-from vamp_jax.convolutions import apply_mask, gated_conv, masked_conv, sum_of_pixels
+from vamp_jax import batch_norm, layers
+from vamp_jax.convolutions import apply_mask, gated_conv, masked_conv, masked_conv_of_relu
 
 Array = jax.Array
 
@@ -81,6 +80,11 @@ class MaskedConv(nn.Module):
     def __call__(self, *inputs: Array) -> Array:
         return sum(self.of_input(index, x) for index, x in enumerate(inputs))
 
+    def of_relu(self, x: Array, norm: batch_norm.Affine) -> Array:
+        """The same of the only input max(0, norm(x)): [..., H, W, C] -> [..., H, W, features]."""
+        (kind,) = self.kinds
+        return _over_leading_axes(lambda x: masked_conv_of_relu(x, norm, self.kernel, kind), x)
+
     # The first input's share again, tap by tap, for those who go through an image in raster order.
 
     def from_above(self, row: Array) -> Array:
@@ -107,90 +111,6 @@ def _row_conv(row: Array, kernel: Array) -> Array:
     """Convolution of rows [N, W, C] with three taps [3, C, F], padded by one -> [N, W, F]."""
     padded = jnp.pad(row, ((0, 0), (1, 1), (0, 0)))
     return sum(padded[:, i : i + row.shape[1]] @ kernel[i] for i in range(3))
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation by PyTorch's conventions, over all axes but the last.
-
-    The running variance is the unbiased one, and moves by a tenth each time (Flax would call that
-    momentum 0.9). The scale starts at 1, as in PyTorch since 1.2; the authors' version drew it
-    from U(0, 1).
-    """
-
-    axis_name: str | None = None  # of the mapped axis over whose devices the batch is spread
-    momentum: float = 0.1
-    epsilon: float = 1e-5
-
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool = False, row_weight: Array | None = None) -> Array:
-        """Normalises by the batch's statistics if `train`, else by the running ones.
-
-        Args:
-          x: [..., H, W, C]; without `train` any [..., C].
-          train: also updates the collection 'batch_stats', which must then be mutable.
-          row_weight: 1 for real rows and 0 for padding, of x's leading axes [...].
-        Returns:
-          Of x's shape.
-        """
-        features = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (features,))
-        bias = self.param("bias", nn.initializers.zeros, (features,))
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,))
-        running_var = self.variable("batch_stats", "var", jnp.ones, (features,))
-        if not train:
-            factor = scale * jax.lax.rsqrt(running_var.value + self.epsilon)
-            return x * factor + (bias - running_mean.value * factor)
-
-        weight = jnp.ones(x.shape[:-3]) if row_weight is None else row_weight
-        weight = jnp.broadcast_to(weight, x.shape[:-3])
-        result, mean, var, count = _normalise(x, weight, scale, bias, self.axis_name, self.epsilon)
-        if not self.is_initializing():
-            unbiased = var * count / jnp.maximum(count - 1.0, 1.0)
-            for running, new in ((running_mean, mean), (running_var, unbiased)):
-                new = jax.lax.stop_gradient(new)
-                running.value = (1.0 - self.momentum) * running.value + self.momentum * new
-        return result
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _normalise(x, weight, scale, bias, axis_name, epsilon):
-    """(x - mean) scale / sqrt(var + epsilon) + bias, mean and var (no gradients), their count.
-
-    The gradient is written out, since its sums are as slow as XLA's others on a CPU.
-    """
-    return _normalise_fwd(x, weight, scale, bias, axis_name, epsilon)[0]
-
-
-def _normalise_fwd(x, weight, scale, bias, axis_name, epsilon):
-    count = _over_devices(jnp.sum(weight), axis_name) * math.prod(x.shape[-3:-1])
-    # In two passes: E[x^2] - E[x]^2 would cancel where the mean is large.
-    mean = _over_devices(sum_of_pixels(x, weight), axis_name) / count
-    centred = x - mean
-    var = _over_devices(sum_of_pixels(centred**2, weight), axis_name) / count
-    factor = jax.lax.rsqrt(var + epsilon)
-    result = centred * (scale * factor) + bias
-    return (result, mean, var, count), (x, weight, scale, mean, factor, count)
-
-
-def _normalise_bwd(axis_name, epsilon, saved, gradients):
-    x, weight, scale, mean, factor, count = saved
-    g = gradients[0]
-    normed = (x - mean) * factor
-    every = jnp.ones_like(weight)
-    of_bias, of_scale = sum_of_pixels(g, every), sum_of_pixels(g * normed, every)
-    # Through mean and var, which every real row has a part in, on every device.
-    through_mean, through_var = (
-        _over_devices(total, axis_name) / count for total in (of_bias, of_scale)
-    )
-    share = weight[..., None, None, None] * (through_mean + normed * through_var)
-    return scale * factor * (g - share), None, of_scale, of_bias
-
-
-_normalise.defvjp(_normalise_fwd, _normalise_bwd)
-
-
-def _over_devices(total, axis_name):
-    return total if axis_name is None else jax.lax.psum(total, axis_name)
 
 
 class PointwiseConv(nn.Module):

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vamp_jax import batch_norm
+
 Array = jax.Array
 
 
@@ -63,6 +65,15 @@ def _over_chunks(of_chunk, parameters, x, *more):
     zeros = [jnp.zeros_like(parameter) for parameter in parameters]
     sums, of_x = jax.lax.scan(add, zeros, _in_chunks(x, *more))
     return of_x.reshape(-1, *x.shape[1:])[: len(x)], *sums
+
+
+def _computed_once(function, *arrays):
+    """function(*arrays), kept as an array.
+
+    XLA would compute it again within every transposition that reads it, one number at a time. It
+    does not reach into a branch, and which of these two is taken does not matter.
+    """
+    return jax.lax.cond(arrays[0][(0,) * arrays[0].ndim] > 0, function, function, *arrays)
 
 
 def _input_gradient(g, kernel, low, input_shape, stride=1):
@@ -171,22 +182,26 @@ def _gated_conv_fwd(x, kernel, bias, stride):
     return _gate(both + bias), (x, kernel, bias, both)
 
 
+def _through_gate(both, bias, g):
+    return jax.vjp(_gate, both + bias)[1](g)[0]
+
+
 def _gated_conv_bwd(stride, saved, g):
     def in_chunks(x, kernel, bias, both, g):
         low = [size // 2 for size in kernel.shape[:2]]
 
         def of_chunk(x, both, g):
-            (through,) = jax.vjp(_gate, both + bias)[1](g)
+            through = _computed_once(_through_gate, both, bias, g)
             return (
                 _input_gradient(through, kernel, low, x.shape, stride),
                 _kernel_gradient(x, through, low, kernel.shape, stride),
-                sum_of_pixels(through, jnp.ones(len(g), g.dtype)),
+                batch_norm.sum_of_pixels(through),
             )
 
         return _over_chunks(of_chunk, (kernel, bias), x, both, g)
 
     def plain(x, kernel, bias, both, g):
-        (through,) = jax.vjp(_gate, both + bias)[1](g)
+        through = _through_gate(both, bias, g)
         pull_back = jax.vjp(lambda x, kernel: _forward(x, kernel, stride), x, kernel)[1]
         return *pull_back(through), jnp.sum(through, (0, 1, 2))
 
@@ -194,19 +209,6 @@ def _gated_conv_bwd(stride, saved, g):
 
 
 gated_conv.defvjp(_gated_conv_fwd, _gated_conv_bwd)
-
-
-def sum_of_pixels(x: Array, weight: Array) -> Array:
-    """Sum of x [..., H, W, C] over all axes but the last, times the rows' weights [...] -> [C]."""
-
-    def product(x, weight):  # on a CPU a third of the time that XLA's sum takes
-        weight = jnp.broadcast_to(weight[..., None, None], x.shape[:-1]).reshape(1, -1)
-        return jnp.matmul(weight, x.reshape(-1, x.shape[-1]), precision="highest")[0]
-
-    def plain(x, weight):
-        return jnp.sum(x * weight[..., None, None, None], axis=tuple(range(x.ndim - 1)))
-
-    return jax.lax.platform_dependent(x, weight, cpu=product, default=plain)
 
 
 # Which taps of a 3x3 kernel see what, with the pixels in raster order. A and B are PixelCNN's:
@@ -272,13 +274,8 @@ def _masked_conv_fwd(x, kernel, kind):
 
 def _masked_conv_bwd(kind, saved, g):
     def in_chunks(x, kernel, g):
-        block, padding = _crop(kind)
-        low = [before for before, _ in padding]
-        seen = apply_mask(kernel, kind)[block]
-
         def of_chunk(x, g):
-            of_x = _input_gradient(g, seen, low, x.shape)
-            return of_x, _kernel_gradient(x, g, [1, 1], kernel.shape)
+            return _masked_gradients(x, kernel, g, kind)
 
         return _over_chunks(of_chunk, (kernel,), x, g)
 
@@ -290,4 +287,43 @@ def _masked_conv_bwd(kind, saved, g):
     return jax.lax.platform_dependent(*saved, g, cpu=in_chunks, default=plain)
 
 
+def _masked_gradients(x, kernel, g, kind):
+    block, padding = _crop(kind)
+    low = [before for before, _ in padding]
+    of_x = _input_gradient(g, apply_mask(kernel, kind)[block], low, x.shape)
+    return of_x, _kernel_gradient(x, g, [1, 1], kernel.shape)
+
+
 masked_conv.defvjp(_masked_conv_fwd, _masked_conv_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def masked_conv_of_relu(x: Array, norm: batch_norm.Affine, kernel: Array, kind: str) -> Array:
+    """`masked_conv` of max(0, norm(x)), whose gradients a CPU computes in one go over x."""
+    return masked_conv(batch_norm.relu(x, norm), kernel, kind)
+
+
+def _masked_conv_of_relu_fwd(x, norm, kernel, kind):
+    return masked_conv_of_relu(x, norm, kernel, kind), (x, norm, kernel)
+
+
+def _masked_conv_of_relu_bwd(kind, saved, g):
+    def in_chunks(x, norm, kernel, g):
+        def of_chunk(x, g):
+            h = batch_norm.relu(x, norm)
+            of_h, of_kernel = _masked_gradients(h, kernel, g, kind)
+            of_x, of_norm = batch_norm.relu_gradient(x, norm, of_h)
+            return of_x, *of_norm, of_kernel
+
+        of_x, *of_norm, of_kernel = _over_chunks(of_chunk, (*norm, kernel), x, g)
+        return of_x, batch_norm.Affine(*of_norm), of_kernel
+
+    def plain(x, norm, kernel, g):
+        h = batch_norm.relu(x, norm)
+        of_h, of_kernel = _masked_conv_bwd(kind, (h, kernel), g)
+        return *batch_norm.relu_gradient(x, norm, of_h), of_kernel
+
+    return jax.lax.platform_dependent(*saved, g, cpu=in_chunks, default=plain)
+
+
+masked_conv_of_relu.defvjp(_masked_conv_of_relu_fwd, _masked_conv_of_relu_bwd)

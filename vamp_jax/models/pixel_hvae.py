@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vamp_jax import conv_layers, distributions, layers
+from vamp_jax import batch_norm, conv_layers, distributions, layers
 from vamp_jax.models import conv_hvae
 
 Array = jax.Array
@@ -38,14 +38,14 @@ class MaskedStack(nn.Module):
             conv_layers.MaskedConv(FEATURES, ("B",), (FEATURES,)) for _ in range(NUM_LAYERS - 1)
         ]
         self.convs = [first, *rest]
-        self.norms = [conv_layers.BatchNorm(self.axis_name) for _ in range(NUM_LAYERS)]
+        self.norms = [batch_norm.BatchNorm(self.axis_name) for _ in range(NUM_LAYERS)]
 
     def __call__(self, x: Array, z: Array, **norm_kwargs) -> Array:
         """Images and maps of z [..., H, W, C], whose leading axes broadcast -> [..., H, W, F]."""
-        h = nn.relu(self.norms[0](self.convs[0](x, z), **norm_kwargs))
-        for layer, norm in zip(self.convs[1:], self.norms[1:], strict=True):
-            h = nn.relu(norm(layer(h), **norm_kwargs))
-        return h
+        h = self.convs[0](x, z)
+        for norm, layer in zip(self.norms, self.convs[1:], strict=False):
+            h = layer.of_relu(h, norm(h, **norm_kwargs))
+        return batch_norm.relu(h, self.norms[-1](h, **norm_kwargs))
 
     def of_z(self, z: Array) -> tuple[Array, ...]:
         """All that z contributes, of the kind that `start_row` takes row by row."""
@@ -60,12 +60,13 @@ class MaskedStack(nn.Module):
 
     def next_pixel(self, from_above, x_left, left):
         """The layers' outputs at one pixel: see `sample_pixels`."""
-        h = nn.relu(self.norms[0](from_above[0] + self.convs[0].from_left(x_left)))
+        total = from_above[0] + self.convs[0].from_left(x_left)
+        h = batch_norm.relu(total, self.norms[0](total))
         result = [h]
         for i in range(1, NUM_LAYERS):
             conv = self.convs[i]
             total = from_above[i] + conv.from_left(left[i - 1]) + conv.from_same(h)
-            h = nn.relu(self.norms[i](total))
+            h = batch_norm.relu(total, self.norms[i](total))
             result.append(h)
         return jnp.stack(result)
 
