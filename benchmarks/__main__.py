@@ -61,7 +61,9 @@ def parse():
     parser.add_argument("--priors", type=words(PRIORS), default=PRIORS, help="some, by commas")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each side")
     parser.add_argument("--startup_repeats", type=int, default=2, help="turns, part startup")
-    parser.add_argument("--conv_steps", type=int, default=4, help="steps a turn, convolutions")
+    # Many, since a dispatch touches all of its memory for the first time: in one of four steps a
+    # tenth of a step, in a whole epoch nothing.
+    parser.add_argument("--conv_steps", type=int, default=16, help="steps a turn, convolutions")
     parser.add_argument("--tiny", action="store_true", help="a try of everything; means nothing")
     parser.add_argument(
         "--results", type=Path, default=ROOT / "benchmarks" / "results.json", help="merged into"
