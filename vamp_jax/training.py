@@ -112,7 +112,12 @@ def train(
 
     Of several hosts process 0 alone has `checkpoints`, writes the folder and shows progress.
     """
-    state = jax.jit(lambda: epoch.init_state(config, dataset, objective, optimizer))()
+    # It runs once: on a CPU optimising it costs more time than it saves, seconds before step 1.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    init = jax.jit(
+        lambda: epoch.init_state(config, dataset, objective, optimizer), compiler_options=options
+    )
+    state = init()
     with hosts.together():
         restored = checkpoints.restore_latest(like=state) if checkpoints else None
     if hosts.several():
