@@ -123,7 +123,7 @@ def log_likelihood(pipe, config, dataset):
         num_samples=settings["samples"],
         rng=epoch.stream(config.seed, epoch.EVALUATION),
         images_per_batch=min(10, settings["images"]),
-        **evaluation.portions(settings["model"])
+        **evaluation.portions(objective.model)
         | {"batches_per_dispatch": -(-settings["images"] // 10)},
         report=report,
     )

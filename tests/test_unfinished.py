@@ -68,10 +68,19 @@ def test_an_interrupted_evaluation_ends_with_the_same_bits(tmp_path, monkeypatch
 
     whole, expected = evaluate(), bits()
     monkeypatch.setattr(unfinished, "SECONDS_BETWEEN_WRITES", -1.0)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Progress, "show", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    def interrupted():
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Progress, "show", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            evaluate()
+        capsys.readouterr()
+
+    interrupted()
+    with monkeypatch.context() as patch:  # by other code it would not be one evaluation
+        patch.setattr(evaluation, "_code", lambda: "other")
         evaluate()
-    capsys.readouterr()
+    assert "goes on" not in capsys.readouterr().out
+    interrupted()
     again = evaluate()
     assert "goes on after 800 of 1000 images" in capsys.readouterr().out
     assert bits() == expected

@@ -1,41 +1,38 @@
-"""Evaluation of a run's best parameters: numbers as JSON, and the pictures."""
+"""Evaluation of a run's best parameters: numbers as JSON, and its pictures."""
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import math
 import os
+import pathlib
 import platform
 import time
 from typing import Any
 
+import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vamp_jax import (
     epoch,
-    generation,
     inspection,
     log_likelihood,
-    plotting,
-    priors,
+    run_figures,
     settings,
     unfinished,
 )
 from vamp_jax import workdir as workdirs
 from vamp_jax.checkpoints import Checkpoints
-from vamp_jax.datasets import Dataset
-from vamp_jax.diagnostics import prior_use
+from vamp_jax.datasets import Dataset, spaced
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation_table import table
 from vamp_jax.log_likelihood import ImportanceSampled
 from vamp_jax.objectives import Objective
 from vamp_jax.progress import Progress
-from vamp_jax.xla_flags import CONVOLUTIONAL
 
 SPLITS = ("train", "validation", "test")
-SHOWN = 64  # images in a picture
 UNFINISHED = ".unfinished.npz"  # after record_path
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -97,9 +94,10 @@ def evaluate_run(
         raise UsageError(
             f"num_examples is {num_examples}, but the {split} split has {len(images)} examples."
         )
-    numbers = _spaced(len(images), num_examples)
+    numbers = spaced(len(images), num_examples)
     path = record_path(workdir, split, num_samples, num_examples)
-    with workdirs.locked(os.path.dirname(path)):  # two at once would write the same files
+    # Two at once would write the same files.
+    with workdirs.locked(os.path.dirname(path), "evaluate a copy of the run's folder"):
         _make_folder(os.path.join(workdir, "figures"))
         like = jax.eval_shape(lambda: epoch.init_variables(config, dataset, objective))
         with Checkpoints(workdir, read_only=True) as checkpoints:
@@ -118,7 +116,7 @@ def evaluate_run(
         inspected = {}
         for name in dict.fromkeys(("train", split)) if diagnostics else ():
             part = _images(dataset, name, config.seed)
-            part = part[_spaced(len(part), num_examples)]
+            part = part[spaced(len(part), num_examples)]
             with Progress(f"diagnostics, {name} split", 2 * len(part), unit="step") as progress:
                 inspected[name] = inspection.inspect(objective, variables, part, rng, progress.show)
         if diagnostics and config.prior == "vamp":
@@ -136,11 +134,7 @@ def evaluate_run(
             "seconds": seconds,
         }
         _write_npz(path + ".npz", numbers, sampled)
-        draw_figures(workdir, split, objective, variables, images, rng)
-        if split == "test":
-            plotting.log_likelihood_histogram(
-                sampled.log_likelihood, os.path.join(workdir, "figures", "log_likelihood.png")
-            )
+        run_figures.draw(workdir, split, objective, variables, images, sampled, rng)
         workdirs.write_json(path + ".json", record)  # last: its presence says that all is done
         with contextlib.suppress(FileNotFoundError):
             os.remove(path + UNFINISHED)
@@ -161,7 +155,7 @@ def _sample(
 ) -> tuple[ImportanceSampled, float]:
     """The estimates of some images, gone on with where they were interrupted, and their seconds."""
     begun = time.monotonic()
-    identity = json.dumps(start, sort_keys=True)
+    identity = json.dumps(start | {"code": _code()}, sort_keys=True)
     done, seconds = unfinished.read(path + UNFINISHED, identity)
     keep = unfinished.keeper(path + UNFINISHED, identity, seconds)
     count = len(done.log_likelihood) if done else 0
@@ -181,30 +175,23 @@ def _sample(
             num_samples=num_samples,
             rng=rng,
             numbers=numbers,
-            **portions(start["config"]["model"]),
+            **portions(objective.model),
             done=done,
             report=report,
         )
     return sampled, seconds + time.monotonic() - begun
 
 
-def portions(model: str) -> dict[str, int]:
-    """How much `log_likelihood.estimate` does at a time for the sake of speed, by the model's name.
+def portions(model: nn.Module) -> dict[str, int]:
+    """How much `log_likelihood.estimate` does at a time for the sake of speed.
 
     By convolutions on a CPU, few rows stay in its cache (1.4 times as fast), and ten images are a
     minute: more would show no progress.
     """
-    if model not in CONVOLUTIONAL:
+    if not model.convolutional:
         return {"rows_per_chunk": 1000, "batches_per_dispatch": 10}
     rows = 20 if jax.default_backend() == "cpu" else 1000
     return {"rows_per_chunk": rows, "batches_per_dispatch": 1}
-
-
-def _spaced(count: int, wanted: int | None) -> np.ndarray:
-    """The numbers of `wanted` examples of `count`, evenly spaced; of all where None."""
-    if wanted is None or wanted >= count:
-        return np.arange(count)
-    return np.arange(wanted) * count // wanted
 
 
 def _images(dataset: Dataset, split: str, seed: int) -> np.ndarray:
@@ -250,58 +237,16 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
     return float(values.mean()), error
 
 
-def draw_figures(
-    workdir: str,
-    split: str,
-    objective: Objective,
-    variables: dict[str, Any],
-    images: np.ndarray,
-    rng: jax.Array,
-) -> None:
-    """Samples, reconstructions of some images of a split, pseudo-inputs, curves: figures/*.png."""
-    folder = os.path.join(workdir, "figures")
-    sample_rng, reconstruct_rng, chosen_rng = jax.random.split(rng, 3)
-    samples = generation.generate(objective, variables, sample_rng, SHOWN)
-    plotting.image_grid(samples, os.path.join(folder, "samples.png"))
-    spread = images[_spaced(len(images), 1000)]
-    images = images[_spaced(len(images), SHOWN // 2)]
-    reconstructed = generation.reconstruct(
-        objective, variables, reconstruct_rng, jnp.asarray(images)
-    )
-    name = "reconstructions.png" if split == "test" else f"reconstructions_{split}.png"
-    plotting.pairs(images, reconstructed, os.path.join(folder, name))
-    if objective.prior in ("vamp", "vamp_data"):
-        pseudo_inputs = jnp.clip(variables["params"]["prior"]["pseudo_inputs"], 0.0, 1.0)
-        plotting.image_grid(pseudo_inputs[:SHOWN], os.path.join(folder, "pseudo_inputs.png"))
-        # Figure 4: a pseudo-input, then what the model makes of it; those used most.
-        prior = objective.components(variables)
-        z = jax.jit(objective.encode)(variables, spread).mean
-        chosen = [int(k) for k in jnp.argsort(-prior_use(z, prior).mass)[:8]]
-        made = [
-            generation.generate_from_pseudo_input(
-                objective, variables, jax.random.fold_in(chosen_rng, k), k, 7
-            )
-            for k in chosen
-        ]
-        rows = [
-            jnp.concatenate([pseudo_inputs[k][None], x]) for k, x in zip(chosen, made, strict=True)
-        ]
-        plotting.image_grid(jnp.concatenate(rows), os.path.join(folder, "from_pseudo_inputs.png"))
-    if objective.model.latent_dim == 2:
-        prior = objective.components(variables)
-        plotting.latent_plane(
-            np.asarray(jax.jit(objective.encode)(variables, spread).mean),
-            np.asarray(prior.mean),
-            lambda z: priors.log_prob(z, prior),
-            os.path.join(folder, "latent_plane.png"),
-        )
-    rows = workdirs.read_metrics(workdir)
-    if rows:
-        plotting.training_curves(rows, os.path.join(folder, "training_curves.png"))
-
-
 def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _code() -> str:
+    """SHA-256 of this package: half an evaluation by other code is not gone on from."""
+    digest = hashlib.sha256()
+    for path in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def hardware() -> str:

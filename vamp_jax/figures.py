@@ -141,9 +141,7 @@ def component_use(run: Run) -> np.ndarray:
 
 def test_images(dataset: Dataset, count: int | None = None) -> np.ndarray:
     """Test images in [0, 1], [N, H, W, C]: all, or so many evenly spaced ones."""
-    images = dataset.test
-    if count is not None and count < len(images):  # some files are sorted by class
-        images = images[np.arange(count) * len(images) // count]
+    images = dataset.test[datasets.spaced(len(dataset.test), count)]
     return np.asarray(epoch.unit_images(images, dataset))
 
 

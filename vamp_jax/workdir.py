@@ -17,9 +17,12 @@ SECONDS_BETWEEN_FLUSHES = 10.0  # of the TensorBoard events; each waits for the 
 
 
 @contextmanager
-def locked(folder: str) -> Iterator[None]:
+def locked(folder: str, instead: str = "name another folder with --workdir") -> Iterator[None]:
     """Makes a folder and holds it for this process alone; the lock goes when the process does.
 
+    Args:
+      folder: need not exist.
+      instead: what the user may do who cannot have it.
     Raises:
       UsageError: when it cannot be written, or another process is at work in it.
     """
@@ -27,16 +30,13 @@ def locked(folder: str) -> Iterator[None]:
         os.makedirs(folder, exist_ok=True)
         lock = open(os.path.join(folder, ".lock"), "w")  # noqa: SIM115 - held until the end
     except OSError as error:
-        raise UsageError(
-            f"{folder} cannot be written ({error.strerror}): name another folder with --workdir."
-        ) from error
+        raise UsageError(f"{folder} cannot be written ({error.strerror}): {instead}.") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(
-                f"Another process is at work in {folder}: wait for it, or name another folder "
-                "with --workdir."
+                f"Another process is at work in {folder}: wait for it, or {instead}."
             ) from None
         except OSError:  # a file system without locks: then there is none
             pass

@@ -38,6 +38,16 @@ class Dataset(NamedTuple):
         return self.train.shape[1:]
 
 
+def spaced(count: int, wanted: int | None) -> np.ndarray:
+    """The numbers of `wanted` of `count` examples, evenly spaced; of all where None.
+
+    The first ones would not do: some files are sorted by class.
+    """
+    if wanted is None or wanted >= count:
+        return np.arange(count)
+    return np.arange(wanted) * count // wanted
+
+
 def load(name: str, data_dir: str | None = None) -> Dataset:
     """Loads a data set; prepares it first where that has not been done or the files have changed.
 

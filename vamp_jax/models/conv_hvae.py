@@ -17,6 +17,8 @@ class ConvHVAE(hvae.HVAE):
     through convolutions. Height and width are divisible by 4.
     """
 
+    convolutional = True
+
     def __post_init__(self):
         super().__post_init__()
         height, width, _ = self.image_shape

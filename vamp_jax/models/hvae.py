@@ -22,6 +22,7 @@ class HVAE(nn.Module):
 
     num_layers = 2
     autoregressive = False
+    convolutional = False
 
     def setup(self):
         gated = layers.GatedDense

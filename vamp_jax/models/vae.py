@@ -22,6 +22,7 @@ class VAE(nn.Module):
 
     num_layers = 1
     autoregressive = False
+    convolutional = False
 
     def setup(self):
         self.q_z_layers = [layers.GatedDense(self.hidden_dim) for _ in range(2)]

@@ -1,0 +1,80 @@
+"""The pictures of one run, drawn whenever it is evaluated."""
+
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vamp_jax import generation, plotting, priors
+from vamp_jax import workdir as workdirs
+from vamp_jax.datasets import spaced
+from vamp_jax.diagnostics import prior_use
+from vamp_jax.log_likelihood import ImportanceSampled
+from vamp_jax.objectives import Objective
+
+SHOWN = 64  # images in a picture
+
+
+def draw(
+    workdir: str,
+    split: str,
+    objective: Objective,
+    variables: dict[str, Any],
+    images: np.ndarray,
+    sampled: ImportanceSampled,
+    rng: jax.Array,
+) -> None:
+    """Samples, reconstructions of some images of a split, pseudo-inputs, curves: figures/*.png.
+
+    Args:
+      workdir: the run's folder, in which there is figures/.
+      split, images: what was evaluated; [N, H, W, C] in [0, 1].
+      objective, variables: the model with its prior.
+      sampled: the evaluation; of the test split, its histogram is drawn.
+      rng: key of what is drawn from the model.
+    """
+    folder = os.path.join(workdir, "figures")
+    sample_rng, reconstruct_rng, chosen_rng = jax.random.split(rng, 3)
+    samples = generation.generate(objective, variables, sample_rng, SHOWN)
+    plotting.image_grid(samples, os.path.join(folder, "samples.png"))
+    spread = images[spaced(len(images), 1000)]
+    images = images[spaced(len(images), SHOWN // 2)]
+    reconstructed = generation.reconstruct(
+        objective, variables, reconstruct_rng, jnp.asarray(images)
+    )
+    name = "reconstructions.png" if split == "test" else f"reconstructions_{split}.png"
+    plotting.pairs(images, reconstructed, os.path.join(folder, name))
+    if objective.prior in ("vamp", "vamp_data"):
+        pseudo_inputs = jnp.clip(variables["params"]["prior"]["pseudo_inputs"], 0.0, 1.0)
+        plotting.image_grid(pseudo_inputs[:SHOWN], os.path.join(folder, "pseudo_inputs.png"))
+        # Figure 4: a pseudo-input, then what the model makes of it; those used most.
+        prior = objective.components(variables)
+        z = jax.jit(objective.encode)(variables, spread).mean
+        chosen = [int(k) for k in jnp.argsort(-prior_use(z, prior).mass)[:8]]
+        made = [
+            generation.generate_from_pseudo_input(
+                objective, variables, jax.random.fold_in(chosen_rng, k), k, 7
+            )
+            for k in chosen
+        ]
+        rows = [
+            jnp.concatenate([pseudo_inputs[k][None], x]) for k, x in zip(chosen, made, strict=True)
+        ]
+        plotting.image_grid(jnp.concatenate(rows), os.path.join(folder, "from_pseudo_inputs.png"))
+    if objective.model.latent_dim == 2:
+        prior = objective.components(variables)
+        plotting.latent_plane(
+            np.asarray(jax.jit(objective.encode)(variables, spread).mean),
+            np.asarray(prior.mean),
+            lambda z: priors.log_prob(z, prior),
+            os.path.join(folder, "latent_plane.png"),
+        )
+    if split == "test":
+        plotting.log_likelihood_histogram(
+            sampled.log_likelihood, os.path.join(folder, "log_likelihood.png")
+        )
+    rows = workdirs.read_metrics(workdir)
+    if rows:
+        plotting.training_curves(rows, os.path.join(folder, "training_curves.png"))
