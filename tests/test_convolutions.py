@@ -150,12 +150,13 @@ def test_masked_conv_masks_the_value_but_not_the_kernels_gradient(monkeypatch, k
         assert_close(actual, expected)
 
 
-@pytest.mark.parametrize("chunk", [convolutions.CHUNK, 500])
-def test_masked_conv_of_relu_has_the_gradients_of_its_parts(monkeypatch, chunk):
+# All images in one chunk; two, the last with an image of zeros; one image a chunk.
+@pytest.mark.parametrize("chunk, chunks", [(convolutions.CHUNK, 1), (900, 2), (360, 5)])
+def test_masked_conv_of_relu_has_the_gradients_of_its_parts(monkeypatch, chunk, chunks):
     monkeypatch.setattr(convolutions, "CHUNK", chunk)
     x, kernel, g = random(5, 6, 5, 4), random(3, 3, 4, 8, seed=1), random(5, 6, 5, 8, seed=2)
     norm = batch_norm.Affine(*(random(4, seed=seed) for seed in (3, 4, 5)))
-    assert len(convolutions._in_chunks(x, g)[0]) == (1 if chunk > 500 else 5)
+    assert len(convolutions._in_chunks(x, g)[0]) == chunks
 
     def ours(x, norm, kernel):
         return convolutions.masked_conv_of_relu(x, norm, kernel, "B")
