@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from vamp_jax import xla_flags
+from vamp_jax.models import MODELS
 
 
 def test_convolutional_models_get_the_flag_once_and_others_none(monkeypatch):
@@ -24,3 +25,9 @@ def test_jax_knows_the_flag_and_is_not_imported_to_set_it():
     )
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=120)
+
+
+def test_the_names_are_those_of_the_models_that_say_so():
+    # Written twice, since the flags have to be set before anything of JAX is imported.
+    convolutional = {name for name, model in MODELS.items() if model.convolutional}
+    assert convolutional == set(xla_flags.CONVOLUTIONAL)

@@ -39,19 +39,22 @@ def draw(
     sample_rng, reconstruct_rng, chosen_rng = jax.random.split(rng, 3)
     samples = generation.generate(objective, variables, sample_rng, SHOWN)
     plotting.image_grid(samples, os.path.join(folder, "samples.png"))
-    spread = images[spaced(len(images), 1000)]
-    images = images[spaced(len(images), SHOWN // 2)]
+    shown = images[spaced(len(images), SHOWN // 2)]
     reconstructed = generation.reconstruct(
-        objective, variables, reconstruct_rng, jnp.asarray(images)
+        objective, variables, reconstruct_rng, jnp.asarray(shown)
     )
     name = "reconstructions.png" if split == "test" else f"reconstructions_{split}.png"
-    plotting.pairs(images, reconstructed, os.path.join(folder, name))
-    if objective.prior in ("vamp", "vamp_data"):
+    plotting.pairs(shown, reconstructed, os.path.join(folder, name))
+    has_pseudo_inputs = objective.prior in ("vamp", "vamp_data")
+    is_plane = objective.model.latent_dim == 2
+    if has_pseudo_inputs or is_plane:
+        spread = images[spaced(len(images), 1000)]
+        prior = objective.components(variables)
+        z = jax.jit(objective.encode)(variables, spread).mean
+    if has_pseudo_inputs:
         pseudo_inputs = jnp.clip(variables["params"]["prior"]["pseudo_inputs"], 0.0, 1.0)
         plotting.image_grid(pseudo_inputs[:SHOWN], os.path.join(folder, "pseudo_inputs.png"))
         # Figure 4: a pseudo-input, then what the model makes of it; those used most.
-        prior = objective.components(variables)
-        z = jax.jit(objective.encode)(variables, spread).mean
         chosen = [int(k) for k in jnp.argsort(-prior_use(z, prior).mass)[:8]]
         made = [
             generation.generate_from_pseudo_input(
@@ -63,10 +66,9 @@ def draw(
             jnp.concatenate([pseudo_inputs[k][None], x]) for k, x in zip(chosen, made, strict=True)
         ]
         plotting.image_grid(jnp.concatenate(rows), os.path.join(folder, "from_pseudo_inputs.png"))
-    if objective.model.latent_dim == 2:
-        prior = objective.components(variables)
+    if is_plane:
         plotting.latent_plane(
-            np.asarray(jax.jit(objective.encode)(variables, spread).mean),
+            np.asarray(z),
             np.asarray(prior.mean),
             lambda z: priors.log_prob(z, prior),
             os.path.join(folder, "latent_plane.png"),
