@@ -12,6 +12,11 @@ NUM_COMPONENTS = {"omniglot": 1000, "digits": 100}
 # (the VAE's: -141.69 nats against -151.22), and gives the paper's test log-likelihood.
 LEARNING_RATE = {"caltech101_silhouettes": 1e-4}
 
+# The authors' code draws dense weights wider (he) than the paper says (glorot). The other data sets
+# agree with reruns of that code; on Caltech 101 the paper's are better by the validation ELBO (the
+# HVAE's: -131 nats against -139; results/ has three seeds of either).
+DENSE_INIT = {"caltech101_silhouettes": "glorot"}
+
 
 def get_config(dataset: str = "digits") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
@@ -24,7 +29,7 @@ def get_config(dataset: str = "digits") -> ml_collections.ConfigDict:
     # Sizes.
     config.latent_dim = 40  # units in every stochastic layer
     config.hidden_dim = 300  # units in every dense hidden layer
-    config.dense_init = "he"  # dense weights start as in the authors' code; glorot: as in the paper
+    config.dense_init = DENSE_INIT.get(dataset, "he")  # dense weights at the start: he, glorot
     config.num_components = NUM_COMPONENTS.get(dataset, 500)  # K of the mixture priors
     config.learned_weights = False  # mixture weights are 1/K in the paper
     config.pseudo_inputs_from_data = False  # vamp only: start at K training examples + N(0, 0.01)

@@ -49,3 +49,4 @@ def test_the_paper_s_values():
     assert omniglot.num_components == 1000
     caltech = importlib.import_module("configs.vamp_hvae").get_config("caltech101_silhouettes")
     assert caltech.learning_rate == 1e-4
+    assert caltech.dense_init == "glorot"
