@@ -73,7 +73,7 @@ def samples(repeats, largest):
     arguments = (variables, prior, images, jnp.arange(10)[None], jax.random.key(0))
     for size in below(largest, 100, 500, 5000, 50000):
         function = functools.partial(
-            log_likelihood._on_device,
+            log_likelihood.on_device,
             objective,
             num_samples=size,
             chunk=100,

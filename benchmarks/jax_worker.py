@@ -62,9 +62,7 @@ def train(pipe, config, dataset):
         )
         objective, optimizer = training.set_up(config, part)
         if state is None:
-            state = jax.jit(
-                lambda o=objective, t=optimizer: epoch.init_state(config, dataset, o, t)
-            )()
+            state = training.initial_state(config, dataset, objective, optimizer)
             state = jax.device_put(state, epoch.replicated())
         images[name] = jax.device_put((part.train, part.validation), epoch.replicated())
         programs[name] = epoch.make_epoch(objective, optimizer, config, part)

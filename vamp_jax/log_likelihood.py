@@ -102,7 +102,7 @@ def estimate(
     )
     chunk = max(1, min(num_samples, rows_per_chunk // images_per_batch))
     compiled = jax.pmap(
-        functools.partial(_on_device, objective, num_samples=num_samples, chunk=chunk),
+        functools.partial(on_device, objective, num_samples=num_samples, chunk=chunk),
         in_axes=(None, None, 0, 0, None),
         devices=jax.local_devices(),  # of several hosts, one evaluates
     )
@@ -123,7 +123,7 @@ def estimate(
     return done
 
 
-def _on_device(
+def on_device(
     objective: Objective,
     variables: dict[str, Any],
     prior: priors.GaussianMixture,
@@ -134,7 +134,7 @@ def _on_device(
     num_samples: int,
     chunk: int,
 ) -> ImportanceSampled:
-    """images [batches, B, H, W, C] and their numbers [batches, B] -> [batches, B] each."""
+    """`estimate` on one device: images [batches, B, H, W, C], index [batches, B] -> [batches, B]."""
     one_batch = functools.partial(
         _one_batch, objective, variables, prior, rng, num_samples=num_samples, chunk=chunk
     )

@@ -89,6 +89,21 @@ def set_up(
     return objective, optimizers.normalized_adam(config.learning_rate)
 
 
+def initial_state(
+    config: ml_collections.ConfigDict,
+    dataset: Dataset,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+) -> TrainState:
+    """`epoch.init_state` as one program."""
+    # It runs once: on a CPU optimising it costs more time than it saves, seconds before step 1.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    init = jax.jit(
+        lambda: epoch.init_state(config, dataset, objective, optimizer), compiler_options=options
+    )
+    return init()
+
+
 def should_stop(done: int, best_epoch: int, config: ml_collections.ConfigDict) -> bool:
     """After the last epoch, or `early_stopping_epochs` without a better validation ELBO.
 
@@ -112,12 +127,7 @@ def train(
 
     Of several hosts process 0 alone has `checkpoints`, writes the folder and shows progress.
     """
-    # It runs once: on a CPU optimising it costs more time than it saves, seconds before step 1.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    init = jax.jit(
-        lambda: epoch.init_state(config, dataset, objective, optimizer), compiler_options=options
-    )
-    state = init()
+    state = initial_state(config, dataset, objective, optimizer)
     with hosts.together():
         restored = checkpoints.restore_latest(like=state) if checkpoints else None
     if hosts.several():
