@@ -171,10 +171,10 @@ DIAGNOSTICS = {
     "three axes": lambda: diagnostics.active_units(zeros(2, 3, 5)),
     "log_var": lambda: diagnostics.aggregated_posterior(zeros(5, 2), zeros(5, 3)),
     "nobody": lambda: diagnostics.aggregated_posterior(zeros(0, 2), zeros(0, 2)),
-    "draws": lambda: diagnostics.decompose(zeros(5), zeros(4), zeros(5, 2)),
-    "draws in rows": lambda: diagnostics.decompose(zeros(5, 1), zeros(5, 1), zeros(5, 2)),
-    "unequal draws": lambda: diagnostics.decompose(zeros(7), zeros(7), zeros(5, 2)),
-    "no draws": lambda: diagnostics.decompose(zeros(0), zeros(0), zeros(5, 2)),
+    "draws": lambda: diagnostics.decompose(zeros(5), zeros(5), zeros(4), zeros(5, 2)),
+    "draws in rows": lambda: diagnostics.decompose(*[zeros(5, 1)] * 3, zeros(5, 2)),
+    "unequal draws": lambda: diagnostics.decompose(*[zeros(7)] * 3, zeros(5, 2)),
+    "no draws": lambda: diagnostics.decompose(*[zeros(0)] * 3, zeros(5, 2)),
     "marginal": lambda: diagnostics.marginal_kl_per_unit(
         zeros(5, 3), zeros(5, 2), zeros(5, 2), mixture()
     ),

@@ -64,12 +64,15 @@ def aggregated_posterior(mean: Array, log_var: Array) -> GaussianMixture:
     return GaussianMixture(mean, log_var, jnp.full(count, -math.log(count)))
 
 
-def decompose(log_q: Array, log_p: Array, log_var: Array) -> Decomposition:
-    """The decomposition from draws z of q(z), equally many from each of the N posteriors.
+def decompose(log_posterior: Array, log_q: Array, log_p: Array, log_var: Array) -> Decomposition:
+    """The decomposition from draws z ~ q(z|x_n), equally many from each of the N posteriors.
 
-    Entropies of single posteriors are in closed form; expectations over q(z) are means over draws.
+    Entropies of single posteriors are in closed form, I = E[ln q(z|x) - ln q(z)] and KL(q(z) ||
+    p(z)) = E[ln q(z) - ln p(z)] means over draws of differences: what is random in ln q(z|x) alone
+    cancels, so that I never exceeds ln N and the terms add up to the ELBO of the same draws.
 
     Args:
+      log_posterior: ln q(z|x_n) of each draw under the posterior it is from, [M].
       log_q: ln q(z) of the draws under `aggregated_posterior`, [M].
       log_p: ln p(z) of the draws, [M].
       log_var: of q(z|x_n), [N, D].
@@ -77,20 +80,23 @@ def decompose(log_q: Array, log_p: Array, log_var: Array) -> Decomposition:
       ValueError: for other shapes, or an M that is no multiple of N.
     """
     _check_rows("decompose", log_var=log_var)
-    draws, count = jnp.shape(log_q), jnp.shape(log_var)[0]
-    if len(draws) != 1 or draws != jnp.shape(log_p) or not draws[0] or draws[0] % count:
+    shapes = [jnp.shape(values) for values in (log_posterior, log_q, log_p)]
+    draws, count = shapes[0], jnp.shape(log_var)[0]
+    if len(draws) != 1 or shapes != [draws] * 3 or not draws[0] or draws[0] % count:
         raise ValueError(
-            f"decompose: log_q and log_p must both be [M], M a multiple of N = {count}, but have "
-            f"shapes {draws} and {jnp.shape(log_p)}."
+            "decompose: log_posterior, log_q and log_p must all be [M], M a multiple of N = "
+            f"{count}, but have shapes {', '.join(map(str, shapes))}."
         )
-    aggregated_entropy, cross_entropy = -jnp.mean(log_q), -jnp.mean(log_p)
     encoder_entropy = jnp.mean(normal_entropy(log_var))
+    mutual_information = jnp.mean(log_posterior - log_q)
+    kl_to_prior = jnp.mean(log_q - log_p)
+    aggregated_entropy = encoder_entropy + mutual_information
     return Decomposition(
         encoder_entropy=encoder_entropy,
-        cross_entropy=cross_entropy,
+        cross_entropy=aggregated_entropy + kl_to_prior,
         aggregated_entropy=aggregated_entropy,
-        kl_to_prior=cross_entropy - aggregated_entropy,
-        mutual_information=aggregated_entropy - encoder_entropy,
+        kl_to_prior=kl_to_prior,
+        mutual_information=mutual_information,
     )
 
 

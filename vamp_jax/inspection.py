@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vamp_jax import diagnostics, objectives, priors
+from vamp_jax.distributions import normal_log_prob
 from vamp_jax.objectives import Objective
 
 Array = jax.Array
@@ -105,6 +106,7 @@ def inspect(
         "kl": {layer: float(mean(values)) for layer, values in whole.kl.items()},
     }
     aggregated = jax.device_put(diagnostics.aggregated_posterior(whole.mean, whole.log_var))
+    log_posterior = normal_log_prob(whole.z, whole.mean, whole.log_var)
     log_q, log_p = [], []
     for start in range(0, len(images), ROWS):
         z = whole.z[start : start + ROWS]
@@ -112,7 +114,7 @@ def inspect(
         log_p.append(np.asarray(priors.log_prob(z, prior, block_size=COMPONENTS)))
         show(len(images) + min(start + ROWS, len(images)))
     terms = diagnostics.decompose(
-        np.concatenate(log_q).astype(np.float64), np.concatenate(log_p), whole.log_var
+        log_posterior, np.concatenate(log_q), np.concatenate(log_p), whole.log_var
     )
     result |= {name: float(value) for name, value in terms._asdict().items()}
     lower_kl = result["kl"].get("z1", 0.0)
