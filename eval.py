@@ -45,7 +45,7 @@ def evaluate() -> None:
     # After the flags: a typo in one should not wait for JAX.
     import jax
 
-    from vamp_jax import compilation_cache, datasets, evaluation, settings, training
+    from vamp_jax import checkpoints, compilation_cache, datasets, evaluation, settings, training
 
     compilation_cache.enable()
     settings.check(config)
@@ -58,6 +58,14 @@ def evaluate() -> None:
         print(f"Evaluated already; remove {path} to have it done again.")
         record(workdirs.read_json(path))
         return
+    if RECORD.value:
+        with checkpoints.Checkpoints(WORKDIR.value, read_only=True) as held:
+            saved = held.latest_step()
+        if saved is not None and saved != epochs:
+            raise errors.UsageError(
+                f"{WORKDIR.value} was killed in epoch {epochs + 1} and saved after {saved}: go on "
+                "with it (train.py) before you record it."
+            )
     dataset = datasets.load(config.dataset, DATA_DIR.value)
     workdirs.check_data(WORKDIR.value, dataset)
     objective, _ = training.set_up(config, dataset)

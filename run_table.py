@@ -128,11 +128,11 @@ def run_all(
             num_samples = paper_config(name, dataset)["num_samples"]
             evaluated = evaluation.record_path(workdir, "test", num_samples, None) + ".json"
             path = results.record(workdir, workdirs.read_json(evaluated), results_folder)
+            results.write_report(results_folder, paper_config)
         except UsageError as error:  # the other runs are still worth having
             print(f"{which}: {error}", file=sys.stderr, flush=True)
             failed.append((name, dataset, seed))
             continue
-        results.write_report(results_folder, paper_config)
         print(f"Recorded: {path}", flush=True)
     return failed
 

@@ -12,6 +12,7 @@ import pytest
 
 import run_table
 from vamp_jax import results
+from vamp_jax import workdir as workdirs
 from vamp_jax.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +49,8 @@ def evaluated(name="vamp_hvae", dataset="static_mnist", seed=0, value=-84.0, **c
 
 def write_metrics(workdir, epochs=200):
     os.makedirs(workdir, exist_ok=True)
-    rows = [json.dumps({"epoch": i + 1, "seconds": 9.0}) + "\n" for i in range(epochs)]
+    row = dict.fromkeys(workdirs.METRICS, 9.0)
+    rows = [json.dumps({"epoch": i + 1} | row) + "\n" for i in range(epochs)]
     Path(workdir, "metrics.jsonl").write_text("".join(rows))
 
 
@@ -83,7 +85,7 @@ def test_a_record_holds_the_run_without_its_long_lists(tmp_path):
     assert values["finished"] is True
     assert values["active_units"] == {"z1": 40, "z2": 21}
     assert values["diagnostics"]["test"] == {"active_units": values["active_units"]}
-    assert values["commit"] is None or len(values["commit"].removesuffix("-dirty")) == 40
+    assert values["commit"] is None  # this folder does not say what trained it
     assert os.listdir(tmp_path / "results") == [Path(path).name]
 
 
@@ -98,6 +100,25 @@ def test_other_settings_are_other_files(tmp_path):
     }
     assert len(paths) == 6
     assert add(tmp_path, value=-83.0) in paths  # the same run, recorded again
+
+
+def test_the_commits_are_those_that_trained_it(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "code.json").write_text(json.dumps({"commits": ["a1" * 20, "b2" * 20 + "-dirty"]}))
+    values = json.loads(Path(add(tmp_path)).read_text())
+    assert values["commit"] == f"{'a1' * 20} then {'b2' * 20}-dirty"
+    assert "a1a1a1a then b2b2b2b-dirty |" in report(tmp_path)
+
+
+def test_an_unfinished_run_does_not_take_the_place_of_a_finished_one(tmp_path):
+    path = add(tmp_path)
+    held = Path(path).read_bytes()
+    with pytest.raises(UsageError, match="holds a finished run.*stopped after 160 epochs"):
+        add(tmp_path, epochs=160)
+    assert Path(path).read_bytes() == held
+    Path(path).unlink()
+    assert add(tmp_path, epochs=160) == add(tmp_path) == path  # the other way round it may
 
 
 def test_cells_hold_mean_deviation_and_number_of_seeds(tmp_path):
@@ -144,6 +165,16 @@ def test_a_short_or_changed_run_stands_apart(tmp_path, changes, says):
     title = "\n## Short or changed runs"
     assert text.split(title)[0] == before.split(title)[0]
     assert says in text.split(title)[1] and "-99.00" in text.split(title)[1]
+
+
+def test_a_field_that_a_record_lacks_is_a_difference(tmp_path):
+    path = Path(add(tmp_path))
+    values = json.loads(path.read_text())
+    del values["config"]["dense_init"]
+    path.write_text(json.dumps(values))
+    title, text = "Short or changed runs", report(tmp_path)
+    assert "dense_init absent instead of he" in section(text, title)
+    assert "-84.00" not in section(text, "Table 1")
 
 
 def test_the_config_s_own_num_samples_is_only_a_default(tmp_path):

@@ -157,6 +157,11 @@ def test_an_evaluation_before_the_end_does_not_stand_for_the_last(
     wait_for_epoch(tmp_path, 2)
     process.send_signal(signal.SIGKILL)
     finish(process)
+    # Its log may be ahead of its checkpoint: then it cannot be recorded, and says so at once.
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(workdirs.read_metrics(str(tmp_path))[-1] | {"epoch": 99}) + "\n")
+    code, output = evaluate(tmp_path, environment, "--record", "--num_samples=30")
+    assert code == 2 and "go on with it (train.py) before you record it" in output, output
     code, output = evaluate(tmp_path, environment, "--num_samples=30", "--nodiagnostics")
     assert code == 0, output
     assert finish(start(tmp_path, environment))[0] == 0
@@ -179,6 +184,8 @@ def test_eval_of_some_examples(uninterrupted, environment):
     code, output = evaluate(workdir, one_device, "--num_samples=30", "--num_examples=7")
     assert code == 0, output
     assert "7 of 497 (test)" in output and "active units (test)" in output
+    assert "(S = 1), " in output and "(S = 10)" in output and "KL of units (test)" in output
+    assert "the ten most used hold 100.0 % of the mass" in output  # there are five
     with (
         np.load(workdir / "eval" / "test-S30.npz") as all_of_them,
         np.load(workdir / "eval" / "test-S30-7examples.npz") as some,

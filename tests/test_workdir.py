@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,39 @@ def test_another_config_is_refused_with_the_fields_that_differ(tmp_path):
     config.latent_dim, config.seed = 7, 3
     with pytest.raises(UsageError, match="latent_dim is 40 there and 7 here; seed is 0 .* 3 here"):
         workdirs.claim(str(tmp_path), config, data({}))
+
+
+def test_a_run_from_before_a_field_goes_on_with_what_held_then(tmp_path):
+    config = default.get_config()
+    workdirs.claim(str(tmp_path), config, data({}))
+    older = json.loads((tmp_path / "config.json").read_text())
+    assert older.pop("dense_init") == "he"
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    assert workdirs.load_config(str(tmp_path)).dense_init == "he"
+    workdirs.claim(str(tmp_path), config, data({}))
+    config.dense_init = "glorot"
+    with pytest.raises(UsageError, match="dense_init is 'he' there and 'glorot' here"):
+        workdirs.claim(str(tmp_path), config, data({}))
+
+
+def test_the_commits_that_train_a_run_are_noted_in_their_order(tmp_path, monkeypatch):
+    assert workdirs.commits(str(tmp_path)) == []
+    for name in ("one", "one", "two", None, "two", "one"):
+        monkeypatch.setattr(workdirs, "commit", lambda name=name: name)
+        workdirs.claim(str(tmp_path), default.get_config(), data({}))
+    assert workdirs.commits(str(tmp_path)) == ["one", "two", "one"]
+    (tmp_path / "code.json").write_text('{"commits": [1]}')
+    with pytest.raises(UsageError, match="code.json has no list of commits"):
+        workdirs.commits(str(tmp_path))
+
+
+def test_the_commit_is_that_of_this_code():
+    root = Path(workdirs.__file__).parent.parent
+    git = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    head = subprocess.run(git, capture_output=True, text=True)
+    expected = head.stdout.strip() if head.returncode == 0 else None
+    found = workdirs.commit()
+    assert found is None if expected is None else found.removesuffix("-dirty") == expected
 
 
 def test_other_data_is_refused(tmp_path):
@@ -85,7 +119,8 @@ def test_second_process_in_the_folder_is_refused(tmp_path):
 
 def test_metrics_log_goes_on_and_is_repaired(tmp_path):
     folder = str(tmp_path)
-    rows = [{"epoch": i, "val_loss": 10.0 - i} for i in range(1, 6)]
+    whole = dict.fromkeys(workdirs.METRICS, 1.0)
+    rows = [whole | {"epoch": i, "val_loss": 10.0 - i} for i in range(1, 6)]
     with workdirs.MetricsLog(folder, 0) as log:
         for row in rows:
             log.write(row)
@@ -93,10 +128,13 @@ def test_metrics_log_goes_on_and_is_repaired(tmp_path):
         file.write('{"epoch": 6, "val_lo')  # killed in the middle of a line
     assert workdirs.read_metrics(folder) == rows
     with workdirs.MetricsLog(folder, 3) as log:  # the newest checkpoint is of epoch 3
-        log.write({"epoch": 4, "val_loss": 1.0})
+        log.write(whole | {"epoch": 4, "val_loss": 1.0})
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
     assert json.loads(lines[-1])["val_loss"] == 1.0
+    for broken in ({"epoch": 5}, whole | {"epoch": 5, "val_kl": "x"}, whole | {"epoch": 4}):
+        (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, json.dumps(broken)]) + "\n")
+        assert len(workdirs.read_metrics(folder)) == 4
 
 
 def test_metrics_are_tensorboard_events_too(tmp_path):

@@ -1,5 +1,6 @@
 """What an evaluation prints: its record as a few readable lines."""
 
+import statistics
 from typing import Any
 
 
@@ -28,6 +29,12 @@ def table(record: dict[str, Any]) -> str:
     if "bits_per_dim" in record:
         bits = plus_minus(record["bits_per_dim"], record["bits_per_dim_standard_error"], 4)
         rows.append(("", f"{bits} bits per dimension"))
+    if record["log_likelihood_with_fewer_samples"]:
+        fewer = [
+            f"{plus_minus(values['mean'], values['standard_error'], 2)} (S = {size})"
+            for size, values in record["log_likelihood_with_fewer_samples"].items()
+        ]
+        rows.append(("  of fewer samples", ", ".join(fewer)))
     rows += [
         ("ELBO", f"{record['elbo']:.2f} nats"),
         ("  reconstruction", f"{record['reconstruction']:.2f}"),
@@ -51,8 +58,14 @@ def _diagnostic_rows(
     active = ", ".join(
         f"{count} of {latent_dim} in {layer}" for layer, count in found["active_units"].items()
     )
+    units = "; ".join(
+        f"{layer} {', '.join(f'{value:.2f}' for value in values[:3])} the largest, "
+        f"{statistics.median(values):.2f} the median"
+        for layer, values in sorted(found["unit_kl"].items())
+    )
     rows = [
         (f"active units ({split})", active),
+        (f"KL of units ({split})", units),
         (
             "ELBO (train)",
             f"{train['elbo']:.2f} on {train['num_examples']} examples: reconstruction "
@@ -72,7 +85,8 @@ def _diagnostic_rows(
         rows.append(
             (
                 "components (train)",
-                f"{use['components']}, {use['dead_components']} of them dead; entropy of use "
+                f"{use['components']}, {use['dead_components']} of them dead; the ten most used "
+                f"hold {100 * sum(use['mass'][:10]):.1f} % of the mass; entropy of use "
                 f"{use['entropy']:.2f} of {use['entropy_of_equal_use']:.2f}",
             )
         )

@@ -134,7 +134,7 @@ def on_device(
     num_samples: int,
     chunk: int,
 ) -> ImportanceSampled:
-    """`estimate` on one device: images [batches, B, H, W, C], index [batches, B] -> [batches, B]."""
+    """`estimate` on a device: images [batches, B, H, W, C], index [batches, B] -> [batches, B]."""
     one_batch = functools.partial(
         _one_batch, objective, variables, prior, rng, num_samples=num_samples, chunk=chunk
     )

@@ -8,8 +8,8 @@ import hashlib
 import json
 import math
 import os
+import re
 import statistics
-import subprocess
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -206,8 +206,8 @@ def record(workdir: str, evaluated: Record, folder: str = "results") -> str:
     Returns:
       The path of the file.
     Raises:
-      UsageError: when the run has been trained further since, the evaluation lacks a field, or
-        the folder cannot be written.
+      UsageError: when the run has been trained further since, the evaluation lacks a field, the
+        file holds a finished run and this one is not, or the folder cannot be written.
     """
     from vamp_jax import training  # late: the rest of this module does without JAX
 
@@ -234,12 +234,17 @@ def record(workdir: str, evaluated: Record, folder: str = "results") -> str:
             "training": math.fsum(row["seconds"] for row in rows),
             "evaluation": evaluated["seconds"],
         },
-        "commit": commit(),
+        "commit": " then ".join(workdirs.commits(workdir)) or None,
     }
     settings = [result[name] for name in ("config", "split", "num_samples", "num_examples")]
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{config_name(config)}-{config.dataset}-seed{config.seed}-{key}.json"
     path = os.path.join(folder, name)
+    if not finished and os.path.exists(path) and _read(path)["finished"]:
+        raise UsageError(
+            f"{path} holds a finished run of this config, and {workdir} stopped after "
+            f"{result['epochs']} epochs: go on with it (train.py), or remove that file."
+        )
     try:
         os.makedirs(folder, exist_ok=True)
         workdirs.write_json(path, result)
@@ -256,24 +261,6 @@ def _without_lists(values: dict[str, Any]) -> dict[str, Any]:
         if value != {} and not isinstance(value, list):
             kept[name] = value
     return kept
-
-
-def commit() -> str | None:
-    """The git commit of this code, with -dirty if the code differs from it; None if in no git."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    code = ("vamp_jax", "configs", "train.py", "eval.py")
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", root, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if os.path.realpath(git("rev-parse", "--show-toplevel")) != os.path.realpath(root):
-            return None  # installed below somebody else's checkout
-        changed = git("status", "--porcelain", "--", *code)
-        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def read(folder: str) -> dict[str, Record]:
@@ -331,22 +318,18 @@ def cell_of(record: Record) -> Cell:
 
 
 def differences(record: Record, paper_config: dict[str, Any] | None) -> list[str]:
-    """What keeps a run out of the paper's tables: nothing, if it followed the paper in full.
-
-    A field that the record lacks was added to the configs later, and had no effect before.
-    """
+    """What keeps a run out of the paper's tables: nothing, if it followed the paper in full."""
     name, dataset = cell_of(record)
     found = []
     if all((name, dataset) not in cells(table) for table in (1, 2, 3, 4)):
         found.append("no cell in the paper's tables")
     if paper_config is not None:
         # num_samples of the config is only what evaluation takes if not told otherwise.
-        compared = record["config"].keys() - {"seed", "num_samples"}
-        expected = {field: paper_config.get(field, "absent") for field in compared}
+        held = record["config"]
         found += [
-            f"{field} {record['config'][field]} instead of {expected[field]}"
-            for field in sorted(compared)
-            if record["config"][field] != expected[field]
+            f"{field} {held.get(field, 'absent')} instead of {paper_config.get(field, 'absent')}"
+            for field in sorted((held.keys() | paper_config.keys()) - {"seed", "num_samples"})
+            if held.get(field, "absent") != paper_config.get(field, "absent")
         ]
         if record["num_samples"] != paper_config["num_samples"]:
             found.append(f"S {record['num_samples']} instead of {paper_config['num_samples']}")
@@ -445,9 +428,10 @@ def write_report(folder: str, paper_config: PaperConfig) -> str:
     path = os.path.join(folder, "README.md")
     try:
         os.makedirs(folder, exist_ok=True)
-        with open(path + ".partial", "w", encoding="utf-8") as file:
+        partial = f"{path}.{os.getpid()}.partial"  # another process may be making the same
+        with open(partial, "w", encoding="utf-8", errors="replace") as file:
             file.write(text)
-        os.replace(path + ".partial", path)
+        os.replace(partial, path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
     return path
@@ -515,7 +499,6 @@ def _runs(runs: list[tuple[Record, str | None]]) -> str:
     for values, differing in runs:
         name, dataset = cell_of(values)
         error = values["log_likelihood_standard_error"]
-        commit, _, dirty = (values["commit"] or "").partition("-")
         bits = values.get("bits_per_dim")
         row = [
             f"`{name}`",
@@ -528,9 +511,9 @@ def _runs(runs: list[tuple[Record, str | None]]) -> str:
             ", ".join(
                 f"{layer}: {count}" for layer, count in sorted(values["active_units"].items())
             ),
-            f"{sum(values['seconds'].values()) / 3600:.2f}",
+            f"{(values['seconds']['training'] + values['seconds']['evaluation']) / 3600:.2f}",
             values["hardware"],
-            commit[:7] + (f"-{dirty}" if dirty else ""),
+            re.sub(r"\b([0-9a-f]{7})[0-9a-f]{33}\b", r"\1", values["commit"] or ""),
         ]
         rows.append((row + [differing or ""]) if with_differences else row)
     if with_differences:

@@ -2,7 +2,9 @@
 
 import fcntl
 import json
+import math
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,10 @@ import ml_collections
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import UsageError
 
+# Fields of a config that are younger than some runs, with what held before.
+BEFORE = {"dense_init": "he"}
+# What every row of metrics.jsonl has, beside the epoch.
+METRICS = ("train_loss", "val_loss", "val_reconstruction", "val_kl", "seconds")
 SECONDS_BETWEEN_FLUSHES = 10.0  # of the TensorBoard events; each waits for the disk
 
 
@@ -46,6 +52,8 @@ def locked(folder: str, instead: str = "name another folder with --workdir") -> 
 def claim(workdir: str, config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Writes config.json and data.json, or checks that the run in the folder is this one.
 
+    And code.json: the commits of the code that trains it, one after the other.
+
     Raises:
       UsageError: when the folder holds a run with another config or other data.
     """
@@ -53,9 +61,45 @@ def claim(workdir: str, config: ml_collections.ConfigDict, dataset: Dataset) -> 
     if not os.path.exists(path):
         write_json(os.path.join(workdir, "data.json"), dict(dataset.file_hashes))
         write_json(path, config.to_dict())
-        return
-    _refuse_differences(workdir, read_json(path), config.to_dict())
-    check_data(workdir, dataset)
+    else:
+        _refuse_differences(workdir, BEFORE | read_json(path), config.to_dict())
+        check_data(workdir, dataset)
+    before, now = commits(workdir), commit()
+    if now is not None and before[-1:] != [now]:
+        write_json(os.path.join(workdir, "code.json"), {"commits": [*before, now]})
+
+
+def commits(workdir: str) -> list[str]:
+    """The commits of the code that trained a run, in their order; none if that is not known.
+
+    Raises:
+      UsageError: when the file that says so is damaged.
+    """
+    path = os.path.join(workdir, "code.json")
+    if not os.path.exists(path):
+        return []
+    held = read_json(path).get("commits")
+    if not isinstance(held, list) or not all(isinstance(name, str) for name in held):
+        raise UsageError(f"{path} has no list of commits; the run's folder is damaged.")
+    return held
+
+
+def commit() -> str | None:
+    """The git commit of this code, with -dirty if the code differs from it; None if in no git."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    code = ("vamp_jax", "configs", "train.py", "eval.py")
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", root, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if os.path.realpath(git("rev-parse", "--show-toplevel")) != os.path.realpath(root):
+            return None  # installed below somebody else's checkout
+        changed = git("status", "--porcelain", "--", *code)
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def check_data(workdir: str, dataset: Dataset) -> None:
@@ -88,7 +132,7 @@ def load_config(workdir: str) -> ml_collections.ConfigDict:
     if not os.path.isfile(path):
         raise UsageError(f"{workdir} holds no run (no config.json): train there first.")
     try:
-        return ml_collections.ConfigDict(read_json(path))
+        return ml_collections.ConfigDict(BEFORE | read_json(path))
     except (ValueError, TypeError, AttributeError) as error:  # names that no field can have
         if isinstance(error, UsageError):
             raise
@@ -184,6 +228,9 @@ def read_metrics(workdir: str) -> list[dict[str, float]]:
             try:
                 row = json.loads(line)
                 if type(row["epoch"]) is not int or (rows and row["epoch"] <= rows[-1]["epoch"]):
+                    break
+                # A two-level model has more of them than METRICS.
+                if not all(math.isfinite(row[name]) for name in (rows[0] if rows else METRICS)):
                     break
             except (ValueError, KeyError, TypeError, RecursionError):
                 break
