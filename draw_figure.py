@@ -4,6 +4,7 @@ python draw_figure.py --figure=3 --dataset=static_mnist --components=50,500  # t
 python draw_figure.py --figure=4 --workdirs=RUN [--pseudo_input=K]  # pseudo-inputs, images from one
 python draw_figure.py --figure=5 --workdirs=RUN,RUN                 # test images, generated images
 python draw_figure.py --figure=6 --workdirs=RUN,RUN                 # test images, reconstructions
+python draw_figure.py --figure=plane --workdirs=RUN                 # a latent space of two units
 python draw_figure.py --figure=histogram --workdirs=RUN,RUN         # test log-likelihoods
 python draw_figure.py --figure=curves --workdirs=RUN,RUN            # validation ELBO and epoch
 
@@ -12,6 +13,8 @@ the VampPrior, against the number of pseudo-inputs. Interrupt it whenever you li
 same command again. --config.FIELD=VALUE changes a setting of all its runs.
 """
 
+import hashlib
+import json
 import os
 import shlex
 import sys
@@ -27,9 +30,9 @@ from vamp_jax import workdir as workdirs
 from vamp_jax.errors import UsageError
 
 FIGURE = flags.DEFINE_enum(
-    "figure", None, ["3", "4", "5", "6", "histogram", "curves"], "Which one; see above."
+    "figure", None, ["3", "4", "5", "6", "plane", "histogram", "curves"], "Which one; see above."
 )
-WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of the runs to show; one for Figure 4.")
+WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of the runs; one for 4 and plane.")
 PSEUDO_INPUT = flags.DEFINE_integer(
     "pseudo_input", None, "Figure 4: the number of one, from 0. Default: the one used most."
 )
@@ -47,6 +50,7 @@ for shared in ("seeds", "runs", "data_dir"):  # of run_table.py
 SWEEP_FLAGS = ("dataset", "components", "iwae_samples", "seeds", "runs")
 # What the flags above settle for each run of Figure 3; the other fields have flags of their own.
 SWEEP_FIELDS = ("model", "prior", "dataset", "num_components", "num_importance_samples", "seed")
+OF_PSEUDO_INPUTS = ("learned_weights", "pseudo_inputs_from_data")  # the standard prior has none
 DEFINE = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
@@ -83,6 +87,10 @@ def points() -> list[Point]:
     if IWAE_SAMPLES.value < 2:
         raise UsageError(f"iwae_samples is {IWAE_SAMPLES.value}; it must be at least 2.")
     numbers = sorted(_whole("components", COMPONENTS.value, least=1))
+    without_pseudo_inputs = {f: v for f, v in overrides.items() if f not in OF_PSEUDO_INPUTS}
+    # Changed settings are other runs than those of the paper's tables, in folders of their own.
+    key = hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()[:8]
+    suffix = f"-{key}" if overrides else ""
     found = []
     for seed in _whole("seeds", run_table.SEEDS.value, least=0):
         for curve, samples in (
@@ -98,8 +106,8 @@ def points() -> list[Point]:
                     fields["num_components"] = components
                     # Runs of the paper's tables are in folders of this name.
                     folder += f"-K{components}" * (components != paper["num_components"])
-                folder += f"-M{samples}" * (samples > 1) + f"-seed{seed}"
-                fields |= overrides
+                folder += f"-M{samples}" * (samples > 1) + f"-seed{seed}" + suffix
+                fields |= overrides if components is not None else without_pseudo_inputs
                 config = ml_collections.ConfigDict(paper | fields)
                 settings.check(config)
                 workdir = os.path.join(run_table.RUNS.value, folder)
@@ -152,7 +160,9 @@ def check_flags() -> None:
     """Raises a UsageError for a missing flag, or one that another figure takes."""
     figure = FIGURE.value
     if figure is None:
-        raise UsageError("No figure is named: pass --figure=3, 4, 5, 6, histogram or curves.")
+        raise UsageError(
+            "No figure is named: pass --figure=3, 4, 5, 6, plane, histogram or curves."
+        )
     others = dict.fromkeys(("table", "rows", "columns", "results"))  # run_table.py's own
     others |= dict.fromkeys([*SWEEP_FLAGS, *(f"config.{field}" for field in FIELDS)], "3")
     for name, of in (others | {"pseudo_input": "4"}).items():
@@ -164,8 +174,8 @@ def check_flags() -> None:
             if figure == "3"
             else f"Figure {figure} shows finished runs: pass --workdirs=RUN,RUN."
         )
-    if figure == "4" and len(WORKDIRS.value) > 1:
-        raise UsageError(f"Figure 4 shows one run; --workdirs has {len(WORKDIRS.value)}.")
+    if figure in ("4", "plane") and len(WORKDIRS.value) > 1:
+        raise UsageError(f"Figure {figure} shows one run; --workdirs has {len(WORKDIRS.value)}.")
 
 
 def main() -> None:
@@ -197,6 +207,11 @@ def main() -> None:
             figures.draw_samples(figures.load(folders, data_dir), path)
         case "6":
             figures.draw_reconstructions(figures.load(folders, data_dir), path)
+        case "plane":
+            (config,) = figures.read_configs(folders).values()
+            figures.check_plane(config)
+            (run,) = figures.load(folders, data_dir)
+            figures.draw_latent_plane(run, path)
         case "histogram":
             figures.draw_histograms(folders, path)
         case "curves":

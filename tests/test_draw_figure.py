@@ -1,5 +1,6 @@
 """draw_figure.py: a run that it trains itself, the figures of that run, and mistakes."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from PIL import Image
 
 import draw_figure
 import run_table
-from vamp_jax import evaluation, figures, plotting
+from vamp_jax import datasets, evaluation, figures, plotting
 from vamp_jax import workdir as workdirs
 from vamp_jax.errors import UsageError
 
@@ -29,6 +30,7 @@ SETTINGS = {
     "num_samples": 10,
 }
 FIGURE_3 = ["--figure=3", "--dataset=digits", "--components=3", "--iwae_samples=2"]
+KEY = hashlib.sha256(json.dumps(SETTINGS, sort_keys=True).encode()).hexdigest()[:8]
 FIGURE_3 += [f"--config.{field}={value}" for field, value in SETTINGS.items()]
 
 
@@ -36,6 +38,7 @@ def pretend(folder, name, samples, units):
     """A finished run as Figure 3 reads it: its config and its evaluation."""
     config = run_table.paper_config(name, "digits") | SETTINGS
     config |= {"num_importance_samples": samples, "num_components": 3 if "vamp" in name else 100}
+    folder = folder.with_name(f"{folder.name}-{KEY}")
     path = evaluation.record_path(str(folder), "test", 10, None)
     os.makedirs(os.path.dirname(path))
     workdirs.write_json(str(folder / "config.json"), config)
@@ -62,11 +65,12 @@ def drawn(tmp_path_factory):
 @pytest.fixture(scope="module")
 def workdir(drawn):
     """The folder of the run that has been trained."""
-    return drawn[0] / "runs" / "vamp_hvae-digits-K3-seed0"
+    return drawn[0] / "runs" / f"vamp_hvae-digits-K3-seed0-{KEY}"
 
 
 def draw(*arguments):
     """What the command does, in this process."""
+    datasets.load("digits")  # imports what defines flags, which must not happen below
     with flagsaver.flagsaver():
         flags.FLAGS(["draw_figure.py", *map(str, arguments)])
         draw_figure.main()
@@ -104,14 +108,81 @@ def test_figure_3_of_finished_runs_trains_nothing(drawn, tmp_path, monkeypatch):
 
 
 def test_a_run_of_figure_3_with_other_settings_is_refused(drawn, tmp_path):
-    arguments = [*FIGURE_3, "--config.hidden_dim=17", f"--runs={drawn[0] / 'runs'}"]
+    shutil.copytree(drawn[0] / "runs", tmp_path / "runs")
+    for folder in (tmp_path / "runs").iterdir():
+        config = json.loads((folder / "config.json").read_text())
+        workdirs.write_json(str(folder / "config.json"), config | {"hidden_dim": 17})
     with pytest.raises(UsageError, match="holds a run with another hidden_dim"):
-        draw(*arguments, f"--out={tmp_path}")
+        draw(*FIGURE_3, f"--runs={tmp_path / 'runs'}", f"--out={tmp_path}")
+
+
+def test_changed_settings_of_figure_3_have_folders_of_their_own(tmp_path):
+    """Not those of train.py and run_table.py; what belongs to pseudo-inputs, those alone have."""
+    found = {}
+    for changes in ([], ["--config.hidden_dim=17"], ["--config.learned_weights=true"]):
+        with flagsaver.flagsaver():
+            flags.FLAGS(["", *FIGURE_3[:4], *changes, f"--runs={tmp_path}"])
+            points = draw_figure.points()
+        found[str(changes)] = {os.path.basename(point.workdir) for point in points}
+    assert "hvae-digits-seed0" in found["[]"]
+    assert len(set.union(*found.values())) == 12
+    assert [point.config.learned_weights for point in points] == [False, True] * 2
+
+
+def test_a_damaged_evaluation_is_one_sentence(drawn, workdir, tmp_path):
+    run = tmp_path / "runs" / workdir.name
+    shutil.copytree(drawn[0] / "runs", tmp_path / "runs")
+    (run / "eval" / "test-S10.npz").write_bytes(b"PK\x03\x04 damaged")
+    with pytest.raises(UsageError, match="test-S10.npz cannot be read"):
+        draw("--figure=histogram", f"--workdirs={run}", f"--out={tmp_path}/figures")
+    (run / "eval" / "test-S10.json").write_text('{"epochs": 60}')
+    with pytest.raises(UsageError, match="lacks epochs or diagnostics.*'best_epoch'"):
+        draw(*FIGURE_3, f"--runs={tmp_path / 'runs'}", f"--out={tmp_path}/figures")
+
+
+def test_runs_of_several_seeds_are_told_apart_by_them(workdir, tmp_path):
+    config = json.loads((workdir / "config.json").read_text())
+    for name, changes in (
+        ("a", {}),
+        ("b", {"seed": 7}),
+        ("c", {"model": "vae"}),
+        ("d", {"latent_dim": 3}),
+    ):
+        os.makedirs(tmp_path / name)
+        workdirs.write_json(str(tmp_path / name / "config.json"), config | changes)
+    titles = list(figures.read_configs([str(tmp_path / name) for name in "abc"]))
+    assert titles == ["HVAE\nVampPrior\nseed 0", "HVAE\nVampPrior\nseed 7", "VAE\nVampPrior"]
+    titles = list(figures.read_configs([str(tmp_path / name) for name in "abd"]))
+    assert titles == [f"HVAE\nVampPrior\n{name}" for name in "abd"]
+
+
+@pytest.mark.parametrize(("model", "layer"), [("vae", "z"), ("hvae", "z_2")])
+def test_the_plane_of_two_latent_units(tmp_path, monkeypatch, model, layer):
+    config = f"--config={ROOT / 'configs' / f'vamp_{model}.py'}"
+    fields = dict(latent_dim=2, hidden_dim=8, num_epochs=1, warmup_epochs=1, num_components=9)
+    command = [sys.executable, str(ROOT / "train.py"), config, f"--workdir={tmp_path / 'run'}"]
+    command += [f"--config.{field}={value}" for field, value in fields.items()]
+    command += ["--config.num_samples=2"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert is_figure(tmp_path / "run" / "figures" / "latent_plane")
+    draw("--figure=plane", f"--workdirs={tmp_path / 'run'}", f"--out={tmp_path}")
+    assert is_figure(tmp_path / "plane")
+    shown = []
+    monkeypatch.setattr(plotting, "latent_plane", lambda *arguments: shown.append(arguments))
+    (run,) = figures.load([str(tmp_path / "run")], None)
+    figures.draw_latent_plane(run, "path")
+    means, components, log_density, path, name = shown[0]
+    assert means.shape == (497, 2) and components.shape == (9, 2)
+    assert (path, name) == ("path", layer)
+    grid = np.mgrid[-20:20:0.1, -20:20:0.1].reshape(2, -1).T.astype(np.float32)
+    assert np.exp(log_density(grid)).sum() * 0.01 == pytest.approx(1.0, abs=1e-3)
 
 
 def test_figure_3_asks_for_runs_of_all_seeds(tmp_path):
     with flagsaver.flagsaver():
-        flags.FLAGS(["", *FIGURE_3, "--components=100,7", "--seeds=0,5", f"--runs={tmp_path}"])
+        paper = FIGURE_3[:4]  # its settings
+        flags.FLAGS(["", *paper, "--components=100,7", "--seeds=0,5", f"--runs={tmp_path}"])
         points = draw_figure.points()
     folders = [os.path.basename(point.workdir) for point in points]
     assert folders[:6] == [
@@ -190,6 +261,8 @@ MISTAKES = [
     ("--figure=4 --workdirs={run} --pseudo_input=3", "pseudo_input is 3; this run has 3"),
     ("--figure=4 --workdirs={run} --pseudo_input=-1", "pseudo_input is -1"),
     ("--figure=4 --workdirs={run},{run}", "Figure 4 shows one run"),
+    ("--figure=plane --workdirs={run},{run}", "Figure plane shows one run"),
+    ("--figure=plane --workdirs={run}", "latent_dim of this run is 8"),
     ("--figure=5 --workdirs={run} --pseudo_input=1", "--pseudo_input is not a flag of Figure 5"),
     (
         "--figure=6 --workdirs={run} --config.latent_dim=1",

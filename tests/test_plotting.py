@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from vamp_jax import plotting
@@ -54,7 +55,7 @@ def test_curves_histogram_and_latent_plane_are_drawn(tmp_path):
         np.random.RandomState(0).normal(size=(50, 2)),
         np.zeros((3, 2)),
         lambda z: -0.5 * (z**2).sum(-1),
-        tmp_path / "plane.png",
+        str(tmp_path / "plane"),
     )
     for name in ("curves.png", "h.png", "plane.png"):
         pixels = levels(tmp_path / name)
@@ -88,6 +89,40 @@ def test_panels_show_every_pixel_alike_and_frame_one_image(tmp_path):
     assert pathlib.Path(f"{path}.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_curves_show_the_elbo_of_an_iwae_and_not_its_bound(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(plotting, "_save_for_paper", lambda figure, path: shown.append(figure))
+    rows = [
+        dict(epoch=i, val_loss=loss, val_reconstruction=-80.0 - i, val_kl=20.0)
+        for i, loss in ((1, 95.0), (2, 91.0), (3, 92.0))
+    ]
+    plotting.validation_curves({"IWAE": rows}, "")
+    curve, dot = shown[0].axes[0].get_lines()
+    assert list(curve.get_ydata()) == [-101.0, -102.0, -103.0]
+    assert list(dot.get_xdata()) == [2]  # by val_loss, as its parameters were chosen
+
+
+@pytest.mark.parametrize("name", ["seed 1", "a_very_long_name_of_a_folder-static_mnist-seed0"])
+def test_titles_and_labels_stay_on_the_page(tmp_path, monkeypatch, name):
+    shown = []
+    monkeypatch.setattr(plotting, "_save_for_paper", lambda figure, path: shown.append(figure))
+    titles = [f"PixelHVAE, M = 5\nmixture of Gaussians\n{name} {i}" for i in range(4)]
+    images = np.zeros((25, 28, 28, 1), np.float32)
+    plotting.image_panels([plotting.Panel(title, images) for title in titles], "")
+    labels = [title.replace("\n", ", ") for title in titles]
+    rows = [dict(epoch=1, val_loss=9.0, val_reconstruction=-8.0, val_kl=1.0)]
+    plotting.validation_curves(dict.fromkeys(labels, rows), "")
+    plotting.log_likelihood_histograms(dict.fromkeys(labels, np.arange(9.0)), "")
+    for figure in shown:
+        figure.canvas.draw()
+        boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.title.get_text()]
+        for left, right in zip(boxes, boxes[1:], strict=False):
+            assert left.x1 <= right.x0
+        boxes += [legend.get_window_extent() for legend in figure.legends]
+        assert boxes and all(0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+        assert all(0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
+
+
 def test_active_units_histograms_and_curves_of_several_runs_are_drawn(tmp_path):
     counts = {
         "VAE": {None: {"z1": [20, 22], "z2": [9, 8]}, 5: {"z1": [25, 27], "z2": [10, 11]}},
@@ -97,7 +132,10 @@ def test_active_units_histograms_and_curves_of_several_runs_are_drawn(tmp_path):
     normal = np.random.RandomState(0).normal
     values = {"one": normal(-80, 20, 300), "two": normal(-70, 20, 300)}
     plotting.log_likelihood_histograms(values, str(tmp_path / "histograms"))
-    rows = [dict(epoch=i, val_loss=9.5 / i) for i in range(1, 40)]
+    rows = [
+        dict(epoch=i, val_loss=9.5 / i, val_reconstruction=-9.0 / i, val_kl=0.5 / i)
+        for i in range(1, 40)
+    ]
     plotting.validation_curves({"one": rows, "two": rows[:1]}, str(tmp_path / "curves"))
     for name in ("units", "histograms", "curves"):
         pixels = levels(tmp_path / f"{name}.png")[..., :3].astype(int)

@@ -5,6 +5,7 @@ A function here draws one figure, as path.png and path.pdf.
 
 import functools
 import os
+import zipfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from vamp_jax import (
     evaluation,
     generation,
     plotting,
+    priors,
     settings,
     training,
 )
@@ -55,7 +57,7 @@ class Run(NamedTuple):
 def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]:
     """The configs of runs on one data set, by a title: the model and the prior.
 
-    Runs with the same model and prior are told apart by their folders.
+    Runs with the same model and prior are told apart by their seeds, or else by their folders.
 
     Raises:
       UsageError: for a folder named twice, without a run, or on another data set than the first.
@@ -78,10 +80,20 @@ def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]
     names = [os.path.basename(path) for path in paths]
     if len(set(names)) < len(names):
         names = [os.path.relpath(path, os.path.commonpath(paths)) for path in paths]
-    return {
-        title if titles.count(title) == 1 else f"{title}\n{name}": config
-        for title, name, config in zip(titles, names, configs, strict=True)
-    }
+    result = {}
+    for title, name, config in zip(titles, names, configs, strict=True):
+        others = [c for t, c in zip(titles, configs, strict=True) if t == title and c is not config]
+        if others:
+            only_seeds = all(_differing(config, other) == ["seed"] for other in others)
+            title += f"\nseed {config.seed}" if only_seeds else f"\n{name}"
+        result[title] = config
+    return result
+
+
+def _differing(one: ml_collections.ConfigDict, other: ml_collections.ConfigDict) -> list[str]:
+    """The fields in which two configs differ."""
+    held, wanted = one.to_dict(), other.to_dict()
+    return [f for f in sorted(held.keys() | wanted.keys()) if held.get(f) != wanted.get(f)]
 
 
 def load(folders: Sequence[str], data_dir: str | None) -> list[Run]:
@@ -197,6 +209,35 @@ def draw_reconstructions(runs: Sequence[Run], path: str) -> None:
     plotting.image_panels(panels, path)
 
 
+def check_plane(config: ml_collections.ConfigDict) -> None:
+    """Raises a UsageError unless the top layer of the run is a plane."""
+    if config.latent_dim != 2:
+        raise UsageError(
+            f"latent_dim of this run is {config.latent_dim}; the plane is of a run with 2 "
+            "(train.py --config.latent_dim=2)."
+        )
+
+
+def draw_latent_plane(run: Run, path: str) -> None:
+    """The two-dimensional top layer: p(z), the means of q(z|x) of test images, of its components.
+
+    The means of all test images' posteriors show the aggregated posterior; the components' means
+    are those of the pseudo-inputs' posteriors with the VampPrior.
+    """
+    with jax.default_matmul_precision(run.config.matmul_precision):
+        images = test_images(run.dataset)
+        starts = range(0, len(images), ROWS)
+        parts = [_encode(run.objective, run.variables, images[i : i + ROWS])[0] for i in starts]
+        prior = run.objective.components(run.variables)
+        plotting.latent_plane(
+            np.concatenate(parts),
+            np.asarray(prior.mean),
+            lambda z: priors.log_prob(z, prior),
+            path,
+            "z" if run.objective.model.num_layers == 1 else "z_2",
+        )
+
+
 def draw_histograms(folders: Sequence[str], path: str) -> None:
     """The per-example test log-likelihoods of runs, as they have been evaluated.
 
@@ -208,8 +249,17 @@ def draw_histograms(folders: Sequence[str], path: str) -> None:
         file = evaluation.record_path(folder, "test", config.num_samples, None) + ".npz"
         if not os.path.exists(file):
             raise UsageError(f"{file} is missing: run eval.py --workdir={folder} first.")
-        with np.load(file) as arrays:
-            values[title.replace("\n", ", ")] = arrays["log_likelihood"]
+        try:
+            with open(file, "rb") as opened, np.load(opened) as arrays:
+                found = arrays["log_likelihood"]
+            if found.ndim != 1 or not len(found) or not np.isfinite(found).all():
+                raise ValueError("log_likelihood is not a finite number for each example")
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise UsageError(
+                f"{file} cannot be read ({error}): remove it and its .json, and run eval.py "
+                f"--workdir={folder} again."
+            ) from None
+        values[title.replace("\n", ", ")] = found
     plotting.log_likelihood_histograms(values, path)
 
 
@@ -237,9 +287,7 @@ def active_units(workdir: str, config: ml_collections.ConfigDict) -> dict[str, i
     """
     if not os.path.exists(os.path.join(workdir, "config.json")):
         return None
-    held, wanted = workdirs.load_config(workdir).to_dict(), config.to_dict()
-    fields = [f for f in sorted(held.keys() | wanted.keys()) if held.get(f) != wanted.get(f)]
-    if fields:
+    if fields := _differing(workdirs.load_config(workdir), config):
         raise UsageError(
             f"{workdir} holds a run with another {', '.join(fields)}: name another folder with "
             "--runs."
@@ -248,11 +296,13 @@ def active_units(workdir: str, config: ml_collections.ConfigDict) -> dict[str, i
     if not os.path.exists(path):
         return None
     record = workdirs.read_json(path)
-    if not training.should_stop(record["epochs"], record["best_epoch"], config):
-        return None
-    units = record["diagnostics"].get("test", {}).get("active_units")
-    if units is None:
+    try:
+        if not training.should_stop(record["epochs"], record["best_epoch"], config):
+            return None
+        units = {name: int(n) for name, n in record["diagnostics"]["test"]["active_units"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
-            f"{path} is without diagnostics: evaluate it again with eval.py --workdir={workdir}."
-        )
+            f"{path} lacks epochs or diagnostics ({error!r}): remove it, and evaluate again with "
+            f"eval.py --workdir={workdir}."
+        ) from None
     return units

@@ -1,11 +1,12 @@
 """The pictures. Grey images are shown on the full range from 0 (black) to 1 (white).
 
 Those of one run are PNG files to look at; the figures for a paper (`image_panels`, `active_units`,
-`log_likelihood_histograms`, `validation_curves`) are as wide as its page at most, and come as PNG
-with 300 dots an inch and as PDF.
+`latent_plane`, `log_likelihood_histograms`, `validation_curves`) are as wide as its page at most,
+and come as PNG with 300 dots an inch and as PDF.
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -96,7 +97,7 @@ def training_curves(rows: Sequence[dict[str, float]], path: str) -> None:
         losses.plot(epochs, [row[name] for row in rows], label=label)
     best = min(rows, key=lambda row: row["val_loss"])
     losses.axvline(best["epoch"], color="0.6", linewidth=0.8, linestyle=":")
-    losses.set(xlabel="epoch", ylabel="negative ELBO (nats)")
+    losses.set(xlabel="epoch", ylabel="loss (nats)")  # the negative ELBO, or an IWAE's bound
     # Not the "best" place, which takes long to find among many points.
     losses.legend(frameon=False, loc="upper right")
     for name, label in (
@@ -135,14 +136,16 @@ def latent_plane(
     components: np.ndarray,
     log_density: Callable[[np.ndarray], np.ndarray],
     path: str,
+    name: str = "z",
 ) -> None:
     """A two-dimensional latent space: prior density, posteriors' means, components' means.
 
     Args:
       means: of q(z|x_n), [N, 2].
-      components: means of the prior's components, [K, 2].
+      components: means of the prior's components, [K, 2]; with the VampPrior, of q(z|u_k).
       log_density: ln p(z), [M, 2] -> [M].
-      path: of the PNG file.
+      path: of the files, without .png or .pdf.
+      name: of the layer, z or z_2.
     """
     if any(np.ndim(each) != 2 or np.shape(each)[1] != 2 for each in (means, components)):
         raise ValueError(
@@ -157,12 +160,14 @@ def latent_plane(
     figure = _figure(5.5, 4.5)
     axes = figure.subplots()
     image = axes.pcolormesh(first, second, density, cmap="Greys", shading="auto", rasterized=True)
-    figure.colorbar(image, label="prior density $p(z)$")
-    axes.scatter(*means.T, s=4, linewidths=0, alpha=0.5, label="means of $q(z|x)$")
-    axes.scatter(*components.T, s=14, marker="x", color="tab:red", label="components of $p(z)$")
-    axes.set(xlabel="first unit of $z$", ylabel="second unit of $z$")
-    axes.legend(fontsize="small", loc="upper right")
-    figure.savefig(path, dpi=150)
+    figure.colorbar(image, label=f"prior density $p({name})$")
+    axes.scatter(*means.T, s=4, linewidths=0, alpha=0.5, label=f"means of $q({name}|x)$")
+    axes.scatter(
+        *components.T, s=14, marker="x", color="tab:red", label=f"components of $p({name})$"
+    )
+    axes.set(xlabel=f"first unit of ${name}$", ylabel=f"second unit of ${name}$", aspect="equal")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    _save_for_paper(figure, path)
 
 
 def _save(figure, path: str) -> None:
@@ -190,10 +195,11 @@ def image_panels(panels: Sequence[Panel], path: str, columns: int = 5) -> None:
     height, width = canvases[0].shape[:2]
     abreast = math.ceil(len(panels) / math.ceil(len(panels) / 4))
     rows = math.ceil(len(panels) / abreast)
-    lines = max(panel.title.count("\n") + 1 for panel in panels)
-    space, title = int(0.12 * DPI), int((0.08 + 0.16 * lines) * DPI)
+    space = int(0.12 * DPI)
     enlarge = max(1, int(min(2.2, PAGE_WIDTH / abreast) * DPI - space) // width)
     panel_width, panel_height = enlarge * width, enlarge * height
+    titles = [_wrapped(panel.title, int(13 * panel_width / DPI)) for panel in panels]
+    title = int((0.08 + 0.16 * max(text.count("\n") + 1 for text in titles)) * DPI)
     page_width = abreast * (panel_width + space)
     page_height = rows * (panel_height + title + space)
     figure = _figure(page_width / DPI, page_height / DPI)
@@ -212,7 +218,7 @@ def image_panels(panels: Sequence[Panel], path: str, columns: int = 5) -> None:
         shown = canvas[..., 0] if canvas.shape[-1] == 1 else canvas
         axes.imshow(shown, cmap="gray", vmin=0.0, vmax=1.0, interpolation="none", aspect="auto")
         axes.set_axis_off()
-        axes.set_title(panel.title, fontsize=9, pad=4)
+        axes.set_title(titles[i], fontsize=9, pad=4)
         if panel.framed is not None:
             row, column = divmod(panel.framed, min(columns, len(panel.images)))
             tall, wide = (size + 1 for size in np.shape(panel.images)[1:3])
@@ -228,6 +234,20 @@ def image_panels(panels: Sequence[Panel], path: str, columns: int = 5) -> None:
                 )
             )
     _save_for_paper(figure, path)
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Its lines broken to so many characters, formulas left whole."""
+    lines = (
+        [line] if "$" in line else textwrap.wrap(line, max(width, 8)) for line in text.split("\n")
+    )
+    return "\n".join(part for parts in lines for part in parts)
+
+
+def _legend_above(figure, labels: Sequence[str]) -> None:
+    """In two columns where the labels are short enough for that."""
+    columns = 2 if max(map(len, labels)) <= 36 else 1
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=8)
 
 
 Counts = Mapping[str, Sequence[int]]  # of each stochastic layer, a number for every seed
@@ -303,7 +323,8 @@ def log_likelihood_histograms(values: Mapping[str, np.ndarray], path: str) -> No
         mean = float(np.mean(numbers, dtype=np.float64))
         line = {"color": f"C{i}", "linestyle": STYLES[i % 4]}
         axes.hist(numbers, bins, histtype="step", **line)
-        axes.axvline(mean, linewidth=0.8, label=f"{title}: mean {mean:.2f}", **line)
+        label = _wrapped(f"{title}: mean {mean:.2f}", 64)
+        axes.axvline(mean, linewidth=0.8, label=label, **line)
     axes.locator_params(axis="x", nbins=6)
     axes.set(xlabel="test log-likelihood (nats)", ylabel="examples")
     figure.legend(loc="outside upper center", frameon=False, fontsize=8)
@@ -314,29 +335,27 @@ def validation_curves(rows: Mapping[str, Sequence[dict[str, float]]], path: str)
     """The validation ELBO of several runs against the epoch: path.png and path.pdf.
 
     Args:
-      rows: of each run's metrics.jsonl. A dot is the best epoch.
+      rows: of each run's metrics.jsonl. A dot is the epoch of its best parameters.
       path: of the files, without .png or .pdf.
     """
     figure = _figure(4.5, 3.2)
     axes = figure.subplots()
+    lows, highs = [], []
     for i, (title, run) in enumerate(rows.items()):
-        elbos = np.array([-row["val_loss"] for row in run])
-        epochs, best = [row["epoch"] for row in run], int(elbos.argmax())
+        # Of an IWAE, too: its val_loss is another bound, which must not be compared with these.
+        elbos = [row["val_reconstruction"] - row["val_kl"] for row in run]
+        epochs = [row["epoch"] for row in run]
+        best = min(range(len(run)), key=lambda j: run[j]["val_loss"])  # noqa: B023
         line = {"color": f"C{i}", "linestyle": STYLES[i % 4], "linewidth": 0.9}
-        axes.plot(epochs, elbos, label=title, **line)
+        axes.plot(epochs, elbos, label=_wrapped(title, 64), **line)
         axes.plot(epochs[best], elbos[best], "o", color=f"C{i}", markersize=4)
-    # The first epochs are far below all that follows.
-    lows, highs = zip(
-        *(
-            (np.quantile([-row["val_loss"] for row in run], 0.1), -min(r["val_loss"] for r in run))
-            for run in rows.values()
-        ),
-        strict=True,
-    )
+        # The first epochs are far below all that follows.
+        lows.append(np.quantile(elbos, 0.1))
+        highs.append(max(elbos))
     margin = 0.05 * (max(highs) - min(lows)) + 1e-3
     axes.set_ylim(min(lows) - margin, max(highs) + margin)
     axes.set(xlabel="epoch", ylabel="validation ELBO (nats)")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    _legend_above(figure, list(rows))
     _save_for_paper(figure, path)
 
 

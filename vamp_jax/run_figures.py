@@ -71,7 +71,8 @@ def draw(
             np.asarray(z),
             np.asarray(prior.mean),
             lambda z: priors.log_prob(z, prior),
-            os.path.join(folder, "latent_plane.png"),
+            os.path.join(folder, "latent_plane"),
+            "z" if objective.model.num_layers == 1 else "z_2",
         )
     if split == "test":
         plotting.log_likelihood_histogram(
