@@ -54,6 +54,9 @@ def test_the_commits_that_train_a_run_are_noted_in_their_order(tmp_path, monkeyp
         monkeypatch.setattr(workdirs, "commit", lambda name=name: name)
         workdirs.claim(str(tmp_path), default.get_config(), data({}))
     assert workdirs.commits(str(tmp_path)) == ["one", "two", "one"]
+    (tmp_path / "code.json").unlink()
+    workdirs.claim(str(tmp_path), default.get_config(), data({}))
+    assert workdirs.commits(str(tmp_path)) == ["unknown", "one"]
     (tmp_path / "code.json").write_text('{"commits": [1]}')
     with pytest.raises(UsageError, match="code.json has no list of commits"):
         workdirs.commits(str(tmp_path))

@@ -392,7 +392,10 @@ dimension (lower is better), by importance sampling with S = 5000 on the whole t
   themselves, with the best validation epoch. Nothing else is in these cells.
 
 `-85.81 ± 0.05 (3)` is the mean and the standard deviation over 3 seeds. How exact one run's figure
-is for so many test examples is its standard error, in the list of runs below.
+is for so many test examples is its standard error, in the list of runs below. The commit there is
+that of the code that trained the run; of runs older than that note (`code.json` in their folders),
+of the code that recorded them. The mutual information in records older than it is a noisier
+estimate than that of today, which never exceeds ln N.
 """
 
 

@@ -58,13 +58,14 @@ def claim(workdir: str, config: ml_collections.ConfigDict, dataset: Dataset) -> 
       UsageError: when the folder holds a run with another config or other data.
     """
     path = os.path.join(workdir, "config.json")
+    before, now = commits(workdir), commit()
     if not os.path.exists(path):
         write_json(os.path.join(workdir, "data.json"), dict(dataset.file_hashes))
         write_json(path, config.to_dict())
     else:
         _refuse_differences(workdir, BEFORE | read_json(path), config.to_dict())
         check_data(workdir, dataset)
-    before, now = commits(workdir), commit()
+        before = before or ["unknown"]  # begun by code in no git, or before this was noted
     if now is not None and before[-1:] != [now]:
         write_json(os.path.join(workdir, "code.json"), {"commits": [*before, now]})
 
