@@ -488,7 +488,10 @@ def _worse(ours: dict[Cell, Figure]) -> str:
             unit = "bits/dim" if in_bits else "nats"
             found.append(f"* `{name}` on {DATASETS[dataset]}: by {behind:.2f} {unit}.")
     says = "Cells of ours more than 0.5 nats or 0.05 bits/dim worse than the paper and all reruns: "
-    return says + ("none." if not found else "\n\n" + "\n".join(sorted(found)))
+    if not found:
+        return says + "none."
+    known = "What is known of them is in [README.md](../README.md#numbers-to-expect)."
+    return "\n\n".join([says, "\n".join(sorted(found)), known])
 
 
 def _runs(runs: list[tuple[Record, str | None]]) -> str:
