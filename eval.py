@@ -63,8 +63,8 @@ def evaluate() -> None:
             saved = held.latest_step()
         if saved is not None and saved != epochs:
             raise errors.UsageError(
-                f"{WORKDIR.value} was killed in epoch {epochs + 1} and saved after {saved}: go on "
-                "with it (train.py) before you record it."
+                f"{WORKDIR.value} has {epochs} epochs in its log and {saved} in its checkpoint: "
+                "let it end, or go on with it (train.py) before you record it."
             )
     dataset = datasets.load(config.dataset, DATA_DIR.value)
     workdirs.check_data(WORKDIR.value, dataset)

@@ -169,8 +169,11 @@ def test_an_evaluation_before_the_end_does_not_stand_for_the_last(
 
 
 def test_a_finished_run_says_so(uninterrupted, environment):
+    path = uninterrupted[0] / "code.json"
+    held = path.read_bytes() if path.exists() else None  # there is none outside git
     code, output = finish(start(uninterrupted[0], environment))
     assert code == 0 and "is finished" in output
+    assert held == (path.read_bytes() if path.exists() else None)
 
 
 def test_another_config_in_the_folder_is_refused(uninterrupted, environment):

@@ -50,12 +50,13 @@ def test_a_run_from_before_a_field_goes_on_with_what_held_then(tmp_path):
 
 def test_the_commits_that_train_a_run_are_noted_in_their_order(tmp_path, monkeypatch):
     assert workdirs.commits(str(tmp_path)) == []
-    for name in ("one", "one", "two", None, "two", "one"):
+    for epochs_done, name in enumerate(("zero", "one", "one", "two", None, "two", "one")):
         monkeypatch.setattr(workdirs, "commit", lambda name=name: name)
-        workdirs.claim(str(tmp_path), default.get_config(), data({}))
+        # What was killed before its first checkpoint has left nothing of its work.
+        workdirs.note_commit(str(tmp_path), max(0, epochs_done - 1))
     assert workdirs.commits(str(tmp_path)) == ["one", "two", "one"]
     (tmp_path / "code.json").unlink()
-    workdirs.claim(str(tmp_path), default.get_config(), data({}))
+    workdirs.note_commit(str(tmp_path), 5)
     assert workdirs.commits(str(tmp_path)) == ["unknown", "one"]
     (tmp_path / "code.json").write_text('{"commits": [1]}')
     with pytest.raises(UsageError, match="code.json has no list of commits"):

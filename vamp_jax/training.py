@@ -150,6 +150,7 @@ def train(
     saved = time.monotonic()
     with _SignalFlag() as flag, contextlib.ExitStack() as stack:
         if checkpoints:
+            workdirs.note_commit(workdir, done)
             log = stack.enter_context(workdirs.MetricsLog(workdir, done))
             what = f"{config.model}, {config.prior} prior"
             progress = stack.enter_context(Progress(what, config.num_epochs, done))

@@ -52,20 +52,23 @@ def locked(folder: str, instead: str = "name another folder with --workdir") -> 
 def claim(workdir: str, config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Writes config.json and data.json, or checks that the run in the folder is this one.
 
-    And code.json: the commits of the code that trains it, one after the other.
-
     Raises:
       UsageError: when the folder holds a run with another config or other data.
     """
     path = os.path.join(workdir, "config.json")
-    before, now = commits(workdir), commit()
     if not os.path.exists(path):
         write_json(os.path.join(workdir, "data.json"), dict(dataset.file_hashes))
         write_json(path, config.to_dict())
-    else:
-        _refuse_differences(workdir, BEFORE | read_json(path), config.to_dict())
-        check_data(workdir, dataset)
-        before = before or ["unknown"]  # begun by code in no git, or before this was noted
+        return
+    _refuse_differences(workdir, BEFORE | read_json(path), config.to_dict())
+    check_data(workdir, dataset)
+
+
+def note_commit(workdir: str, epochs_done: int) -> None:
+    """Adds the commit of this code, which is about to train, to code.json."""
+    now = commit()
+    # Begun by code in no git, or by code that did not note this.
+    before = (commits(workdir) or ["unknown"]) if epochs_done else []
     if now is not None and before[-1:] != [now]:
         write_json(os.path.join(workdir, "code.json"), {"commits": [*before, now]})
 
