@@ -254,9 +254,10 @@ def draw_histograms(folders: Sequence[str], path: str) -> None:
                 found = arrays["log_likelihood"]
             if found.ndim != 1 or not len(found) or not np.isfinite(found).all():
                 raise ValueError("log_likelihood is not a finite number for each example")
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        # Not what they say, which may be advice to unpickle it.
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             raise UsageError(
-                f"{file} cannot be read ({error}): remove it and its .json, and run eval.py "
+                f"{file} cannot be read: remove it and its .json, and run eval.py "
                 f"--workdir={folder} again."
             ) from None
         values[title.replace("\n", ", ")] = found
