@@ -13,8 +13,6 @@ the VampPrior, against the number of pseudo-inputs. Interrupt it whenever you li
 same command again. --config.FIELD=VALUE changes a setting of all its runs.
 """
 
-import hashlib
-import json
 import os
 import shlex
 import sys
@@ -89,8 +87,7 @@ def points() -> list[Point]:
     numbers = sorted(_whole("components", COMPONENTS.value, least=1))
     without_pseudo_inputs = {f: v for f, v in overrides.items() if f not in OF_PSEUDO_INPUTS}
     # Changed settings are other runs than those of the paper's tables, in folders of their own.
-    key = hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()[:8]
-    suffix = f"-{key}" if overrides else ""
+    suffix = f"-{workdirs.digest(overrides)}" if overrides else ""
     found = []
     for seed in _whole("seeds", run_table.SEEDS.value, least=0):
         for curve, samples in (

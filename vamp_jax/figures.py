@@ -84,16 +84,13 @@ def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]
     for title, name, config in zip(titles, names, configs, strict=True):
         others = [c for t, c in zip(titles, configs, strict=True) if t == title and c is not config]
         if others:
-            only_seeds = all(_differing(config, other) == ["seed"] for other in others)
+            only_seeds = all(
+                workdirs.differing(config.to_dict(), other.to_dict()) == ["seed"]
+                for other in others
+            )
             title += f"\nseed {config.seed}" if only_seeds else f"\n{name}"
         result[title] = config
     return result
-
-
-def _differing(one: ml_collections.ConfigDict, other: ml_collections.ConfigDict) -> list[str]:
-    """The fields in which two configs differ."""
-    held, wanted = one.to_dict(), other.to_dict()
-    return [f for f in sorted(held.keys() | wanted.keys()) if held.get(f) != wanted.get(f)]
 
 
 def load(folders: Sequence[str], data_dir: str | None) -> list[Run]:
@@ -136,15 +133,21 @@ def _encode(objective: Objective, variables: dict[str, Any], x: jax.Array):
     return encoded.mean, encoded.log_var
 
 
+def _posteriors(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and log-variance of q(z|x) of the top layer for all test images, [N, D] each."""
+    images = test_images(run.dataset)
+    starts = range(0, len(images), ROWS)
+    parts = [_encode(run.objective, run.variables, images[i : i + ROWS]) for i in starts]
+    mean, log_var = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return mean, log_var
+
+
 def component_use(run: Run) -> np.ndarray:
     """The mean responsibility of each component of the prior for the test images, [K].
 
     With one draw of z for each image.
     """
-    images = test_images(run.dataset)
-    starts = range(0, len(images), ROWS)
-    parts = [_encode(run.objective, run.variables, images[i : i + ROWS]) for i in starts]
-    mean, log_var = (np.concatenate(part) for part in zip(*parts, strict=True))
+    mean, log_var = _posteriors(run)
     noise = jax.random.normal(epoch.stream(run.config.seed, epoch.EVALUATION), mean.shape)
     z = distributions.normal_sample(noise, mean, log_var)
     prior = run.objective.components(run.variables)
@@ -225,12 +228,10 @@ def draw_latent_plane(run: Run, path: str) -> None:
     are those of the pseudo-inputs' posteriors with the VampPrior.
     """
     with jax.default_matmul_precision(run.config.matmul_precision):
-        images = test_images(run.dataset)
-        starts = range(0, len(images), ROWS)
-        parts = [_encode(run.objective, run.variables, images[i : i + ROWS])[0] for i in starts]
+        means, _ = _posteriors(run)
         prior = run.objective.components(run.variables)
         plotting.latent_plane(
-            np.concatenate(parts),
+            means,
             np.asarray(prior.mean),
             lambda z: priors.log_prob(z, prior),
             path,
@@ -288,7 +289,8 @@ def active_units(workdir: str, config: ml_collections.ConfigDict) -> dict[str, i
     """
     if not os.path.exists(os.path.join(workdir, "config.json")):
         return None
-    if fields := _differing(workdirs.load_config(workdir), config):
+    held = workdirs.load_config(workdir).to_dict()
+    if fields := workdirs.differing(held, config.to_dict()):
         raise UsageError(
             f"{workdir} holds a run with another {', '.join(fields)}: name another folder with "
             "--runs."

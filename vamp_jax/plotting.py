@@ -244,12 +244,6 @@ def _wrapped(text: str, width: int) -> str:
     return "\n".join(part for parts in lines for part in parts)
 
 
-def _legend_above(figure, labels: Sequence[str]) -> None:
-    """In two columns where the labels are short enough for that."""
-    columns = 2 if max(map(len, labels)) <= 36 else 1
-    figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=8)
-
-
 Counts = Mapping[str, Sequence[int]]  # of each stochastic layer, a number for every seed
 
 
@@ -355,7 +349,8 @@ def validation_curves(rows: Mapping[str, Sequence[dict[str, float]]], path: str)
     margin = 0.05 * (max(highs) - min(lows)) + 1e-3
     axes.set_ylim(min(lows) - margin, max(highs) + margin)
     axes.set(xlabel="epoch", ylabel="validation ELBO (nats)")
-    _legend_above(figure, list(rows))
+    columns = 2 if max(map(len, rows)) <= 36 else 1  # as the width of the page allows
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=8)
     _save_for_paper(figure, path)
 
 

@@ -4,7 +4,6 @@
 goes by the name of its file in configs/ (`vamp_hvae`). Nats; bits/dim where the paper has them.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -236,8 +235,9 @@ def record(workdir: str, evaluated: Record, folder: str = "results") -> str:
         },
         "commit": " then ".join(workdirs.commits(workdir)) or None,
     }
-    settings = [result[name] for name in ("config", "split", "num_samples", "num_examples")]
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    key = workdirs.digest(
+        [result[name] for name in ("config", "split", "num_samples", "num_examples")]
+    )
     name = f"{config_name(config)}-{config.dataset}-seed{config.seed}-{key}.json"
     path = os.path.join(folder, name)
     if not finished and os.path.exists(path) and _read(path)["finished"]:
@@ -325,11 +325,11 @@ def differences(record: Record, paper_config: dict[str, Any] | None) -> list[str
         found.append("no cell in the paper's tables")
     if paper_config is not None:
         # num_samples of the config is only what evaluation takes if not told otherwise.
-        held = record["config"]
+        held, absent = record["config"], "absent"
         found += [
-            f"{field} {held.get(field, 'absent')} instead of {paper_config.get(field, 'absent')}"
-            for field in sorted((held.keys() | paper_config.keys()) - {"seed", "num_samples"})
-            if held.get(field, "absent") != paper_config.get(field, "absent")
+            f"{field} {held.get(field, absent)} instead of {paper_config.get(field, absent)}"
+            for field in workdirs.differing(held, paper_config)
+            if field not in ("seed", "num_samples")
         ]
         if record["num_samples"] != paper_config["num_samples"]:
             found.append(f"S {record['num_samples']} instead of {paper_config['num_samples']}")

@@ -1,6 +1,7 @@
 """The folder of a run: its lock, its config, and the log of its epochs."""
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from vamp_jax.errors import UsageError
 
 # Fields of a config that are younger than some runs, with what held before.
 BEFORE = {"dense_init": "he"}
+ABSENT = "(absent)"
 # What every row of metrics.jsonl has, beside the epoch.
 METRICS = ("train_loss", "val_loss", "val_reconstruction", "val_kl", "seconds")
 SECONDS_BETWEEN_FLUSHES = 10.0  # of the TensorBoard events; each waits for the disk
@@ -113,17 +115,27 @@ def check_data(workdir: str, dataset: Dataset) -> None:
 
 
 def _refuse_differences(workdir: str, held: dict[str, Any], here: dict[str, Any]) -> None:
-    missing = "(absent)"
-    differing = [
-        f"{field} is {held.get(field, missing)!r} there and {here.get(field, missing)!r} here"
-        for field in sorted(held.keys() | here.keys())
-        if held.get(field, missing) != here.get(field, missing)
-    ]
-    if differing:
+    if fields := differing(held, here):
+        found = [
+            f"{field} is {held.get(field, ABSENT)!r} there and {here.get(field, ABSENT)!r} here"
+            for field in fields
+        ]
         raise UsageError(
-            f"{workdir} holds another run ({'; '.join(differing)}): name another folder with "
+            f"{workdir} holds another run ({'; '.join(found)}): name another folder with "
             "--workdir, or remove this one."
         )
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The fields in which two configs differ, in alphabetical order."""
+    fields = sorted(one.keys() | other.keys())
+    return [field for field in fields if one.get(field, ABSENT) != other.get(field, ABSENT)]
+
+
+def digest(values: Any) -> str:
+    """Eight letters for JSON values, to tell the names of files and folders apart."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def load_config(workdir: str) -> ml_collections.ConfigDict:
