@@ -23,7 +23,7 @@ from absl import flags
 
 import run_table
 from configs import default
-from vamp_jax import command_line, xla_flags
+from vamp_jax import choices, command_line, config_checks, xla_flags
 from vamp_jax import workdir as workdirs
 from vamp_jax.errors import UsageError
 
@@ -79,8 +79,6 @@ def points() -> list[Point]:
     Raises:
       UsageError: for a value that cannot be.
     """
-    from vamp_jax import settings  # late: a mistake in a flag should not wait for JAX
-
     overrides = {field: flag.value for field, flag in FIELDS.items() if flag.present}
     if IWAE_SAMPLES.value < 2:
         raise UsageError(f"iwae_samples is {IWAE_SAMPLES.value}; it must be at least 2.")
@@ -106,7 +104,7 @@ def points() -> list[Point]:
                 folder += f"-M{samples}" * (samples > 1) + f"-seed{seed}" + suffix
                 fields |= overrides if components is not None else without_pseudo_inputs
                 config = ml_collections.ConfigDict(paper | fields)
-                settings.check(config)
+                config_checks.check(config)
                 workdir = os.path.join(run_table.RUNS.value, folder)
                 file = os.path.join(run_table.ROOT, "configs", f"{name}.py")
                 command = [sys.executable, os.path.join(run_table.ROOT, "train.py")]
@@ -179,7 +177,7 @@ def main() -> None:
     check_flags()
     folders, data_dir = WORKDIRS.value, run_table.DATA_DIR.value
     for folder in folders or ():
-        xla_flags.set_for(workdirs.load_config(folder).get("model"))
+        xla_flags.set_for(workdirs.load_config(folder).get("model") in choices.CONVOLUTIONAL)
     # After the flags: a typo in one should not wait for JAX.
     from vamp_jax import compilation_cache, figures
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from absl import flags
 
-from vamp_jax import command_line, errors, hosts, results, xla_flags
+from vamp_jax import choices, command_line, errors, hosts, results, xla_flags
 from vamp_jax import workdir as workdirs
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
@@ -41,14 +41,15 @@ def main() -> None:
 
 def evaluate() -> None:
     config = workdirs.load_config(WORKDIR.value)
-    xla_flags.set_for(config.get("model"))
+    xla_flags.set_for(config.get("model") in choices.CONVOLUTIONAL)
     # After the flags: a typo in one should not wait for JAX.
     import jax
 
-    from vamp_jax import checkpoints, compilation_cache, datasets, evaluation, settings, training
+    from vamp_jax import compilation_cache, config_checks, datasets, evaluation
+    from vamp_jax.training import checkpoints
 
     compilation_cache.enable()
-    settings.check(config)
+    config_checks.check(config)
     num_samples = config.num_samples if NUM_SAMPLES.value is None else NUM_SAMPLES.value
     evaluation.check(SPLIT.value, num_samples, NUM_EXAMPLES.value)
     which = (SPLIT.value, num_samples, NUM_EXAMPLES.value)
@@ -68,12 +69,10 @@ def evaluate() -> None:
             )
     dataset = datasets.load(config.dataset, DATA_DIR.value)
     workdirs.check_data(WORKDIR.value, dataset)
-    objective, _ = training.set_up(config, dataset)
     with jax.default_matmul_precision(config.matmul_precision):
         evaluated = evaluation.evaluate_run(
             WORKDIR.value,
             dataset,
-            objective,
             split=SPLIT.value,
             num_samples=num_samples,
             num_examples=NUM_EXAMPLES.value,

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from vamp_jax import command_line, results
+from vamp_jax import command_line, config_checks, results
 from vamp_jax import workdir as workdirs
 from vamp_jax.errors import UsageError
 
@@ -53,15 +53,13 @@ def select(
     Raises:
       UsageError: for a table, row, column or seed that is not there.
     """
-    from vamp_jax import settings  # late: a mistake in a flag should not wait for JAX
-
     if table not in (1, 2, 3, 4):
         raise UsageError(f"table is {table}; it must be 1, 2, 3 or 4.")
     cells = results.cells(table)
     for flag, given, position in (("columns", columns, 0), ("rows", rows, 1)):
         for value in given or ():
             choices = tuple(dict.fromkeys(cell[position] for cell in cells))
-            settings.check_choice(flag, value, choices)
+            config_checks.check_choice(flag, value, choices)
     for seed in seeds:
         if not (seed.isdecimal() and seed.isascii() and int(seed) < 2**32):
             raise UsageError(

@@ -6,7 +6,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from vamp_jax import command_line, errors, hosts, xla_flags
+from vamp_jax import choices, command_line, errors, hosts, xla_flags
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a data set: configs/vamp_hvae.py:static_mnist."
@@ -51,13 +51,13 @@ def main() -> None:
     default = f"runs/{name}-{config.get('dataset')}-seed{config.get('seed')}"
     workdir = WORKDIR.value or default
 
-    xla_flags.set_for(config.get("model"))
+    xla_flags.set_for(config.get("model") in choices.CONVOLUTIONAL)
     with hosts.connected(HOSTS.value):
         # After the flags: a typo in one should not wait for JAX.
-        from vamp_jax import compilation_cache, training
+        from vamp_jax import compilation_cache, experiment
 
         compilation_cache.enable()
-        training.train_and_evaluate(config, workdir, DATA_DIR.value, CHECKPOINT_SECONDS.value)
+        experiment.train_and_evaluate(config, workdir, DATA_DIR.value, CHECKPOINT_SECONDS.value)
 
 
 if __name__ == "__main__":

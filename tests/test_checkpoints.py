@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import optax
 import pytest
+from vamp_jax.checkpoints import Checkpoints
 
 from tests.test_training import objective_for, small_config, small_data
 from vamp_jax import epoch
-from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.errors import UsageError
 
 

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import optax
 import pytest
+from vamp_jax.checkpoints import Checkpoints
 
 from tests.test_training import objective_for, small_config, small_data
 from vamp_jax import training
 from vamp_jax import workdir as workdirs
-from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent

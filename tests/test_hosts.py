@@ -13,12 +13,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from vamp_jax.checkpoints import Checkpoints
 
 from tests.test_training import largest_difference, objective_for
 from tests.train_with_sgd import optimizer as sgd
 from vamp_jax import datasets, epoch, hosts, optimizers
 from vamp_jax import workdir as workdirs
-from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent

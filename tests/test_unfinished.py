@@ -5,11 +5,11 @@ import os
 import jax
 import numpy as np
 import pytest
+from vamp_jax.checkpoints import Checkpoints
 
 from tests.test_training import small_config, small_data
 from vamp_jax import epoch, evaluation, training, unfinished
 from vamp_jax import workdir as workdirs
-from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.errors import UsageError
 from vamp_jax.log_likelihood import ImportanceSampled
 from vamp_jax.progress import Progress

@@ -13,11 +13,11 @@ from pathlib import Path
 import jax
 import optax
 import pytest
+from vamp_jax.checkpoints import Checkpoints
 
 from tests.test_checkpoints import at, equal
 from tests.test_training import objective_for, small_config, small_data
 from vamp_jax import epoch
-from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.errors import UsageError
 
 # Threads of the libraries complain of what they were stopped in.

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vamp_jax import priors
-from vamp_jax.distributions import LOG_2PI, check_units, normal_log_density
+from vamp_jax.posteriors import LOG_2PI, check_units, normal_log_density
 from vamp_jax.priors import GaussianMixture
 
 Array = jax.Array
@@ -144,14 +144,16 @@ def prior_use(z: Array, prior: GaussianMixture) -> PriorUse:
     return PriorUse(mass, entropy, jnp.sum(mass < 0.01 / mass.shape[0]))
 
 
-def pseudo_input_use(pseudo_inputs: Array, at_start: Array) -> dict[str, Array]:
-    """How far pseudo-inputs [K, ...] have moved, and how many pixels the clip to [0, 1] holds.
+def pseudo_input_use(
+    pseudo_inputs: Array, at_start: Array, bounds: tuple[float, float] = (0.0, 1.0)
+) -> dict[str, Array]:
+    """How far pseudo-inputs [K, ...] have moved, and how many values the clip to `bounds` holds.
 
     Returns:
-      distance: root mean square, over the pixels of each, of the clipped difference, [K].
-      at_clip: the share of all pixels outside (0, 1), where there is no gradient.
+      distance: root mean square, over the values of each, of the clipped difference, [K].
+      at_clip: the share of all values outside the open interval, where there is no gradient.
     Raises:
-      ValueError: for shapes that differ, or no pixels.
+      ValueError: for shapes that differ, or no values.
     """
     shapes = jnp.shape(pseudo_inputs), jnp.shape(at_start)
     if len(shapes[0]) < 2 or shapes[0] != shapes[1] or 0 in shapes[0]:
@@ -159,7 +161,8 @@ def pseudo_input_use(pseudo_inputs: Array, at_start: Array) -> dict[str, Array]:
             f"pseudo_input_use: both must be [K, ...] of one shape, but have {shapes[0]} and "
             f"{shapes[1]}."
         )
-    moved = jnp.clip(pseudo_inputs, 0.0, 1.0) - jnp.clip(at_start, 0.0, 1.0)
+    low, high = bounds
+    moved = jnp.clip(pseudo_inputs, low, high) - jnp.clip(at_start, low, high)
     axes = tuple(range(1, moved.ndim))
-    outside = (pseudo_inputs <= 0.0) | (pseudo_inputs >= 1.0)
+    outside = (pseudo_inputs <= low) | (pseudo_inputs >= high)
     return {"distance": jnp.sqrt(jnp.mean(moved**2, axis=axes)), "at_clip": jnp.mean(outside)}

@@ -11,26 +11,28 @@ import platform
 import time
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from vamp_jax import (
-    epoch,
+    config_checks,
     inspection,
     log_likelihood,
     run_figures,
-    settings,
     unfinished,
 )
 from vamp_jax import workdir as workdirs
-from vamp_jax.checkpoints import Checkpoints
+from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets import Dataset, spaced
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation_table import table
+from vamp_jax.likelihoods import Likelihood
 from vamp_jax.log_likelihood import ImportanceSampled
-from vamp_jax.objectives import Objective
+from vamp_jax.models import Network
 from vamp_jax.progress import Progress
+from vamp_jax.random_streams import EVALUATION, stream
+from vamp_jax.training import best as best_parameters
+from vamp_jax.training.state import init_prior
 
 SPLITS = ("train", "validation", "test")
 UNFINISHED = ".unfinished.npz"  # after record_path
@@ -53,7 +55,7 @@ def is_recorded(
 
 def check(split: str, num_samples: int, num_examples: int | None) -> None:
     """Raises a UsageError for a setting that cannot be."""
-    settings.check_choice("split", split, SPLITS)
+    config_checks.check_choice("split", split, SPLITS)
     if num_samples < 1:
         raise UsageError(f"num_samples is {num_samples}; it must be at least 1.")
     if num_samples >= 2**31:  # they are counted in 32 bits on the devices
@@ -65,7 +67,6 @@ def check(split: str, num_samples: int, num_examples: int | None) -> None:
 def evaluate_run(
     workdir: str,
     dataset: Dataset,
-    objective: Objective,
     *,
     split: str = "test",
     num_samples: int | None = None,
@@ -76,7 +77,7 @@ def evaluate_run(
 
     Args:
       workdir: the folder of the run.
-      dataset, objective: of the run's config.
+      dataset: of the run's config.
       split: train, validation or test.
       num_samples: S; None takes the config's.
       num_examples: only so many, evenly spaced (some files are sorted by class); None takes all.
@@ -89,52 +90,55 @@ def evaluate_run(
     config = workdirs.load_config(workdir)
     num_samples = config.num_samples if num_samples is None else num_samples
     check(split, num_samples, num_examples)
-    images = _images(dataset, split, config.seed)
-    if num_examples is not None and num_examples > len(images):
+    in_split = len(getattr(dataset, split))
+    if num_examples is not None and num_examples > in_split:
         raise UsageError(
-            f"num_examples is {num_examples}, but the {split} split has {len(images)} examples."
+            f"num_examples is {num_examples}, but the {split} split has {in_split} examples."
         )
-    numbers = spaced(len(images), num_examples)
+    index = spaced(in_split, num_examples)
     path = record_path(workdir, split, num_samples, num_examples)
     # Two at once would write the same files.
     with workdirs.locked(os.path.dirname(path), "evaluate a copy of the run's folder"):
         _make_folder(os.path.join(workdir, "figures"))
-        like = jax.eval_shape(lambda: epoch.init_variables(config, dataset, objective))
-        with Checkpoints(workdir, read_only=True) as checkpoints:
-            variables, best_epoch, epochs = checkpoints.restore_best(like)
+        best = best_parameters.load(workdir, config, dataset)
+        autoencoder, variables = best.autoencoder, best.variables
+        x = _x(best, dataset, split, config.seed)
         start = {
             "config": config.to_dict(),
             "data_files": dict(dataset.file_hashes),
-            "epochs": epochs,
+            "epochs": best.epochs,
             "hardware": hardware(),
             "versions": _versions(),
         }
-        rng = epoch.stream(config.seed, epoch.EVALUATION)
-        sampled, seconds = _sample(
-            objective, variables, images, numbers, num_samples, rng, path, start
-        )
+        rng = stream(config.seed, EVALUATION)
+        sampled, seconds = _sample(autoencoder, variables, x, index, num_samples, rng, path, start)
         inspected = {}
         for name in dict.fromkeys(("train", split)) if diagnostics else ():
-            part = _images(dataset, name, config.seed)
+            part = _x(best, dataset, name, config.seed)
             part = part[spaced(len(part), num_examples)]
             with Progress(f"diagnostics, {name} split", 2 * len(part), unit="step") as progress:
-                inspected[name] = inspection.inspect(objective, variables, part, rng, progress.show)
-        if diagnostics and config.prior == "vamp":
-            start_of_prior = epoch.init_prior(config, dataset)["pseudo_inputs"]
-            inspected["pseudo_inputs"] = inspection.pseudo_inputs(variables, start_of_prior)
+                inspected[name] = inspection.inspect(
+                    autoencoder, variables, part, rng, progress.show
+                )
+        learned = variables["params"]["prior"].get("pseudo_inputs")
+        if diagnostics and learned is not None:
+            start_of_prior, _ = init_prior(autoencoder, dataset, best.inputs, config.seed)
+            inspected["pseudo_inputs"] = inspection.pseudo_inputs(
+                learned, start_of_prior["pseudo_inputs"], autoencoder.likelihood.support
+            )
 
         record = start | {
             "split": split,
-            "num_examples": len(numbers),
-            "num_examples_in_split": len(getattr(dataset, split)),
+            "num_examples": len(index),
+            "num_examples_in_split": in_split,
             "num_samples": num_samples,
-            "best_epoch": best_epoch,
-            **summary(sampled, dataset),
+            "best_epoch": best.epoch,
+            **summary(sampled, autoencoder.likelihood, dataset.shape),
             "diagnostics": inspected,
             "seconds": seconds,
         }
-        _write_npz(path + ".npz", numbers, sampled)
-        run_figures.draw(workdir, split, objective, variables, images, sampled, rng)
+        _write_npz(path + ".npz", index, sampled)
+        run_figures.draw(workdir, split, autoencoder, variables, x, sampled, rng)
         workdirs.write_json(path + ".json", record)  # last: its presence says that all is done
         with contextlib.suppress(FileNotFoundError):
             os.remove(path + UNFINISHED)
@@ -144,67 +148,67 @@ def evaluate_run(
 
 
 def _sample(
-    objective: Objective,
-    variables: dict[str, Any],
-    images: np.ndarray,
-    numbers: np.ndarray,
+    autoencoder: Autoencoder,
+    variables: Variables,
+    x: np.ndarray,
+    index: np.ndarray,
     num_samples: int,
     rng: jax.Array,
     path: str,
     start: dict[str, Any],
 ) -> tuple[ImportanceSampled, float]:
-    """The estimates of some images, gone on with where they were interrupted, and their seconds."""
+    """Estimates, resumed from a partial file if there is one, and the time taken."""
     begun = time.monotonic()
     identity = json.dumps(start | {"code": _code()}, sort_keys=True)
     done, seconds = unfinished.read(path + UNFINISHED, identity)
     keep = unfinished.keeper(path + UNFINISHED, identity, seconds)
     count = len(done.log_likelihood) if done else 0
     if done:
-        print(f"An interrupted evaluation goes on after {count} of {len(numbers)} images.")
+        print(f"An interrupted evaluation goes on after {count} of {len(index)} examples.")
     what = f"log-likelihood, S = {num_samples}"
-    with Progress(what, len(numbers), done=count, unit="image") as progress:
+    with Progress(what, len(index), done=count, unit="example") as progress:
 
         def report(done: ImportanceSampled) -> None:
             keep(done)
             progress.show(len(done.log_likelihood))
 
         sampled = log_likelihood.estimate(
-            objective,
+            autoencoder,
             variables,
-            images[numbers],
+            x[index],
             num_samples=num_samples,
             rng=rng,
-            numbers=numbers,
-            **portions(objective.model),
+            index=index,
+            **batch_sizes(autoencoder.network),
             done=done,
             report=report,
         )
     return sampled, seconds + time.monotonic() - begun
 
 
-def portions(model: nn.Module) -> dict[str, int]:
-    """How much `log_likelihood.estimate` does at a time for the sake of speed.
+def batch_sizes(network: Network) -> dict[str, int]:
+    """Batch sizes for `log_likelihood.estimate`, chosen for speed.
 
     By convolutions on a CPU, few rows stay in its cache (1.4 times as fast), and ten images are a
     minute: more would show no progress.
     """
-    if not model.convolutional:
+    if not network.convolutional:
         return {"rows_per_chunk": 1000, "batches_per_dispatch": 10}
     rows = 20 if jax.default_backend() == "cpu" else 1000
     return {"rows_per_chunk": rows, "batches_per_dispatch": 1}
 
 
-def _images(dataset: Dataset, split: str, seed: int) -> np.ndarray:
-    """A split's images in [0, 1]; training images that are means are drawn once, by the seed."""
-    images = np.asarray(epoch.unit_images(getattr(dataset, split), dataset))
-    if dataset.dynamic and split == "train":
-        images = (np.random.RandomState(seed).uniform(size=images.shape) < images).astype(
-            np.float32
-        )
-    return images
+def _x(best: best_parameters.Best, dataset: Dataset, split: str, seed: int) -> np.ndarray:
+    """A split's x; training examples that are means are drawn once, by the seed."""
+    stored = getattr(dataset, split)
+    if split == "train":
+        return best.inputs.drawn_once(stored, seed)
+    return np.asarray(best.inputs.of(stored))
 
 
-def summary(sampled: ImportanceSampled, dataset: Dataset) -> dict[str, Any]:
+def summary(
+    sampled: ImportanceSampled, likelihood: Likelihood, x_shape: tuple[int, ...]
+) -> dict[str, Any]:
     """Means over the examples in nats, with the standard error of the log-likelihood."""
     mean, error = _mean_and_error(sampled.log_likelihood)
     result = {
@@ -223,8 +227,8 @@ def summary(sampled: ImportanceSampled, dataset: Dataset) -> dict[str, Any]:
             "smallest": float(sampled.effective_sample_size.min()),
         },
     }
-    if dataset.likelihood == "discretised_logistic":
-        bits = math.prod(dataset.shape) * math.log(2.0)
+    if likelihood.in_bits:
+        bits = math.prod(x_shape) * math.log(2.0)
         result["bits_per_dim"] = -result["log_likelihood"] / bits
         result["bits_per_dim_standard_error"] = error and error / bits
     return result
@@ -267,12 +271,12 @@ def _make_folder(folder: str) -> None:
         raise UsageError(f"{folder} cannot be made ({error.strerror}).") from None
 
 
-def _write_npz(path: str, numbers: np.ndarray, sampled: ImportanceSampled) -> None:
+def _write_npz(path: str, index: np.ndarray, sampled: ImportanceSampled) -> None:
     partial = path + ".partial"
     with open(partial, "wb") as file:
         np.savez_compressed(
             file,
-            example=numbers,
+            example=index,
             log_likelihood=sampled.log_likelihood,
             elbo=sampled.elbo,
             reconstruction=sampled.reconstruction,

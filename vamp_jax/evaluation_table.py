@@ -46,18 +46,18 @@ def table(record: dict[str, Any]) -> str:
         ("time", f"{record['seconds']:.1f} s on {record['hardware']}"),
     ]
     if record["diagnostics"]:
-        rows += _diagnostic_rows(record["diagnostics"], record["split"], config["latent_dim"])
+        rows += _diagnostic_rows(record["diagnostics"], record["split"])
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _diagnostic_rows(
-    diagnostics: dict[str, Any], split: str, latent_dim: int
-) -> list[tuple[str, str]]:
+def _diagnostic_rows(diagnostics: dict[str, Any], split: str) -> list[tuple[str, str]]:
     found, train = diagnostics[split], diagnostics["train"]
     active = ", ".join(
-        f"{count} of {latent_dim} in {layer}" for layer, count in found["active_units"].items()
+        f"{count} of {len(found['unit_kl'][layer])} in {layer}"
+        for layer, count in found["active_units"].items()
     )
+    *lower, _ = train["kl"]  # the top layer is the last
     units = "; ".join(
         f"{layer} {', '.join(f'{value:.2f}' for value in values[:3])} the largest, "
         f"{statistics.median(values):.2f} the median"
@@ -70,7 +70,7 @@ def _diagnostic_rows(
             "ELBO (train)",
             f"{train['elbo']:.2f} on {train['num_examples']} examples: reconstruction "
             f"{train['reconstruction']:.2f}, "
-            + (f"less KL of z1 {train['kl']['z1']:.2f}, " if "z1" in train["kl"] else "")
+            + "".join(f"less KL of {name} {train['kl'][name]:.2f}, " for name in lower)
             + f"plus H[q(z|x)] {train['encoder_entropy']:.2f}, less CE(q(z), p(z)) "
             f"{train['cross_entropy']:.2f}",
         ),

@@ -7,7 +7,7 @@ import functools
 import os
 import zipfile
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +15,26 @@ import ml_collections
 import numpy as np
 
 from vamp_jax import (
+    choices,
+    config_checks,
     datasets,
     diagnostics,
-    distributions,
-    epoch,
     evaluation,
     generation,
     plotting,
     priors,
-    settings,
-    training,
 )
 from vamp_jax import workdir as workdirs
-from vamp_jax.checkpoints import Checkpoints
+from vamp_jax.batches import in_batches
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import UsageError
-from vamp_jax.objectives import Objective
 from vamp_jax.plotting import Panel
+from vamp_jax.posteriors import Normal
+from vamp_jax.random_streams import EVALUATION, stream
+from vamp_jax.training import best as best_parameters
+from vamp_jax.training import loop
+from vamp_jax.training.best import Best
+from vamp_jax.training.checkpoints import Checkpoints
 
 MODELS = {"vae": "VAE", "hvae": "HVAE", "conv_hvae": "ConvHVAE", "pixel_hvae": "PixelHVAE"}
 PRIORS = {
@@ -50,8 +53,7 @@ class Run(NamedTuple):
     title: str
     config: ml_collections.ConfigDict
     dataset: Dataset
-    objective: Objective
-    variables: dict[str, Any]
+    best: Best
 
 
 def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]:
@@ -66,7 +68,7 @@ def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]
     paths = [os.path.realpath(folder) for folder in folders]
     titles = []
     for folder, path, config in zip(folders, paths, configs, strict=True):
-        settings.check(config)
+        config_checks.check(config)
         if paths.count(path) > 1:
             raise UsageError(f"{folder} is named twice.")
         if config.dataset != configs[0].dataset:
@@ -108,38 +110,26 @@ def load(folders: Sequence[str], data_dir: str | None) -> list[Run]:
     runs = []
     for folder, (title, config) in zip(folders, configs.items(), strict=True):
         workdirs.check_data(folder, dataset)
-        objective, _ = training.set_up(config, dataset)
-        like = jax.eval_shape(functools.partial(epoch.init_variables, config, dataset, objective))
-        with Checkpoints(folder, read_only=True) as checkpoints:
-            variables, _, _ = checkpoints.restore_best(like)
-        runs.append(Run(title, config, dataset, objective, variables))
+        best = best_parameters.load(folder, config, dataset)
+        runs.append(Run(title, config, dataset, best))
     return runs
 
 
 def check_pseudo_input(config: ml_collections.ConfigDict, number: int | None) -> None:
     """Raises a UsageError unless the run has pseudo-inputs, and this one."""
-    if config.prior not in ("vamp", "vamp_data"):
+    if config.prior not in choices.WITH_PSEUDO_INPUTS:
         raise UsageError(
-            f"The prior of this run is {config.prior!r}; pseudo-inputs are what 'vamp' and "
-            "'vamp_data' have."
+            f"The prior of this run is {config.prior!r}; pseudo-inputs are what "
+            f"{' and '.join(map(repr, choices.WITH_PSEUDO_INPUTS))} have."
         )
     if number is not None and not 0 <= number < config.num_components:
         raise UsageError(f"pseudo_input is {number}; this run has {config.num_components}, from 0.")
 
 
-@functools.partial(jax.jit, static_argnames="objective")
-def _encode(objective: Objective, variables: dict[str, Any], x: jax.Array):
-    encoded = objective.encode(variables, x)
-    return encoded.mean, encoded.log_var
-
-
-def _posteriors(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and log-variance of q(z|x) of the top layer for all test images, [N, D] each."""
-    images = test_images(run.dataset)
-    starts = range(0, len(images), ROWS)
-    parts = [_encode(run.objective, run.variables, images[i : i + ROWS]) for i in starts]
-    mean, log_var = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return mean, log_var
+def _posteriors(run: Run) -> Normal:
+    """q(z|x) of the top layer, before any flow, for all test images, [N, D]."""
+    encode = jax.jit(run.best.autoencoder.encode_component)
+    return in_batches(functools.partial(encode, run.best.variables), (test_images(run),), ROWS)
 
 
 def component_use(run: Run) -> np.ndarray:
@@ -147,17 +137,16 @@ def component_use(run: Run) -> np.ndarray:
 
     With one draw of z for each image.
     """
-    mean, log_var = _posteriors(run)
-    noise = jax.random.normal(epoch.stream(run.config.seed, epoch.EVALUATION), mean.shape)
-    z = distributions.normal_sample(noise, mean, log_var)
-    prior = run.objective.components(run.variables)
+    found = _posteriors(run)
+    z = found.sample(jax.random.normal(stream(run.config.seed, EVALUATION), found.mean.shape))
+    prior = run.best.autoencoder.prior_density(run.best.variables)
     return np.asarray(diagnostics.prior_use(z, prior).mass)
 
 
-def test_images(dataset: Dataset, count: int | None = None) -> np.ndarray:
+def test_images(run: Run, count: int | None = None) -> np.ndarray:
     """Test images in [0, 1], [N, H, W, C]: all, or so many evenly spaced ones."""
-    images = dataset.test[datasets.spaced(len(dataset.test), count)]
-    return np.asarray(epoch.unit_images(images, dataset))
+    test = run.dataset.test
+    return np.asarray(run.best.inputs.of(test[datasets.spaced(len(test), count)]))
 
 
 def draw_pseudo_inputs(run: Run, number: int | None, path: str) -> int:
@@ -170,17 +159,16 @@ def draw_pseudo_inputs(run: Run, number: int | None, path: str) -> int:
     Returns:
       The number of the pseudo-input.
     """
-    pseudo_inputs = np.clip(run.variables["params"]["prior"]["pseudo_inputs"], 0.0, 1.0)
+    autoencoder, variables = run.best.autoencoder, run.best.variables
+    pseudo_inputs = np.asarray(autoencoder.pseudo_inputs(variables))
     with jax.default_matmul_precision(run.config.matmul_precision):
         order = [int(k) for k in np.argsort(-component_use(run), stable=True)]
         number = order[0] if number is None else number
         shown = order[:SHOWN] if number in order[:SHOWN] else [*order[: SHOWN - 1], number]
-        rng = epoch.stream(run.config.seed, epoch.EVALUATION, number)
-        made = generation.generate_from_pseudo_input(
-            run.objective, run.variables, rng, number, SHOWN
-        )
-    kind = "training examples" if run.config.prior == "vamp_data" else "learned"
-    top = "z" if run.objective.model.num_layers == 1 else "z_2"
+        rng = stream(run.config.seed, EVALUATION, number)
+        made = generation.generate_from_pseudo_input(autoencoder, variables, rng, number, SHOWN)
+    kind = "learned" if "pseudo_inputs" in variables["params"]["prior"] else "training examples"
+    top = plotting.math_name(autoencoder.top)
     panels = [
         Panel(f"pseudo-inputs ({kind})", pseudo_inputs[shown], shown.index(number)),
         Panel(f"generated, ${top} \\sim q({top}|u_{{{number}}})$", made),
@@ -191,23 +179,25 @@ def draw_pseudo_inputs(run: Run, number: int | None, path: str) -> int:
 
 def draw_samples(runs: Sequence[Run], path: str) -> None:
     """Figure 5: test images, and images of each model with z from its prior."""
-    panels = [Panel("test images", test_images(runs[0].dataset, SHOWN))]
+    panels = [Panel("test images", test_images(runs[0], SHOWN))]
     for run in runs:
-        rng = epoch.stream(run.config.seed, epoch.EVALUATION)
+        rng = stream(run.config.seed, EVALUATION)
         with jax.default_matmul_precision(run.config.matmul_precision):
-            made = generation.generate(run.objective, run.variables, rng, SHOWN)
+            made = generation.generate(run.best.autoencoder, run.best.variables, rng, SHOWN)
         panels.append(Panel(run.title, made))
     plotting.image_panels(panels, path)
 
 
 def draw_reconstructions(runs: Sequence[Run], path: str) -> None:
     """Figure 6: test images, and their reconstructions by each model at the same places."""
-    images = test_images(runs[0].dataset, SHOWN)
+    images = test_images(runs[0], SHOWN)
     panels = [Panel("test images", images)]
     for run in runs:
-        rng = epoch.stream(run.config.seed, epoch.EVALUATION)
+        rng = stream(run.config.seed, EVALUATION)
         with jax.default_matmul_precision(run.config.matmul_precision):
-            made = generation.reconstruct(run.objective, run.variables, rng, jnp.asarray(images))
+            made = generation.reconstruct(
+                run.best.autoencoder, run.best.variables, rng, jnp.asarray(images)
+            )
         panels.append(Panel(run.title, made))
     plotting.image_panels(panels, path)
 
@@ -228,14 +218,14 @@ def draw_latent_plane(run: Run, path: str) -> None:
     are those of the pseudo-inputs' posteriors with the VampPrior.
     """
     with jax.default_matmul_precision(run.config.matmul_precision):
-        means, _ = _posteriors(run)
-        prior = run.objective.components(run.variables)
+        means = _posteriors(run).mean
+        prior = run.best.autoencoder.prior_density(run.best.variables)
         plotting.latent_plane(
             means,
             np.asarray(prior.mean),
             lambda z: priors.log_prob(z, prior),
             path,
-            "z" if run.objective.model.num_layers == 1 else "z_2",
+            plotting.math_name(run.best.autoencoder.top),
         )
 
 
@@ -300,7 +290,7 @@ def active_units(workdir: str, config: ml_collections.ConfigDict) -> dict[str, i
         return None
     record = workdirs.read_json(path)
     try:
-        if not training.should_stop(record["epochs"], record["best_epoch"], config):
+        if not loop.should_stop(record["epochs"], record["best_epoch"], config):
             return None
         units = {name: int(n) for name, n in record["diagnostics"]["test"]["active_units"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -9,13 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vamp_jax import diagnostics, objectives, priors
-from vamp_jax.distributions import normal_log_prob
-from vamp_jax.objectives import Objective
+from vamp_jax import diagnostics, priors
+from vamp_jax.autoencoder import Autoencoder, Variables
+from vamp_jax.batches import in_batches
+from vamp_jax.models import Latents
+from vamp_jax.posteriors import Normal, normal_log_prob
+from vamp_jax.random_streams import latent_noise
 
 Array = jax.Array
 
-ROWS = 500  # images at a time
+ROWS = 500  # examples at a time
 COMPONENTS = 5000  # of the aggregated posterior at a time
 
 
@@ -23,77 +26,64 @@ class Pass(NamedTuple):
     """One draw of every latent of each example, and what follows from it."""
 
     z: Array  # of the top layer, [N, D]
-    mean: Array  # of its posterior
-    log_var: Array
+    top: Normal  # its posterior
     reconstruction: Array  # [N]
-    kl: dict[str, Array]  # a layer each, [N]
-    unit_means: dict[str, Array]  # E_q[z | x] of each layer, [N, D]; z1's at the mean of z2
+    kl: dict[str, Array]  # of each layer, [N]
+    unit_means: dict[str, Array]  # E_q[z | x] of each layer, [N, D]; at the means of those above
     unit_kl: dict[str, Array]  # [N, D]
 
 
-@functools.partial(jax.jit, static_argnames="objective")
-def _pass(objective: Objective, variables, prior, x: Array, noise: Array) -> Pass:
-    encoded = objective.encode(variables, x)
-    latents, posteriors = objective.draw(variables, encoded, noise)
-    terms, _ = objective.terms(variables, prior, encoded, noise)
-    top = "z" if objective.model.num_layers == 1 else "z2"
-    unit_means = {top: encoded.mean}
+@functools.partial(jax.jit, static_argnames="autoencoder")
+def _pass(autoencoder: Autoencoder, variables, prior, x: Array, noise: Latents) -> Pass:
+    encoded = autoencoder.encode(variables, x)
+    drawn = autoencoder.draw(variables, encoded, noise)
+    latents, top = drawn.latents, autoencoder.top
+    terms, _ = autoencoder.terms_at(variables, prior, encoded.x, drawn)
+    # Without noise each layer is drawn at its mean, given those above at theirs.
+    means = autoencoder.draw(variables, encoded, jax.tree.map(jnp.zeros_like, noise)).latents
+    args = encoded.top, encoded.features, latents
+    posteriors = autoencoder.apply(variables, *args, method="posteriors")
+    below = autoencoder.apply(variables, latents, method="conditional_priors")
     unit_kl = {
-        top: diagnostics.marginal_kl_per_unit(latents[-1], encoded.mean, encoded.log_var, prior)
+        layer: diagnostics.normal_kl_per_unit(*posteriors[layer], *below[layer]) for layer in below
     }
-    if objective.model.num_layers == 2:
-        at_mean = objective.apply(variables, encoded.features, encoded.mean, method="encode_z1")
-        p_z1 = objective.apply(variables, latents[-1], method="prior_z1")
-        unit_means["z1"] = at_mean[0]
-        unit_kl["z1"] = diagnostics.normal_kl_per_unit(*posteriors[0], *p_z1)
-    return Pass(
-        latents[-1],
-        encoded.mean,
-        encoded.log_var,
-        terms.reconstruction,
-        terms.kl,
-        unit_means,
-        unit_kl,
-    )
+    unit_kl[top] = diagnostics.marginal_kl_per_unit(latents[top], *encoded.top, prior)
+    return Pass(latents[top], encoded.top, terms.reconstruction, terms.kl, means, unit_kl)
 
 
 def inspect(
-    objective: Objective,
-    variables: dict[str, Any],
-    images: np.ndarray,
+    autoencoder: Autoencoder,
+    variables: Variables,
+    x: np.ndarray,
     rng: Array,
     show: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
-    """The diagnostics over these images [N, H, W, C] in [0, 1], as plain numbers and lists.
+    """Runs the diagnostics over these examples x [N, ...]: plain numbers and lists.
 
     Expectations over q(z|x) are taken with one draw for each example, so those over q(z) with N.
-    The posterior mean of z1 is taken at the mean of z2. `show` is told of 2 N steps.
+    The posterior mean of a lower layer is taken at the means of those above. `show` is told of
+    2 N steps.
 
     Raises:
-      ValueError: for no image, or images of another size than the model's.
+      ValueError: for no example, or examples of another shape than the network's.
     """
-    if not len(images) or images.shape[1:] != tuple(objective.model.image_shape):
+    network = autoencoder.network
+    if not len(x) or x.shape[1:] != tuple(network.x_shape):
         raise ValueError(
-            f"inspect: images must be [N, *{tuple(objective.model.image_shape)}] with N >= 1, not "
-            f"{images.shape}."
+            f"inspect: x must be [N, *{tuple(network.x_shape)}] with N >= 1, not {x.shape}."
         )
-    prior = jax.jit(objective.components)(variables)
-    model = objective.model
-    passes = []
-    for start in range(0, len(images), ROWS):
-        index = np.minimum(np.arange(start, start + ROWS), len(images) - 1)
-        noise = objectives.example_noise(
-            rng, jnp.asarray(index), model.num_layers, model.latent_dim
-        )
-        result = jax.device_get(_pass(objective, variables, prior, images[index], noise))
-        passes.append(jax.tree.map(lambda leaf: leaf[: len(images) - start], result))  # noqa: B023
-        show(min(start + ROWS, len(images)))
-    whole: Pass = jax.tree.map(lambda *parts: np.concatenate(parts), *passes)
+    prior = jax.jit(autoencoder.prior_density)(variables)
+
+    def of_rows(rows, index):
+        noise = latent_noise(rng, jnp.asarray(index), network.latent_shapes)
+        return _pass(autoencoder, variables, prior, rows, noise)
+
+    whole: Pass = in_batches(of_rows, (x, np.arange(len(x))), ROWS, show)
 
     mean = functools.partial(np.mean, dtype=np.float64)
     unit_kl = {layer: values.mean(0) for layer, values in whole.unit_kl.items()}
     result = {
-        "num_examples": len(images),
+        "num_examples": len(x),
         "active_units": {
             layer: int(diagnostics.active_units(means)) for layer, means in whole.unit_means.items()
         },
@@ -105,19 +95,19 @@ def inspect(
         "reconstruction": float(mean(whole.reconstruction)),
         "kl": {layer: float(mean(values)) for layer, values in whole.kl.items()},
     }
-    aggregated = jax.device_put(diagnostics.aggregated_posterior(whole.mean, whole.log_var))
-    log_posterior = normal_log_prob(whole.z, whole.mean, whole.log_var)
+    aggregated = jax.device_put(diagnostics.aggregated_posterior(*whole.top))
+    log_posterior = normal_log_prob(whole.z, *whole.top)
     log_q, log_p = [], []
-    for start in range(0, len(images), ROWS):
+    for start in range(0, len(x), ROWS):
         z = whole.z[start : start + ROWS]
         log_q.append(np.asarray(priors.log_prob(z, aggregated, block_size=COMPONENTS)))
         log_p.append(np.asarray(priors.log_prob(z, prior, block_size=COMPONENTS)))
-        show(len(images) + min(start + ROWS, len(images)))
+        show(len(x) + min(start + ROWS, len(x)))
     terms = diagnostics.decompose(
-        log_posterior, np.concatenate(log_q), np.concatenate(log_p), whole.log_var
+        log_posterior, np.concatenate(log_q), np.concatenate(log_p), whole.top.log_var
     )
     result |= {name: float(value) for name, value in terms._asdict().items()}
-    lower_kl = result["kl"].get("z1", 0.0)
+    lower_kl = sum(result["kl"][layer] for layer in autoencoder.layers[:-1])
     result["elbo"] = (
         result["reconstruction"] - lower_kl + result["encoder_entropy"] - result["cross_entropy"]
     )
@@ -133,10 +123,9 @@ def inspect(
     return result
 
 
-def pseudo_inputs(variables: dict[str, Any], at_start: Array) -> dict[str, float]:
-    """How far the pseudo-inputs have moved (RMS a pixel), and the share of pixels at the clip."""
-    learned = variables["params"]["prior"]["pseudo_inputs"]
-    use = diagnostics.pseudo_input_use(jnp.asarray(learned), at_start)
+def pseudo_inputs(learned: Array, at_start: Array, bounds: tuple[float, float]) -> dict[str, float]:
+    """How far the pseudo-inputs have moved (RMS a value), and the share of values at the clip."""
+    use = diagnostics.pseudo_input_use(jnp.asarray(learned), at_start, bounds)
     distance = np.asarray(use["distance"])
     return {
         "mean_distance": float(distance.mean()),

@@ -1,8 +1,8 @@
-"""The importance-sampled log-likelihood (section 5) of many images, without doing work twice.
+"""The importance-sampled log-likelihood (section 5) of many examples, without doing work twice.
 
     ln p(x) ~= logsumexp_s [ ln p(x|z_s) + ln p(z_s) - ln q(z_s|x) ] - ln S,   z_s ~ q(z|x)
 
-Every image is encoded once and the prior's components are built once; the samples come in chunks
+Every example is encoded once and the prior's components are built once; the samples come in chunks
 with a running logsumexp, so memory does not grow with S. The noise of a sample is a function of
 (seed, example, sample): the result does not depend on chunks, batches or devices.
 """
@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vamp_jax import objectives, priors
-from vamp_jax.objectives import Objective
+from vamp_jax.autoencoder import Autoencoder, Terms, Variables
+from vamp_jax.random_streams import example_keys, noise_of_samples
 
 Array = jax.Array
 
@@ -25,7 +25,7 @@ FEWER_SAMPLES = (1, 10, 100, 1000, 5000)
 
 
 class ImportanceSampled(NamedTuple):
-    """What S samples say of each image, [N] each, in nats."""
+    """What S samples say of each example, [N] each, in nats."""
 
     log_likelihood: np.ndarray
     with_fewer_samples: dict[int, np.ndarray]  # the estimate from the first 1, 10, 100, ... of S
@@ -35,87 +35,67 @@ class ImportanceSampled(NamedTuple):
 
     @property
     def elbo(self) -> np.ndarray:
-        """The ELBO with S draws of z for each image."""
+        """The ELBO with S draws of z for each example."""
         return self.reconstruction - sum(self.kl.values())
 
 
 def estimate(
-    objective: Objective,
-    variables: dict[str, Any],
-    images: np.ndarray,
+    autoencoder: Autoencoder,
+    variables: Variables,
+    x: np.ndarray,
     *,
     num_samples: int,
     rng: Array,
-    numbers: np.ndarray | None = None,
-    images_per_batch: int = 10,
+    index: np.ndarray | None = None,
+    examples_per_batch: int = 10,
     rows_per_chunk: int = 1000,
     batches_per_dispatch: int = 10,
     done: ImportanceSampled | None = None,
     report: Callable[[ImportanceSampled], None] = lambda done: None,
 ) -> ImportanceSampled:
-    """Estimates ln p(x) of each image with `num_samples` draws from its posterior.
+    """Estimates ln p(x) of each example with `num_samples` draws from its posterior.
 
     Args:
-      objective, variables: the model with its prior.
-      images: [N, H, W, C] in [0, 1].
+      autoencoder, variables: the network with its prior.
+      x: [N, ...], in the likelihood's support.
       num_samples: S.
       rng: key of the noise.
-      numbers: of the images in their data set, [N], by which their noise is drawn; None: 0 to N.
-      images_per_batch: images side by side in a chunk of samples.
-      rows_per_chunk: images times samples in a chunk; about 1,000 is best on CPU.
+      index: of each example in its data set, [N]; seeds its noise. None: 0 to N.
+      examples_per_batch: examples side by side in a chunk of samples.
+      rows_per_chunk: examples times samples in a chunk; about 1,000 is best on CPU.
       batches_per_dispatch: batches between two calls of `report`, on each device.
       done: what an interrupted call with the same arguments reported last: go on from there.
-      report: is given the results of all images done so far, every now and then.
+      report: is given the results of all examples done so far, every now and then.
     Raises:
-      ValueError: without an image or a sample, or for what does not fit together.
+      ValueError: without an example or a sample, or for what does not fit together.
     """
-    if not len(images) or num_samples < 1:
-        raise ValueError(
-            f"estimate: {len(images)} images and {num_samples} samples; both must be at least 1."
-        )
-    numbers = np.arange(len(images)) if numbers is None else np.asarray(numbers)
+    index = np.arange(len(x)) if index is None else np.asarray(index)
     counts = {
         "num_samples": num_samples,
-        "images_per_batch": images_per_batch,
+        "examples_per_batch": examples_per_batch,
         "rows_per_chunk": rows_per_chunk,
         "batches_per_dispatch": batches_per_dispatch,
     }
-    for name, count in counts.items():
-        if not isinstance(count, int | np.integer) or count < 1:
-            raise ValueError(f"estimate: {name} is {count!r}; it must be a whole number above 0.")
-    size = tuple(objective.model.image_shape)
-    known = objective.model.likelihood in ("bernoulli", "discretised_logistic")
-    low, high = (0.0, 1.0) if known else (-np.finfo(np.float32).max, np.finfo(np.float32).max)
-    if images.shape[1:] != size or not (images.min() >= low and images.max() <= high):  # nor nan
-        raise ValueError(
-            f"estimate: images must be [N, *{size}] and in [{low:g}, {high:g}], but have shape "
-            f"{images.shape} and go from {images.min()} to {images.max()}."
-        )
-    if numbers.shape != images.shape[:1]:
-        raise ValueError(
-            f"estimate: numbers must be [{len(images)}], one for each image, not {numbers.shape}."
-        )
+    _check(autoencoder, x, index, counts)
     devices = jax.local_device_count()
-    images_per_batch = min(images_per_batch, -(-len(images) // devices))
-    batches_per_dispatch = min(
-        batches_per_dispatch, -(-len(images) // (devices * images_per_batch))
-    )
-    chunk = max(1, min(num_samples, rows_per_chunk // images_per_batch))
+    examples_per_batch = min(examples_per_batch, -(-len(x) // devices))
+    batches_per_dispatch = min(batches_per_dispatch, -(-len(x) // (devices * examples_per_batch)))
+    chunk = max(1, min(num_samples, rows_per_chunk // examples_per_batch))
     compiled = jax.pmap(
-        functools.partial(on_device, objective, num_samples=num_samples, chunk=chunk),
+        functools.partial(on_device, autoencoder, num_samples=num_samples, chunk=chunk),
         in_axes=(None, None, 0, 0, None),
         devices=jax.local_devices(),  # of several hosts, one evaluates
     )
-    prior = jax.jit(objective.components)(variables)
-    shape = (devices, batches_per_dispatch, images_per_batch)
+    prior = jax.jit(autoencoder.prior_density)(variables)
+    shape = (devices, batches_per_dispatch, examples_per_batch)
     at_once = math.prod(shape)
-    for start in range(len(done.log_likelihood) if done else 0, len(images), at_once):
+    for start in range(len(done.log_likelihood) if done else 0, len(x), at_once):
         # The last rows again and again where there are no more; dropped below.
-        index = np.minimum(np.arange(start, start + at_once), len(images) - 1)
-        part = images[index].reshape(*shape, *images.shape[1:])
-        result = compiled(variables, prior, part, numbers[index].reshape(shape), rng)
+        rows = np.minimum(np.arange(start, start + at_once), len(x) - 1)
+        part = x[rows].reshape(*shape, *x.shape[1:])
+        result = compiled(variables, prior, part, index[rows].reshape(shape), rng)
         result = jax.tree.map(
-            lambda leaf: np.asarray(leaf).reshape(-1)[: len(images) - start],  # noqa: B023
+            lambda leaf: np.asarray(leaf).reshape(-1)[: len(x) - start],  # noqa: B023
             result,
         )
         done = jax.tree.map(lambda *parts: np.concatenate(parts), done, result) if done else result
@@ -123,28 +103,51 @@ def estimate(
     return done
 
 
+def _check(autoencoder: Autoencoder, x, index, counts: dict[str, int]) -> None:
+    """Raises a ValueError for what `estimate` cannot take."""
+    if not len(x) or counts["num_samples"] < 1:
+        raise ValueError(
+            f"estimate: {len(x)} examples and {counts['num_samples']} samples; both must be at "
+            "least 1."
+        )
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(f"estimate: {name} is {count!r}; it must be a whole number above 0.")
+    size = tuple(autoencoder.network.x_shape)
+    low, high = autoencoder.likelihood.support
+    if x.shape[1:] != size or not (x.min() >= low and x.max() <= high):  # nor nan
+        raise ValueError(
+            f"estimate: x must be [N, *{size}] and in [{low:g}, {high:g}], but has shape "
+            f"{x.shape} and goes from {x.min()} to {x.max()}."
+        )
+    if index.shape != x.shape[:1]:
+        raise ValueError(
+            f"estimate: index must be [{len(x)}], one for each example, not {index.shape}."
+        )
+
+
 def on_device(
-    objective: Objective,
-    variables: dict[str, Any],
-    prior: priors.GaussianMixture,
-    images: Array,
+    autoencoder: Autoencoder,
+    variables: Variables,
+    prior: Any,
+    x: Array,
     index: Array,
     rng: Array,
     *,
     num_samples: int,
     chunk: int,
 ) -> ImportanceSampled:
-    """`estimate` on a device: images [batches, B, H, W, C], index [batches, B] -> [batches, B]."""
+    """`estimate` on a device: x [batches, B, ...], index [batches, B] -> [batches, B]."""
     one_batch = functools.partial(
-        _one_batch, objective, variables, prior, rng, num_samples=num_samples, chunk=chunk
+        _one_batch, autoencoder, variables, prior, rng, num_samples=num_samples, chunk=chunk
     )
-    return jax.lax.map(lambda batch: one_batch(*batch), (images, index))
+    return jax.lax.map(lambda batch: one_batch(*batch), (x, index))
 
 
 def _one_batch(
-    objective: Objective,
-    variables: dict[str, Any],
-    prior: priors.GaussianMixture,
+    autoencoder: Autoencoder,
+    variables: Variables,
+    prior: Any,
     rng: Array,
     x: Array,
     index: Array,
@@ -152,9 +155,8 @@ def _one_batch(
     num_samples: int,
     chunk: int,
 ) -> ImportanceSampled:
-    encoded = objective.encode(variables, x)
-    model = objective.model
-    image_keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(index)
+    encoded = autoencoder.encode(variables, x)
+    keys = example_keys(rng, index)
 
     sizes = [size for size in FEWER_SAMPLES if size < num_samples] + [num_samples]
 
@@ -162,11 +164,8 @@ def _one_batch(
         sample = start + jnp.arange(chunk)
         # The last chunk may reach beyond S.
         counted = {size: (sample < size)[:, None] for size in sizes}
-        draw = functools.partial(
-            objectives.example_noise, num_layers=model.num_layers, latent_dim=model.latent_dim
-        )
-        noise = jax.vmap(draw, (0, None), 1)(image_keys, sample)  # [chunk, B, L, D]
-        terms, _ = objective.terms(variables, prior, encoded, noise)
+        noise = noise_of_samples(keys, sample, autoencoder.network.latent_shapes)
+        terms, _ = autoencoder.terms(variables, prior, encoded, noise)
         log_weights = {
             size: jnp.where(chosen, terms.elbo(), -jnp.inf) for size, chosen in counted.items()
         }
@@ -186,9 +185,8 @@ def _one_batch(
         return (log_sums, log_sum_of_squares, sums), None
 
     nothing = jnp.full(len(x), -jnp.inf)
-    layers = ("z",) if model.num_layers == 1 else ("z1", "z2")
     zero = jnp.zeros(len(x))
-    sums = objectives.Terms(zero, {layer: zero for layer in layers})
+    sums = Terms(zero, dict.fromkeys(autoencoder.layers, zero))
     start = ({size: nothing for size in sizes}, nothing, sums)
     (log_sums, log_sum_of_squares, sums), _ = jax.lax.scan(
         one_chunk, start, jnp.arange(0, num_samples, chunk)

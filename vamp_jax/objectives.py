@@ -1,169 +1,203 @@
-"""The loss: the ELBO's terms of single examples, as pure functions (eq. 1, 2 and section 4).
+"""The loss: what is maximised for each example. An objective is a value that carries its numbers.
 
-    L(x) = E_{z ~ q(z|x)} [ ln p(x|z) - beta sum_l ( ln q(z_l|.) - ln p(z_l|.) ) ]
+`Elbo(num_samples)` is the mean over M draws of the ELBO's terms (autoencoder.py). `Iwae` is the
+importance-weighted bound (Burda et al. 2016, arXiv 1509.00519), with two gradients:
 
-with one draw of z for an example, for every prior. Everything is per example and in nats, a sum
-over pixels and latent units; means over examples are taken by those who call.
+    L_M(x) = E[ ln 1/M sum_m w_m ],    ln w_m = ln p(x|z_m) + beta ( ln p(z_m) - ln q(z_m|x) )
+
+with M independent draws z_m ~ q(z|x), a latent z being (z1, z2) where there are two layers. M = 1
+is the ELBO, and L_M grows with M towards ln p(x). Burda et al. have no beta; here it makes the
+weights those of a model whose prior is q^(1 - beta) p^beta, so warming up starts from a prior that
+costs nothing, and at M = 1 it is the warm-up of the ELBO. Every value is per example and in nats.
+
+The gradient. Write v_m = w_m / sum_j w_j, and z = g(noise, phi) for the draw. The encoder's
+parameters phi stand in ln w three times: in the path through z, in the posterior's density at a
+given z (its score), and, with a VampPrior, in the prior's components:
+
+    grad_phi L_M = E[ sum_m v_m ( d ln w_m/dz dg/dphi - beta d ln q/dphi + beta d ln p/dphi ) ]
+
+'standard' is just that. 'dreg' (doubly reparameterised: Tucker et al. 2018, arXiv 1810.04152)
+exchanges the score for a path: E_q[ f(z) d ln q/dphi ] = E[ df/dz dg/dphi ] holds for f = v_m as a
+function of z_m, whose derivative is (v_m - v_m^2) d ln w_m/dz. What remains is
+
+    E[ sum_m v_m ( 1 - beta + beta v_m ) d ln w_m/dz dg/dphi + beta v_m d ln p/dphi ]
+
+(beta = 1: v_m^2, their result): the same mean, and where q(z|x) is the true posterior the first
+term is zero, draw by draw. The prior's term is not a score of the sampling distribution and keeps
+the weight v_m, as have all parameters of the decoder and the prior. M = 1 is "sticking the
+landing" (Roeder et al. 2017, arXiv 1703.09194). The variance is the lower one where q(z|x) is near
+the true posterior, and can be the higher one far from it. With a VampPrior less is gained: the
+scores of posterior and prior, which partly cancel in 'standard', no longer meet.
+
+With two layers the identity is that of the joint q(z1, z2|x), so:
+* phi is held in both densities, but z2 is not held in ln q(z1|x,z2): its mean and variance move
+  with z2, which belongs to d ln w/dz. Holding them is right on average for M = 1 only.
+* dg/dphi has three parts: z2, z1 at a given z2, and z1 by way of z2. Each is scaled once: latents
+  are scaled where they leave for the densities, after z1 has been drawn from the z2 before.
+
+The identity takes ln w_m as a function of z_m alone. Batch norm by the batch's statistics breaks
+that (PixelHVAE's masked stack in training): 'dreg' has a bias there, 'standard' has not.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+import math
+from typing import Any
 
-import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from vamp_jax import distributions, priors
+from vamp_jax.autoencoder import Autoencoder, Encoded, Terms, Variables
+from vamp_jax.models import Draw, Latents
 
 Array = jax.Array
 
-PRIORS = ("standard", "mog", "vamp_data", "vamp")
-
-
-class Encoded(NamedTuple):
-    """All that depends on the images alone: computed once, however many samples follow."""
-
-    x: Array  # [B, H, W, C]
-    mean: Array  # of q(z|x) or q(z2|x), [B, D]
-    log_var: Array  # [B, D]
-    features: Array | None  # what q(z1|x,z2) needs of x, [B, F]; None with one stochastic layer
-
-
-class Terms(NamedTuple):
-    """The terms of single examples, [...] each; ELBO = reconstruction - sum(kl)."""
-
-    reconstruction: Array  # ln p(x|z)
-    kl: dict[str, Array]  # ln q(z_l|.) - ln p(z_l|.), one draw, for each stochastic layer
-
-    def elbo(self, beta: float | Array = 1.0) -> Array:
-        """ln p(x|z) - beta sum_l KL_l."""
-        return self.reconstruction - beta * sum(self.kl.values())
+GRADIENTS = ("standard", "dreg")
 
 
 @dataclasses.dataclass(frozen=True)
-class Objective:
-    """A model with its prior: pure functions of (variables, images, noise).
+class Elbo:
+    """The ELBO, a mean over M draws of z."""
 
-    `variables` is {'params': {'model': ..., 'prior': ...}, 'batch_stats': ...}.
-    """
+    num_samples: int = 1
 
-    model: nn.Module
-    prior: str  # one of PRIORS
-    proper_logistic: bool = False
-
-    def apply(self, variables: dict[str, Any], *args, method: str, **kwargs):
-        """One method of the model."""
-        return self.model.apply(self.model_variables(variables), *args, method=method, **kwargs)
-
-    def model_variables(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """The variables of the linen module alone."""
-        return {"params": variables["params"]["model"], "batch_stats": variables["batch_stats"]}
-
-    def components(self, variables: dict[str, Any], encode=None) -> priors.GaussianMixture:
-        """p(z) of the top layer: runs the encoder on the K pseudo-inputs, so call it once.
-
-        Args:
-          variables: the model's and the prior's.
-          encode: takes the place of the model's own encoder (to share it out over devices).
-        """
-        params = variables["params"]["prior"]
-        encode = encode or (lambda u: self.apply(variables, u, method="encode"))
-        if self.prior == "standard":
-            return priors.standard_normal(latent_dim=self.model.latent_dim)
-        if self.prior == "mog":
-            return priors.mixture_of_gaussians(params)
-        if self.prior == "vamp_data":
-            return priors.vamp_data(params, encode)
-        # The paper's hard tanh: outside [0, 1] a pseudo-input has no gradient.
-        return priors.vamp(params, encode, bounds=(0.0, 1.0))
-
-    def encode(self, variables: dict[str, Any], x: Array) -> Encoded:
-        """Images [B, H, W, C] in [0, 1] -> what depends on them alone."""
-        mean, log_var = self.apply(variables, x, method="encode")
-        features = None
-        if self.model.num_layers == 2:
-            features = self.apply(variables, x, method="features")
-        return Encoded(x, mean, log_var, features)
-
-    def draw(
-        self, variables: dict[str, Any], encoded: Encoded, noise: Array
-    ) -> tuple[tuple[Array, ...], tuple[tuple[Array, Array], ...]]:
-        """Latents (z,) or (z1, z2) drawn from the posterior, and its (mean, log_var) for each."""
-        top = (encoded.mean, encoded.log_var)
-        z = distributions.normal_sample(noise[..., -1, :], *top)
-        if self.model.num_layers == 1:
-            return (z,), (top,)
-        lower = self.apply(variables, encoded.features, z, method="encode_z1")
-        return (distributions.normal_sample(noise[..., 0, :], *lower), z), (lower, top)
-
-    def terms(
+    def bound(
         self,
-        variables: dict[str, Any],
-        prior: priors.GaussianMixture,
+        autoencoder: Autoencoder,
+        variables: Variables,
+        prior: Any,
         encoded: Encoded,
-        noise: Array,
+        noise: Latents,
+        *,
+        beta: float | Array = 1.0,
         **decode_kwargs,
-    ) -> tuple[Terms, dict[str, Any]]:
-        """One draw of the ELBO's terms for each example and sample.
+    ) -> tuple[Array, Terms, dict[str, Any]]:
+        """See `Iwae.bound`."""
+        check_noise(autoencoder, encoded, noise)
+        terms, batch_stats = autoencoder.terms(variables, prior, encoded, noise, **decode_kwargs)
+        return jnp.mean(terms.elbo(beta), axis=0), _values(terms), batch_stats
+
+
+@dataclasses.dataclass(frozen=True)
+class Iwae:
+    """The importance-weighted bound of M draws; with M = 1 its value is the ELBO's."""
+
+    num_samples: int
+    gradient: str = "standard"  # or 'dreg', see above
+
+    def __post_init__(self):
+        if self.gradient not in GRADIENTS:
+            raise ValueError(f"Iwae: gradient is {self.gradient!r}; it must be one of {GRADIENTS}.")
+
+    def bound(
+        self,
+        autoencoder: Autoencoder,
+        variables: Variables,
+        prior: Any,
+        encoded: Encoded,
+        noise: Latents,
+        *,
+        beta: float | Array = 1.0,
+        **decode_kwargs,
+    ) -> tuple[Array, Terms, dict[str, Any]]:
+        """One draw of ln 1/M sum_m w_m for each example; see above for the formulas.
 
         Args:
-          variables: the model's and the prior's.
-          prior: from `components`.
-          encoded: B images.
-          noise: standard normal, [..., B, L, D]: L stochastic layers, z1 first.
-          **decode_kwargs: for models with batch norm: `train`, `row_weight`.
+          autoencoder, variables: the network with its prior.
+          prior: from `autoencoder.prior_density`, gradients not stopped.
+          encoded: B examples, from `autoencoder.encode`.
+          noise: standard normal, [M, B, *shape] for each layer.
+          beta: weight of ln p(z) - ln q(z|x) in the log-weights, a constant.
+          **decode_kwargs: for networks with batch norm: `train`, `row_weight`.
         Returns:
-          Terms with leaves [..., B], and the new 'batch_stats' (empty without batch norm).
+          The bound [B]; the ELBO's terms, means over the M samples, [B] each (values alone, their
+          gradient is stopped); the new 'batch_stats' (empty without batch norm).
+        Raises:
+          ValueError: for noise of another shape, or 'dreg' with a posterior that has no density
+            at a given point.
         """
-        latents, posteriors = self.draw(variables, encoded, noise)
-        return self.terms_at(variables, prior, encoded.x, latents, posteriors, **decode_kwargs)
+        check_noise(autoencoder, encoded, noise)
+        if self.gradient == "standard":
+            terms, stats = autoencoder.terms(variables, prior, encoded, noise, **decode_kwargs)
+            return log_mean_exp(terms.elbo(beta)), _values(terms), stats
+        latents, _ = autoencoder.draw(variables, encoded, noise)
+        latents, wire = _scale_gradient(latents)
+        # ln q constant in phi, and yet a function of the latents.
+        held = jax.lax.stop_gradient((variables, encoded))
+        drawn = Draw(latents, autoencoder.log_q(*held, latents))
+        terms, stats = autoencoder.terms_at(variables, prior, encoded.x, drawn, **decode_kwargs)
+        log_weights = terms.elbo(beta)
+        beta = jnp.asarray(beta, log_weights.dtype)
+        return _log_mean_exp_into_wire(log_weights, beta, wire), _values(terms), stats
 
-    def terms_at(
-        self,
-        variables: dict[str, Any],
-        prior: priors.GaussianMixture,
-        x: Array,
-        latents: tuple[Array, ...],
-        posteriors: tuple[tuple[Array, Array], ...],
-        **decode_kwargs,
-    ) -> tuple[Terms, dict[str, Any]]:
-        """`terms` at latents and their posteriors' parameters as `draw` returns them."""
-        z_top = latents[-1]
-        kl = {
-            "z": distributions.normal_log_prob(z_top, *posteriors[-1])
-            - priors.log_prob(z_top, prior)
-        }
-        if self.model.num_layers == 2:
-            p_z1 = self.apply(variables, z_top, method="prior_z1")
-            kl = {
-                "z1": distributions.normal_log_prob(latents[0], *posteriors[0])
-                - distributions.normal_log_prob(latents[0], *p_z1),
-                "z2": kl["z"],
-            }
-        decoded, batch_stats = self.decode(variables, latents, x, **decode_kwargs)
-        reconstruction = distributions.pixel_log_prob(
-            x, decoded, self.model.likelihood, proper=self.proper_logistic
+
+Objective = Elbo | Iwae  # or anything else with `num_samples` and `bound`
+
+
+def check_noise(autoencoder: Autoencoder, encoded: Encoded, noise: Latents) -> None:
+    """Raises a ValueError unless noise is [M, B, *shape] for each layer, M >= 1."""
+    (count,) = {len(leaf) for leaf in jax.tree.leaves(encoded.x)}
+    shapes = autoencoder.network.latent_shapes
+    found = {layer: jnp.shape(part) for layer, part in noise.items()}
+    numbers = {shape[0] for shape in found.values() if shape}
+    wanted = {layer: (*numbers, count, *shape) for layer, shape in shapes.items()}
+    if len(numbers) != 1 or 0 in numbers or found != wanted:
+        shown = {layer: ("M", count, *shape) for layer, shape in shapes.items()}
+        raise ValueError(f"bound: noise must be {shown} with one M >= 1, not {found}.")
+
+
+def _values(terms: Terms) -> Terms:
+    """Means over the samples, without a gradient."""
+    return jax.tree.map(lambda term: jax.lax.stop_gradient(jnp.mean(term, axis=0)), terms)
+
+
+def log_mean_exp(log_weights: Array) -> Array:
+    """ln 1/M sum_m w_m over the first axis: [M, ...] -> [...], in nats."""
+    if not jnp.shape(log_weights)[:1] or not len(log_weights):
+        raise ValueError(
+            f"log_mean_exp: log_weights must be [M, ...] with M >= 1, not {jnp.shape(log_weights)}."
         )
-        return Terms(reconstruction, kl), batch_stats
-
-    def decode(
-        self, variables: dict[str, Any], latents: tuple[Array, ...], x: Array, **decode_kwargs
-    ) -> tuple[tuple[Array, ...], dict[str, Any]]:
-        """p(x|latents)'s parameters [..., H, W, C] and the new 'batch_stats'."""
-        if not self.model.autoregressive:
-            return self.apply(variables, *latents, method="decode"), variables["batch_stats"]
-        if not decode_kwargs.get("train", False):
-            decoded = self.apply(variables, *latents, x, method="decode")
-            return decoded, variables["batch_stats"]
-        decoded, updated = self.apply(
-            variables, *latents, x, method="decode", mutable=["batch_stats"], **decode_kwargs
-        )
-        return decoded, updated["batch_stats"]
+    return jax.nn.logsumexp(log_weights, axis=0) - math.log(len(log_weights))
 
 
-def example_noise(rng: Array, index: Array, num_layers: int, latent_dim: int) -> Array:
-    """Standard normal noise [N, L, D] for the examples `index` [N], a function of each alone."""
+# The scale 1 - beta + beta v_m of the path through z is known only once z has been used. Going
+# backward the order is the right one, so the scale travels as the cotangent of a second output of
+# `_scale_gradient`, the wire, which `_log_mean_exp_into_wire` takes in: one pass forward, one back.
 
-    def one(i):
-        return jax.random.normal(jax.random.fold_in(rng, i), (num_layers, latent_dim))
 
-    return jax.vmap(one)(index)
+@jax.custom_vjp
+def _scale_gradient(latents: Latents) -> tuple[Latents, Array]:
+    """Latents [M, B, ...] as they are, whose cotangents are multiplied by the wire's [M, B]."""
+    first = next(iter(latents.values()))
+    return latents, jnp.zeros(first.shape[:2], first.dtype)
+
+
+def _scale_gradient_forward(latents):
+    return _scale_gradient(latents), None
+
+
+def _scale_gradient_backward(_, cotangents):
+    latents, scale = cotangents
+    return (jax.tree.map(lambda z: z * jnp.expand_dims(scale, range(2, z.ndim)), latents),)
+
+
+_scale_gradient.defvjp(_scale_gradient_forward, _scale_gradient_backward)
+
+
+@jax.custom_vjp
+def _log_mean_exp_into_wire(log_weights: Array, beta: Array, wire: Array) -> Array:
+    """`log_mean_exp`, whose wire gets the cotangent 1 - beta + beta v_m, not a derivative."""
+    del beta, wire
+    return log_mean_exp(log_weights)
+
+
+def _log_mean_exp_forward(log_weights, beta, wire):
+    return _log_mean_exp_into_wire(log_weights, beta, wire), (log_weights, beta)
+
+
+def _log_mean_exp_backward(saved, cotangent):
+    log_weights, beta = saved
+    share = jax.nn.softmax(log_weights, axis=0)
+    return cotangent * share, jnp.zeros_like(beta), 1.0 - beta + beta * share
+
+
+_log_mean_exp_into_wire.defvjp(_log_mean_exp_forward, _log_mean_exp_backward)

@@ -85,6 +85,12 @@ def _save_array(canvas: np.ndarray, path: str) -> None:
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
 
 
+def math_name(layer: str) -> str:
+    """The name of a layer in a formula: z2 -> z_{2}."""
+    letter, number = layer[:1], layer[1:]
+    return f"{letter}_{{{number}}}" if number else letter
+
+
 def training_curves(rows: Sequence[dict[str, float]], path: str) -> None:
     """Losses and their parts against the epoch, from the rows of metrics.jsonl."""
     needed = ("epoch", "train_loss", "val_loss", "val_reconstruction", "val_kl")
@@ -95,20 +101,17 @@ def training_curves(rows: Sequence[dict[str, float]], path: str) -> None:
     losses, parts = figure.subplots(1, 2)
     for name, label in (("train_loss", "training, with $\\beta$"), ("val_loss", "validation")):
         losses.plot(epochs, [row[name] for row in rows], label=label)
-    best = min(rows, key=lambda row: row["val_loss"])
+    best = min(rows, key=lambda row: row["val_kl"] - row["val_reconstruction"])  # by the ELBO
     losses.axvline(best["epoch"], color="0.6", linewidth=0.8, linestyle=":")
     losses.set(xlabel="epoch", ylabel="loss (nats)")  # the negative ELBO, or an IWAE's bound
     # Not the "best" place, which takes long to find among many points.
     losses.legend(frameon=False, loc="upper right")
-    for name, label in (
-        ("val_reconstruction", "reconstruction error"),
-        ("val_kl", "KL"),
-        ("val_kl_z1", "KL of $z_1$"),
-        ("val_kl_z2", "KL of $z_2$"),
-    ):
-        if name in rows[0]:
-            sign = -1.0 if name == "val_reconstruction" else 1.0
-            parts.plot(epochs, [sign * row[name] for row in rows], label=label)
+    labels = {"val_reconstruction": "reconstruction error", "val_kl": "KL"}
+    layers = [name for name in rows[0] if name.startswith("val_kl_")]
+    labels |= {name: f"KL of ${math_name(name.removeprefix('val_kl_'))}$" for name in layers}
+    for name, label in labels.items():
+        sign = -1.0 if name == "val_reconstruction" else 1.0
+        parts.plot(epochs, [sign * row[name] for row in rows], label=label)
     parts.set(xlabel="epoch", ylabel="validation (nats)")
     parts.legend(frameon=False, loc="upper right")
     _save(figure, path)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
-from vamp_jax.distributions import LOG_2PI, normal_log_prob
+from vamp_jax.posteriors import LOG_2PI, normal_log_prob
 
 Array = jax.Array
 Params = dict[str, Any]

@@ -208,7 +208,7 @@ def record(workdir: str, evaluated: Record, folder: str = "results") -> str:
       UsageError: when the run has been trained further since, the evaluation lacks a field, the
         file holds a finished run and this one is not, or the folder cannot be written.
     """
-    from vamp_jax import training  # late: the rest of this module does without JAX
+    from vamp_jax.training import loop  # late: the rest of this module does without JAX
 
     rows = workdirs.read_metrics(workdir)
     made_here = {"finished", "active_units", "diagnostics", "commit"}
@@ -223,7 +223,7 @@ def record(workdir: str, evaluated: Record, folder: str = "results") -> str:
             f"evaluate it again with eval.py --workdir={workdir}."
         )
     config = ml_collections.ConfigDict(evaluated["config"])
-    finished = training.should_stop(evaluated["epochs"], evaluated["best_epoch"], config)
+    finished = loop.should_stop(evaluated["epochs"], evaluated["best_epoch"], config)
     diagnostics = _without_lists(evaluated.get("diagnostics", {}))
     result = evaluated | {
         "finished": bool(finished),

@@ -1,7 +1,6 @@
 """The pictures of one run, drawn whenever it is evaluated."""
 
 import os
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +8,10 @@ import numpy as np
 
 from vamp_jax import generation, plotting, priors
 from vamp_jax import workdir as workdirs
+from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets import spaced
 from vamp_jax.diagnostics import prior_use
 from vamp_jax.log_likelihood import ImportanceSampled
-from vamp_jax.objectives import Objective
 
 SHOWN = 64  # images in a picture
 
@@ -20,8 +19,8 @@ SHOWN = 64  # images in a picture
 def draw(
     workdir: str,
     split: str,
-    objective: Objective,
-    variables: dict[str, Any],
+    autoencoder: Autoencoder,
+    variables: Variables,
     images: np.ndarray,
     sampled: ImportanceSampled,
     rng: jax.Array,
@@ -31,34 +30,33 @@ def draw(
     Args:
       workdir: the run's folder, in which there is figures/.
       split, images: what was evaluated; [N, H, W, C] in [0, 1].
-      objective, variables: the model with its prior.
+      autoencoder, variables: the network with its prior.
       sampled: the evaluation; of the test split, its histogram is drawn.
       rng: key of what is drawn from the model.
     """
     folder = os.path.join(workdir, "figures")
     sample_rng, reconstruct_rng, chosen_rng = jax.random.split(rng, 3)
-    samples = generation.generate(objective, variables, sample_rng, SHOWN)
+    samples = generation.generate(autoencoder, variables, sample_rng, SHOWN)
     plotting.image_grid(samples, os.path.join(folder, "samples.png"))
     shown = images[spaced(len(images), SHOWN // 2)]
     reconstructed = generation.reconstruct(
-        objective, variables, reconstruct_rng, jnp.asarray(shown)
+        autoencoder, variables, reconstruct_rng, jnp.asarray(shown)
     )
     name = "reconstructions.png" if split == "test" else f"reconstructions_{split}.png"
     plotting.pairs(shown, reconstructed, os.path.join(folder, name))
-    has_pseudo_inputs = objective.prior in ("vamp", "vamp_data")
-    is_plane = objective.model.latent_dim == 2
-    if has_pseudo_inputs or is_plane:
+    pseudo_inputs = autoencoder.pseudo_inputs(variables)
+    is_plane = autoencoder.network.latent_shapes[autoencoder.top] == (2,)
+    if pseudo_inputs is not None or is_plane:
         spread = images[spaced(len(images), 1000)]
-        prior = objective.components(variables)
-        z = jax.jit(objective.encode)(variables, spread).mean
-    if has_pseudo_inputs:
-        pseudo_inputs = jnp.clip(variables["params"]["prior"]["pseudo_inputs"], 0.0, 1.0)
+        prior = autoencoder.prior_density(variables)
+        z = jax.jit(autoencoder.encode)(variables, spread).top.base.mean
+    if pseudo_inputs is not None:
         plotting.image_grid(pseudo_inputs[:SHOWN], os.path.join(folder, "pseudo_inputs.png"))
         # Figure 4: a pseudo-input, then what the model makes of it; those used most.
         chosen = [int(k) for k in jnp.argsort(-prior_use(z, prior).mass)[:8]]
         made = [
             generation.generate_from_pseudo_input(
-                objective, variables, jax.random.fold_in(chosen_rng, k), k, 7
+                autoencoder, variables, jax.random.fold_in(chosen_rng, k), k, 7
             )
             for k in chosen
         ]
@@ -72,7 +70,7 @@ def draw(
             np.asarray(prior.mean),
             lambda z: priors.log_prob(z, prior),
             os.path.join(folder, "latent_plane"),
-            "z" if objective.model.num_layers == 1 else "z_2",
+            plotting.math_name(autoencoder.top),
         )
     if split == "test":
         plotting.log_likelihood_histogram(

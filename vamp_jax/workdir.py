@@ -13,12 +13,10 @@ from typing import Any
 
 import ml_collections
 
+from vamp_jax.config_checks import ABSENT, BEFORE
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import UsageError
 
-# Fields of a config that are younger than some runs, with what held before.
-BEFORE = {"dense_init": "he"}
-ABSENT = "(absent)"
 # What every row of metrics.jsonl has, beside the epoch.
 METRICS = ("train_loss", "val_loss", "val_reconstruction", "val_kl", "seconds")
 SECONDS_BETWEEN_FLUSHES = 10.0  # of the TensorBoard events; each waits for the disk

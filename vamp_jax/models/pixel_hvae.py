@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vamp_jax import batch_norm, conv_layers, distributions, layers
+from vamp_jax import errors
+from vamp_jax.layers import batch_norm, conv
 from vamp_jax.models import conv_hvae
 
 Array = jax.Array
@@ -33,10 +34,8 @@ class MaskedStack(nn.Module):
 
     def setup(self):
         kinds = ("A", "A" if self.mask_z else "all")
-        first = conv_layers.MaskedConv(FEATURES, kinds, (self.channels, 2 * self.channels))
-        rest = [
-            conv_layers.MaskedConv(FEATURES, ("B",), (FEATURES,)) for _ in range(NUM_LAYERS - 1)
-        ]
+        first = conv.MaskedConv(FEATURES, kinds, (self.channels, 2 * self.channels))
+        rest = [conv.MaskedConv(FEATURES, ("B",), (FEATURES,)) for _ in range(NUM_LAYERS - 1)]
         self.convs = [first, *rest]
         self.norms = [batch_norm.BatchNorm(self.axis_name) for _ in range(NUM_LAYERS)]
 
@@ -44,18 +43,18 @@ class MaskedStack(nn.Module):
         """Images and maps of z [..., H, W, C], whose leading axes broadcast -> [..., H, W, F]."""
         h = self.convs[0](x, z)
         for norm, layer in zip(self.norms, self.convs[1:], strict=False):
-            h = layer.of_relu(h, norm(h, **norm_kwargs))
+            h = layer.after_relu(h, norm(h, **norm_kwargs))
         return batch_norm.relu(h, self.norms[-1](h, **norm_kwargs))
 
-    def of_z(self, z: Array) -> tuple[Array, ...]:
-        """All that z contributes, of the kind that `start_row` takes row by row."""
+    def z_contribution(self, z: Array) -> tuple[Array, ...]:
+        """Computes what z adds to the first layer's sums, [N, H, W, F] each."""
         return (self.convs[0].of_input(1, z),)
 
-    def start_row(self, x_above, above, stack_above, of_z):
+    def start_row(self, x_above, above, stack_above, z_contribution):
         """What the rows above give to a row: see `sample_pixels`."""
         del stack_above
-        result = [self.convs[0].from_above(x_above) + of_z[0]]
-        result += [conv.from_above(h) for conv, h in zip(self.convs[1:], above, strict=False)]
+        result = [self.convs[0].from_above(x_above) + z_contribution[0]]
+        result += [c.from_above(h) for c, h in zip(self.convs[1:], above, strict=False)]
         return jnp.stack(result), ()
 
     def next_pixel(self, from_above, x_left, left):
@@ -64,8 +63,8 @@ class MaskedStack(nn.Module):
         h = batch_norm.relu(total, self.norms[0](total))
         result = [h]
         for i in range(1, NUM_LAYERS):
-            conv = self.convs[i]
-            total = from_above[i] + conv.from_left(left[i - 1]) + conv.from_same(h)
+            layer = self.convs[i]
+            total = from_above[i] + layer.from_left(left[i - 1]) + layer.from_same(h)
             h = batch_norm.relu(total, self.norms[i](total))
             result.append(h)
         return jnp.stack(result)
@@ -85,14 +84,13 @@ class GatedStacks(nn.Module):
         def convs(first, later):
             inputs = (self.channels, 2 * self.channels)
             kinds = (first, first if self.mask_z else "all")
-            return [conv_layers.MaskedConv(2 * FEATURES, kinds, inputs)] + [
-                conv_layers.MaskedConv(2 * FEATURES, (later,), (FEATURES,))
-                for _ in range(NUM_LAYERS - 1)
+            return [conv.MaskedConv(2 * FEATURES, kinds, inputs)] + [
+                conv.MaskedConv(2 * FEATURES, (later,), (FEATURES,)) for _ in range(NUM_LAYERS - 1)
             ]
 
         self.vertical = convs("above", "above_and_row")
         self.horizontal = convs("left", "left_and_self")
-        pointwise = conv_layers.PointwiseConv
+        pointwise = conv.PointwiseConv
         self.across = [pointwise(2 * FEATURES) for _ in range(NUM_LAYERS)]
         self.out = [pointwise(FEATURES) for _ in range(NUM_LAYERS)]
 
@@ -110,15 +108,15 @@ class GatedStacks(nn.Module):
     def _horizontal_output(self, i, total, h):
         return h + self.out[i](_gate(total))
 
-    def of_z(self, z: Array) -> tuple[Array, ...]:
-        """All that z contributes, of the kind that `start_row` takes row by row."""
+    def z_contribution(self, z: Array) -> tuple[Array, ...]:
+        """Computes what z adds to the first layer's sums, [N, H, W, F] each."""
         return self.vertical[0].of_input(1, z), self.horizontal[0].of_input(1, z)
 
-    def start_row(self, x_above, above, stack_above, of_z):
+    def start_row(self, x_above, above, stack_above, z_contribution):
         """What the rows above give to a row: see `sample_pixels`."""
         del above
-        total = self.vertical[0].from_above(x_above) + of_z[0]
-        result, stack = [self.across[0](total) + of_z[1]], []
+        total = self.vertical[0].from_above(x_above) + z_contribution[0]
+        result, stack = [self.across[0](total) + z_contribution[1]], []
         for i in range(1, NUM_LAYERS):
             stack.append(_gate(total))
             total = self.vertical[i].from_own_row(stack[-1])
@@ -132,8 +130,8 @@ class GatedStacks(nn.Module):
         h = self._horizontal_output(0, total, 0.0)
         result = [h]
         for i in range(1, NUM_LAYERS):
-            conv = self.horizontal[i]
-            total = from_above[i] + conv.from_left(left[i - 1]) + conv.from_same(h)
+            layer = self.horizontal[i]
+            total = from_above[i] + layer.from_left(left[i - 1]) + layer.from_same(h)
             h = self._horizontal_output(i, total, h)
             result.append(h)
         return jnp.stack([*result[:-1], nn.relu(h)])
@@ -145,56 +143,65 @@ def _gate(x):
 
 
 class PixelHVAE(conv_hvae.ConvHVAE):
-    """q(z2|x) q(z1|x,z2) and p(z1|z2) as ConvHVAE; p(x|z1,z2) = prod_i p(x_i|x_<i,z1,z2)."""
+    """q(z2|x) q(z1|x,z2) and p(z1|z2) as ConvHVAE; p(x|z1,z2) = prod_i p(x_i|x_<i,z1,z2).
+
+    Images of one channel: the masks know no order of channels.
+    """
 
     mask_z: bool = True  # as the authors do: z's maps, too, are seen at earlier pixels only
     gated_stacks: bool = False  # GatedStacks in place of MaskedStack
     axis_name: str | None = None  # of the mapped axis that batch norm sums over
 
-    autoregressive = True
+    def __post_init__(self):
+        super().__post_init__()
+        if self.x_shape[-1] != 1:
+            raise errors.UsageError(
+                f"PixelHVAE needs images of one channel, not {self.x_shape[-1]}: its masks know no "
+                "order of channels. Take another model."
+            )
 
     def setup_decoder(self):
         """The layers of p(x|z1,z2)."""
-        channels = self.image_shape[-1]
-        self.p_x_from_z1 = layers.GatedDense(math.prod(self.image_shape))
-        self.p_x_from_z2 = layers.GatedDense(math.prod(self.image_shape))
+        channels = self.x_shape[-1]
+        self.p_x_from_z1 = self.gated(math.prod(self.x_shape))
+        self.p_x_from_z2 = self.gated(math.prod(self.x_shape))
         if self.gated_stacks:
             self.p_x_stack = GatedStacks(channels, self.mask_z)
         else:
             self.p_x_stack = MaskedStack(channels, self.mask_z, self.axis_name)
-        self.p_x = conv_layers.ConvHead(channels, self.likelihood)
+        self.p_x = conv.Head(self.likelihood, self.x_shape)
 
     def decode(
         self,
-        z1: Array,
-        z2: Array,
-        x: Array,
+        latents: dict[str, Array],
+        x: Array | None = None,
         *,
         train: bool = False,
         row_weight: Array | None = None,
     ) -> tuple[Array, ...]:
-        """p(x_i|x_<i,z1,z2) for every pixel i -> the likelihood's parameters.
+        """p(x_i|x_<i,z1,z2) for every pixel i: the likelihood's heads.
 
         Args:
-          z1, z2: [..., D]
+          latents: z1 and z2, [..., D]
           x: [..., H, W, C], with as many leading axes as z or fewer (one image, many samples).
           train: batch norm by the batch's statistics; 'batch_stats' must be mutable.
           row_weight: 1 for real rows and 0 for padding, of z's leading axes.
         Returns:
           [..., H, W, C] each.
         """
-        z = self.latent_maps(z1, z2)
+        z = self.latent_maps(latents)
         return self.p_x(self.p_x_stack(x, z, train=train, row_weight=row_weight))
 
-    def latent_maps(self, z1: Array, z2: Array) -> Array:
+    def latent_maps(self, latents: dict[str, Array]) -> Array:
         """z1 and z2 as channels beside the image: [..., D] each -> [..., H, W, 2 C]."""
-        shape = (*z1.shape[:-1], *self.image_shape)
+        z1, z2 = latents["z1"], latents["z2"]
+        shape = (*z1.shape[:-1], *self.x_shape)
         maps = [self.p_x_from_z1(z1).reshape(shape), self.p_x_from_z2(z2).reshape(shape)]
         return jnp.concatenate(maps, axis=-1)
 
-    def of_z(self, z1: Array, z2: Array) -> tuple[Array, ...]:
+    def z_contribution(self, latents: dict[str, Array]) -> tuple[Array, ...]:
         """See the stack's method; from z1 and z2 [N, D]."""
-        return self.p_x_stack.of_z(self.latent_maps(z1, z2))
+        return self.p_x_stack.z_contribution(self.latent_maps(latents))
 
     def start_row(self, *args):
         """See the stack's method."""
@@ -205,15 +212,12 @@ class PixelHVAE(conv_hvae.ConvHVAE):
         features = self.p_x_stack.next_pixel(*args)
         return features, self.p_x(features[-1])
 
-    def __call__(self, x: Array) -> tuple[Array, ...]:
-        """Passes through every layer once; for `init` only."""
-        z2, _ = self.encode(x)
-        z1, _ = self.encode_z1(self.features(x), z2)
-        self.prior_z1(z2)
-        return self.decode(z1, z2, x)
+    def sample_x(self, variables, rng: Array, latents: dict[str, Array]) -> Array:
+        """Draws x ~ p(x|z1,z2) [N, H, W, C], see `sample_pixels`; called without `apply`."""
+        return sample_pixels(self, variables, rng, latents)
 
 
-def sample_pixels(model: PixelHVAE, variables, rng: Array, z1: Array, z2: Array) -> Array:
+def sample_pixels(model: PixelHVAE, variables, rng: Array, latents: dict[str, Array]) -> Array:
     """Draws x ~ p(x|z1,z2), pixel by pixel, in one loop that is compiled under `jax.jit`.
 
     All pixels together cost about one pass through the network, not one pass each: a pixel's
@@ -223,27 +227,29 @@ def sample_pixels(model: PixelHVAE, variables, rng: Array, z1: Array, z2: Array)
       model: in inference mode of its batch norm.
       variables: {'params': ..., 'batch_stats': ...} of the model.
       rng: pixel i = row * W + column of all images is drawn with `fold_in(rng, i)`.
-      z1, z2: [N, D]
+      latents: z1 and z2, [N, D]
     Returns:
       Drawn pixels [N, H, W, C].
     """
-    height, width, channels = model.image_shape
-    num_images = z1.shape[0]
+    height, width, channels = model.x_shape
+    num_images = latents["z1"].shape[0]
 
     def call(method, *args):
         return model.apply(variables, *args, method=method)
 
     def row_step(carry, inputs):
         x_above, above, stack_above = carry  # [N, W, C], [L, N, W, F], a tuple of [N, W, F]
-        row, of_z = inputs
-        from_above, stack = call("start_row", x_above, above, stack_above, of_z)  # [L, N, W, F']
+        row, z_contribution = inputs
+        from_above, stack = call(
+            "start_row", x_above, above, stack_above, z_contribution
+        )  # [L, N, W, F']
 
         def pixel_step(carry, inputs):
             x_left, left = carry  # [N, C], [L, N, F]
             column, from_above = inputs
             features, decoded = call("next_pixel", from_above, x_left, left)
             key = jax.random.fold_in(rng, row * width + column)
-            x = distributions.pixel_sample(key, decoded, model.likelihood)
+            x = model.likelihood.sample(key, *decoded)
             return (x, features), (x, features)
 
         start = (jnp.zeros_like(x_above[:, 0]), jnp.zeros_like(above[:, :, 0]))
@@ -255,6 +261,6 @@ def sample_pixels(model: PixelHVAE, variables, rng: Array, z1: Array, z2: Array)
     zeros = jnp.zeros((NUM_LAYERS, num_images, width, FEATURES))
     stack = tuple(zeros[:-1]) if model.gated_stacks else ()
     start = (jnp.zeros((num_images, width, channels)), zeros, stack)
-    of_z = tuple(jnp.moveaxis(part, 1, 0) for part in call("of_z", z1, z2))
-    _, rows = jax.lax.scan(row_step, start, (jnp.arange(height), of_z))
+    z_contribution = tuple(jnp.moveaxis(part, 1, 0) for part in call("z_contribution", latents))
+    _, rows = jax.lax.scan(row_step, start, (jnp.arange(height), z_contribution))
     return jnp.moveaxis(rows, 0, 1)

@@ -1,50 +1,74 @@
 """VAE with one stochastic layer (section 5): x <- z."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 
-from vamp_jax import layers
+from vamp_jax.layers import dense
+from vamp_jax.likelihoods import Likelihood
 
 Array = jax.Array
 
 
 class VAE(nn.Module):
-    """q(z|x) and p(x|z): two gated layers each.
+    """q(z|x) and p(x|z): two gated layers each. A `Network` (models/__init__.py)."""
 
-    A module says what the model is; it knows nothing of priors, losses or devices. Images are
-    [..., H, W, C] in [0, 1].
-    """
-
-    image_shape: tuple[int, int, int]
-    likelihood: str
+    x_shape: tuple[int, ...]
+    likelihood: Likelihood
     latent_dim: int
     hidden_dim: int
+    kernel_init: Callable = dense.he_kernel
+    posterior: Callable[..., nn.Module] = dense.NormalHead
 
-    num_layers = 1
-    autoregressive = False
+    sample_x = None
     convolutional = False
 
-    def setup(self):
-        self.q_z_layers = [layers.GatedDense(self.hidden_dim) for _ in range(2)]
-        self.q_z = layers.GaussianHead(self.latent_dim)
-        self.p_x_layers = [layers.GatedDense(self.hidden_dim) for _ in range(2)]
-        self.p_x = layers.PixelHead(self.image_shape, self.likelihood)
+    @property
+    def latent_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The only layer, z."""
+        return {"z": (self.latent_dim,)}
 
-    def encode(self, x: Array) -> tuple[Array, Array]:
-        """q(z|x): images [..., H, W, C] -> mean and log-variance, [..., D] each."""
-        h = x.reshape(*x.shape[:-3], -1)
+    def setup(self):
+        gated = [dense.GatedDense(self.hidden_dim, self.kernel_init) for _ in range(4)]
+        self.q_z_layers, self.p_x_layers = gated[:2], gated[2:]
+        self.q_z = self.posterior(self.latent_dim, self.kernel_init)
+        self.p_x = dense.Head(self.likelihood, self.x_shape, self.kernel_init)
+
+    def encode(self, x: Array):
+        """q(z|x): [..., *x_shape] -> a posterior over [..., D]."""
+        h = dense.flatten(x, self.x_shape)
         for layer in self.q_z_layers:
             h = layer(h)
         return self.q_z(h)
 
-    def decode(self, z: Array) -> tuple[Array, ...]:
-        """p(x|z): [..., D] -> the likelihood's parameters, [..., H, W, C] each."""
-        h = z
+    def features(self, x: Array) -> None:
+        """Nothing else of x is needed."""
+
+    def infer(self, top, features: None, noise: dict[str, Array]):
+        """Draws z ~ q(z|x)."""
+        z, log_q = top.sample_and_log_prob(noise["z"])
+        return {"z": z}, {"z": log_q}
+
+    def posteriors(self, top, features: None, latents: dict[str, Array]):
+        """q(z|x)."""
+        return {"z": top}
+
+    def conditional_priors(self, latents: dict[str, Array]):
+        """None: the only layer is the top."""
+        return {}
+
+    def descend(self, z_top: Array, noise: dict[str, Array]) -> dict[str, Array]:
+        """z alone."""
+        return {"z": z_top}
+
+    def decode(self, latents: dict[str, Array], x: Array | None = None) -> tuple[Array, ...]:
+        """p(x|z): the likelihood's heads."""
+        h = latents["z"]
         for layer in self.p_x_layers:
             h = layer(h)
         return self.p_x(h)
 
     def __call__(self, x: Array) -> tuple[Array, ...]:
         """Passes through every layer once; for `init` only."""
-        mean, _ = self.encode(x)
-        return self.decode(mean)
+        return self.decode({"z": self.encode(x).base.mean})

@@ -1,7 +1,6 @@
-"""The training loop: epochs, early stopping, checkpoints, logs. Its device code is in epoch.py."""
+"""The training loop: epochs, early stopping, checkpoints, logs. Device code is in epoch.py."""
 
 import contextlib
-import json
 import math
 import signal
 import time
@@ -10,98 +9,16 @@ from types import FrameType
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
-from vamp_jax import datasets, epoch, evaluation, hosts, models, optimizers, settings
+from vamp_jax import hosts
 from vamp_jax import workdir as workdirs
-from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.datasets import Dataset
-from vamp_jax.epoch import TrainState
 from vamp_jax.errors import NonFiniteLossError, Stopped
-from vamp_jax.objectives import Objective
 from vamp_jax.progress import Progress
-
-
-def train_and_evaluate(
-    config: ml_collections.ConfigDict,
-    workdir: str,
-    data_dir: str | None = None,
-    checkpoint_seconds: float = 15.0,
-) -> None:
-    """Trains (or goes on training) the run of this config in a folder, then evaluates its best.
-
-    Raises:
-      UsageError: for anything that a sentence explains, before any work where possible.
-      Stopped: after SIGTERM or SIGINT, with the state saved.
-    """
-    with contextlib.ExitStack() as stack:
-        with hosts.together():
-            settings.check(config)
-            _warn_of_short_run(config)
-            if hosts.is_first():
-                stack.enter_context(workdirs.locked(workdir))
-            dataset = datasets.load(config.dataset, data_dir)
-            settings.check_with_data(config, dataset)
-            if hosts.is_first():
-                workdirs.claim(workdir, config, dataset)
-        _check_hosts_agree(config, dataset)
-        stack.enter_context(jax.default_matmul_precision(config.matmul_precision))
-        objective, optimizer = set_up(config, dataset)
-        with Checkpoints(workdir) if hosts.is_first() else contextlib.nullcontext() as checkpoints:
-            state = train(
-                config, workdir, dataset, objective, optimizer, checkpoints, checkpoint_seconds
-            )
-        if not hosts.is_first():
-            return
-        if evaluation.is_recorded(workdir, int(state.epoch), "test", config.num_samples, None):
-            print(f"This run is finished and evaluated; see {workdir}/eval and {workdir}/figures.")
-            return
-        evaluation.evaluate_run(workdir, dataset, objective)
-
-
-def _warn_of_short_run(config: ml_collections.ConfigDict) -> None:
-    if config.warmup_epochs > config.num_epochs:  # of use to look at the start of a long run
-        last = config.num_epochs / config.warmup_epochs
-        print(
-            f"Note: warmup_epochs is {config.warmup_epochs} and num_epochs {config.num_epochs}: "
-            f"beta ends at {last:.2f}, not at 1.",
-            flush=True,
-        )
-
-
-def _check_hosts_agree(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
-    """Raises a UsageError when the hosts of a run differ in what makes its result."""
-    if not hosts.several():
-        return
-    hosts.check_same(
-        The_config=json.dumps(config.to_dict(), sort_keys=True).encode(),
-        The_data_set=dataset.train.tobytes() + dataset.validation.tobytes(),
-        The_version_of_JAX=jax.__version__.encode(),
-    )
-
-
-def set_up(
-    config: ml_collections.ConfigDict, dataset: Dataset
-) -> tuple[Objective, optax.GradientTransformation]:
-    """The objective (model and prior) and the optimiser that a config names."""
-    model = models.create(config, dataset)
-    objective = Objective(model, config.prior, config.proper_logistic)
-    return objective, optimizers.normalized_adam(config.learning_rate)
-
-
-def initial_state(
-    config: ml_collections.ConfigDict,
-    dataset: Dataset,
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-) -> TrainState:
-    """`epoch.init_state` as one program."""
-    # It runs once: on a CPU optimising it costs more time than it saves, seconds before step 1.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    init = jax.jit(
-        lambda: epoch.init_state(config, dataset, objective, optimizer), compiler_options=options
-    )
-    return init()
+from vamp_jax.training import devices
+from vamp_jax.training.checkpoints import Checkpoints
+from vamp_jax.training.epoch import Plan, make_epoch
+from vamp_jax.training.state import TrainState, initial_state
 
 
 def should_stop(done: int, best_epoch: int, config: ml_collections.ConfigDict) -> bool:
@@ -118,8 +35,7 @@ def train(
     config: ml_collections.ConfigDict,
     workdir: str,
     dataset: Dataset,
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
+    plan: Plan,
     checkpoints: Checkpoints | None,
     checkpoint_seconds: float,
 ) -> TrainState:
@@ -127,9 +43,9 @@ def train(
 
     Of several hosts process 0 alone has `checkpoints`, writes the folder and shows progress.
     """
-    state = initial_state(config, dataset, objective, optimizer)
+    state = initial_state(plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed)
     with hosts.together():
-        restored = checkpoints.restore_latest(like=state) if checkpoints else None
+        restored = _restore(checkpoints, state, plan, workdir) if checkpoints else None
     if hosts.several():
         restored = hosts.from_first(state if restored is None else restored)
     if restored is not None:
@@ -142,11 +58,11 @@ def train(
         print(f"Training is finished: {done} epochs, the best was {best_epoch}.", flush=True)
         return state
 
-    sharding = epoch.replicated()
+    sharding = devices.replicated()
     state = jax.device_put(state, sharding)
     train_images = jax.device_put(dataset.train, sharding)
     validation_images = jax.device_put(dataset.validation, sharding)
-    run_epoch = epoch.make_epoch(objective, optimizer, config, dataset)
+    run_epoch = make_epoch(plan)
     saved = time.monotonic()
     with _SignalFlag() as flag, contextlib.ExitStack() as stack:
         if checkpoints:
@@ -161,7 +77,7 @@ def train(
             done, best_epoch = metrics["epoch"], metrics.pop("best_epoch")
             stop = hosts.largest(flag.number)
             _check_finite(metrics, workdir, checkpoints)
-            if dataset.likelihood == "discretised_logistic":
+            if plan.autoencoder.likelihood.in_bits:
                 size = math.prod(dataset.shape)
                 metrics["val_bits_per_dim"] = metrics["val_loss"] / (size * math.log(2.0))
             finished = should_stop(done, best_epoch, config)
@@ -183,6 +99,20 @@ def train(
                 raise Stopped(stop, done)
         if checkpoints:
             checkpoints.wait()
+    return state
+
+
+def _restore(
+    checkpoints: Checkpoints, like: TrainState, plan: Plan, workdir: str
+) -> TrainState | None:
+    """The newest state that can be read."""
+    state, format = checkpoints.restore_latest(like)
+    if state is not None and format == 1 and plan.objective.num_samples > 1:
+        # Its best loss is the bound's at the best epoch; from here on the ELBO is compared.
+        for row in workdirs.read_metrics(workdir):
+            if row["epoch"] == int(state.best_epoch):
+                loss = jnp.asarray(row["val_kl"] - row["val_reconstruction"], jnp.float32)
+                state = state.replace(best_loss=jax.device_put(loss, state.best_loss.sharding))
     return state
 
 

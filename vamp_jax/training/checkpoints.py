@@ -1,9 +1,12 @@
 """Checkpoints by orbax: the latest two, each with the best parameters so far beside it.
 
-A checkpoint (its step is the number of epochs done) has three items: `state`, all that training
-goes on from but for `best`, the parameters at the lowest validation loss, which evaluation reads
-without the rest; and `info`, a few plain values with a SHA-256 over the arrays of each, since a
-flipped bit on disk must not become a silently different run.
+A checkpoint (its step is the number of epochs done) has these items: `state`, all that training
+goes on from but for `best`, the best parameters so far, which evaluation reads without the rest;
+`constants`, where a prior has fixed examples; and `info`, a few plain values with a SHA-256 over
+the arrays of each, since a flipped bit on disk must not become a silently different run.
+
+Checkpoints without a `format` in `info` are older: they hold the constants among the parameters
+(see `_with_constants_as_parameters`), and their best epoch was chosen by the objective's bound.
 """
 
 import contextlib
@@ -23,12 +26,13 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as ocm
 
-from vamp_jax import epoch
-from vamp_jax.epoch import TrainState
 from vamp_jax.errors import UsageError
+from vamp_jax.training import devices
+from vamp_jax.training.state import TrainState
 
 OVERHEAD = 128 << 10  # bytes of a checkpoint beside its arrays
 BEST = ("best_params", "best_batch_stats")
+FORMAT = 2
 
 
 class Checkpoints:
@@ -74,6 +78,7 @@ class Checkpoints:
             return
         items = _items(jax.tree.map(np.array, jax.device_get(state)))
         info = {
+            "format": FORMAT,
             "best_epoch": int(state.best_epoch),
             "sha256": {name: _digest(item) for name, item in items.items()},
         }
@@ -102,8 +107,8 @@ class Checkpoints:
         with _saving(self.directory):
             self._manager.wait_until_finished()
 
-    def restore_latest(self, like: TrainState) -> TrainState | None:
-        """The newest state that can be read; None where there is no checkpoint.
+    def restore_latest(self, like: TrainState) -> tuple[TrainState | None, int]:
+        """The newest state that can be read, and its format; None where there is no checkpoint.
 
         Newer ones that cannot be read are removed, once an older one has been: the run will get
         there again.
@@ -113,27 +118,34 @@ class Checkpoints:
         Raises:
           UsageError: when there are checkpoints, and none can be read.
         """
-        step, items, _ = self._restore_newest(_items(like))
+        step, items, info = self._restore_newest(_items(like))
         if step is None:
-            return None
+            return None, FORMAT
         for newer in [other for other in self._manager.all_steps() if other > step]:
             self._manager.delete(newer)
-        return like.replace(**items["state"], **items["best"])
+        constants = items.get("constants", {})
+        state = like.replace(**items["state"], **items["best"], constants=constants)
+        return state, info.get("format", 1)
 
     def restore_best(self, like: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
         """The best variables, the epoch that they are of, and the number of epochs done.
 
         Args:
-          like: variables {'params', 'batch_stats'} of the right shapes.
+          like: variables of the right shapes.
         Raises:
           UsageError: when there is no checkpoint, or none can be read.
         """
         best = {"best_params": like["params"], "best_batch_stats": like["batch_stats"]}
-        step, items, info = self._restore_newest({"best": best})
+        wanted = {"best": best} | _constants_item(like["constants"])
+        step, items, info = self._restore_newest(wanted)
         if step is None:
             raise UsageError(f"{self.directory} holds no checkpoint yet.")
         best = items["best"]
-        variables = {"params": best["best_params"], "batch_stats": best["best_batch_stats"]}
+        variables = {
+            "params": best["best_params"],
+            "batch_stats": best["best_batch_stats"],
+            "constants": items.get("constants", {}),
+        }
         return variables, info["best_epoch"], step
 
     def _restore_newest(self, like: dict[str, Any]):
@@ -154,21 +166,23 @@ class Checkpoints:
         return None, None, None
 
     def _restore(self, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        sharding = epoch.replicated()
+        args = ocp.args.Composite(info=ocp.args.JsonRestore())
+        info = self._manager.restore(step, args=args)["info"]
+        older = "constants" in like and info.get("format", 1) < FORMAT
+        wanted = _with_constants_as_parameters(like) if older else like
+        sharding = devices.replicated()
         abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), wanted
         )
         arrays = {name: ocp.args.StandardRestore(item) for name, item in abstract.items()}
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(info=ocp.args.JsonRestore(), **arrays)
-        )
-        items, info = {name: restored[name] for name in like}, restored["info"]
+        restored = self._manager.restore(step, args=ocp.args.Composite(**arrays))
+        items = {name: restored[name] for name in wanted}
         for name, item in items.items():
             if _digest(jax.device_get(item)) != info["sha256"][name]:
                 raise ValueError(
                     f"it is damaged, {name} does not have the SHA-256 it was saved with"
                 )
-        return items, info
+        return _with_constants_apart(items, like) if older else items, info
 
 
 def _mute_abandoned_reads() -> None:
@@ -200,10 +214,43 @@ def _saving(directory: str):
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """The state as the two items of a checkpoint."""
+    """The state as the items of a checkpoint."""
     fields = {field: getattr(state, field) for field in state.__dataclass_fields__}
     best = {field: fields.pop(field) for field in BEST}
-    return {"state": fields, "best": best}
+    return {"state": fields, "best": best} | _constants_item(fields.pop("constants"))
+
+
+def _constants_item(constants: dict[str, Any]) -> dict[str, Any]:
+    return {"constants": constants} if constants else {}
+
+
+def _of_parameters(function: Callable[[dict], dict], tree: Any) -> Any:
+    """Applies a function to every tree of parameters in a tree: their own, moments, the best."""
+
+    def found(node):
+        return isinstance(node, dict) and node.keys() == {"model", "prior"}
+
+    return jax.tree.map(lambda node: function(node) if found(node) else node, tree, is_leaf=found)
+
+
+def _with_constants_as_parameters(items: dict[str, Any]) -> dict[str, Any]:
+    """The items as older checkpoints have them."""
+    items = dict(items)
+    constants = items.pop("constants")
+    return _of_parameters(lambda params: params | {"prior": params["prior"] | constants}, items)
+
+
+def _with_constants_apart(items: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+    """The items of an older checkpoint as they are now."""
+    names = like["constants"].keys()
+    best = items["best"]["best_params"]["prior"]
+
+    def without(params):
+        kept = {name: leaf for name, leaf in params["prior"].items() if name not in names}
+        return params | {"prior": kept}
+
+    constants = {name: best[name] for name in names}
+    return _of_parameters(without, items) | {"constants": constants}
 
 
 def _digest(item: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vamp_jax import batch_norm
+from vamp_jax.layers import batch_norm
 
 Array = jax.Array
 

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vamp_jax import batch_norm, layers
-from vamp_jax.convolutions import apply_mask, gated_conv, masked_conv, masked_conv_of_relu
+from vamp_jax.layers import batch_norm
+from vamp_jax.layers.conv_gradients import apply_mask, gated_conv, masked_conv, masked_conv_of_relu
+from vamp_jax.layers.dense import uniform_fan_in
+from vamp_jax.likelihoods import Likelihood
 
 Array = jax.Array
 
@@ -31,7 +33,7 @@ class ConvParameters(nn.Module):
     @nn.compact
     def __call__(self, channels: int) -> tuple[Array, Array]:
         shape = (self.kernel_size, self.kernel_size, channels, self.features)
-        init = layers.uniform_fan_in(math.prod(shape[:3]))
+        init = uniform_fan_in(math.prod(shape[:3]))
         return self.param("kernel", init, shape), self.param("bias", init, (self.features,))
 
 
@@ -65,7 +67,7 @@ class MaskedConv(nn.Module):
 
     def setup(self):
         shape = (3, 3, sum(self.channels), self.features)
-        init = layers.uniform_fan_in(math.prod(shape[:3]))
+        init = uniform_fan_in(math.prod(shape[:3]))
         self.kernel = self.param("kernel", init, shape)
 
     def parts(self) -> list[Array]:
@@ -80,7 +82,7 @@ class MaskedConv(nn.Module):
     def __call__(self, *inputs: Array) -> Array:
         return sum(self.of_input(index, x) for index, x in enumerate(inputs))
 
-    def of_relu(self, x: Array, norm: batch_norm.Affine) -> Array:
+    def after_relu(self, x: Array, norm: batch_norm.Affine) -> Array:
         """The same of the only input max(0, norm(x)): [..., H, W, C] -> [..., H, W, features]."""
         (kind,) = self.kinds
         return _over_leading_axes(lambda x: masked_conv_of_relu(x, norm, self.kernel, kind), x)
@@ -120,21 +122,25 @@ class PointwiseConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        init = layers.uniform_fan_in(x.shape[-1])
+        init = uniform_fan_in(x.shape[-1])
         kernel = self.param("kernel", init, (1, 1, x.shape[-1], self.features))
         return x @ kernel[0, 0] + self.param("bias", init, (self.features,))
 
 
-class ConvHead(nn.Module):
-    """The parameters of p(x|.) by 1x1 convolutions: [..., F] -> [..., channels] each.
+class Head(nn.Module):
+    """The likelihood's heads by 1x1 convolutions: [..., H, W, F] -> [..., H, W, C] each.
 
-    (logits,) for 'bernoulli'; (mean logits, log-scales) for 'discretised_logistic'.
+    Or of a single pixel: [..., F] -> [..., C].
     """
 
-    channels: int
-    likelihood: str
+    likelihood: Likelihood
+    x_shape: tuple[int, ...]
 
     @nn.compact
     def __call__(self, h: Array) -> tuple[Array, ...]:
-        names = ("logits",) if self.likelihood == "bernoulli" else ("mean", "log_scale")
-        return tuple(PointwiseConv(self.channels, name=name)(h) for name in names)
+        return tuple(
+            self.param(name, nn.initializers.zeros_init(), shape)
+            if name in self.likelihood.free
+            else PointwiseConv(shape[-1], name=name)(h)
+            for name, shape in self.likelihood.heads(self.x_shape).items()
+        )

@@ -1,0 +1,162 @@
+"""A network with its prior and likelihood: the ELBO's terms of single examples (eq. 1 and 2).
+
+    L(x) = E_{z ~ q(z|x)} [ ln p(x|z) - beta sum_l ( ln q(z_l|.) - ln p(z_l|.) ) ]
+
+with one draw of z for an example, for every prior. Everything is per example and in nats, a sum
+over values of x and latent units; means over examples are taken by those who call. What is
+minimised is in objectives.py.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from vamp_jax import likelihoods, priors
+from vamp_jax.likelihoods import Likelihood
+from vamp_jax.models import Draw, Latents
+from vamp_jax.trainable_priors import Prior
+
+Array = jax.Array
+Variables = dict[str, Any]  # {'params': {'model', 'prior'}, 'batch_stats', 'constants'}
+
+
+class Encoded(NamedTuple):
+    """All that depends on x alone: computed once, however many samples follow."""
+
+    x: Any  # [B, ...]
+    top: Any  # q of the top layer, a posterior
+    features: Any  # what the lower layers need of x; None without
+
+
+class Terms(NamedTuple):
+    """The terms of single examples, [...] each; ELBO = reconstruction - sum(kl)."""
+
+    reconstruction: Array  # ln p(x|z)
+    kl: dict[str, Array]  # ln q(z_l|.) - ln p(z_l|.), one draw, for each stochastic layer
+
+    def elbo(self, beta: float | Array = 1.0) -> Array:
+        """ln p(x|z) - beta sum_l KL_l."""
+        return self.reconstruction - beta * sum(self.kl.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder:
+    """A network with a prior of its top layer and a likelihood, as functions of `Variables`."""
+
+    network: nn.Module
+    prior: Prior
+    likelihood: Likelihood
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the stochastic layers, the top last."""
+        return tuple(self.network.latent_shapes)
+
+    @property
+    def top(self) -> str:
+        """The name of the layer that has the prior."""
+        return self.layers[-1]
+
+    def apply(self, variables: Variables, *args, method: str, **kwargs):
+        """Calls a method of the network."""
+        return self.network.apply(network_variables(variables), *args, method=method, **kwargs)
+
+    def prior_density(self, variables: Variables, encode=None) -> Any:
+        """p(z) of the top layer: runs the encoder on the pseudo-inputs, so call it once.
+
+        Args:
+          variables: the network's and the prior's.
+          encode: takes the place of the network's own encoder (to share it out over devices).
+        """
+        encode = encode or (lambda u: self.encode_component(variables, u))
+        return self.prior.build(variables["params"]["prior"], variables["constants"], encode)
+
+    def encode_component(self, variables: Variables, u: Any) -> Any:
+        """Pseudo-inputs [K, ...] -> the components of the VampPrior, (mean, log_var) [K, D]."""
+        return self.apply(variables, u, method="encode").base
+
+    def pseudo_inputs(self, variables: Variables) -> Any | None:
+        """The prior's pseudo-inputs as the encoder sees them [K, ...]; None where it has none."""
+        if self.prior.pseudo_inputs is None:
+            return None
+        return self.prior.pseudo_inputs(variables["params"]["prior"], variables["constants"])
+
+    def encode(self, variables: Variables, x: Any) -> Encoded:
+        """Computes what depends on x [B, ...] alone."""
+        top = self.apply(variables, x, method="encode")
+        return Encoded(x, top, self.apply(variables, x, method="features"))
+
+    def draw(self, variables: Variables, encoded: Encoded, noise: Latents) -> Draw:
+        """Draws the latents of all layers from the posterior, with ln q of each layer.
+
+        Args:
+          variables: the network's.
+          encoded: B examples.
+          noise: standard normal, [..., B, *shape] for each layer.
+        """
+        return Draw(*self.apply(variables, encoded.top, encoded.features, noise, method="infer"))
+
+    def log_q(self, variables: Variables, encoded: Encoded, latents: Latents) -> Latents:
+        """ln q(z_l|.) of each layer at given latents, [...] each.
+
+        Raises:
+          ValueError: where a layer's posterior has no density at a given point.
+        """
+        found = self.apply(variables, encoded.top, encoded.features, latents, method="posteriors")
+        for layer, posterior in found.items():
+            if not hasattr(posterior, "log_prob"):
+                raise ValueError(
+                    f"log_q: the posterior of {layer}, {type(posterior).__name__}, has no density "
+                    "at a given point: the inverse of its flow is not to be had."
+                )
+        return {layer: found[layer].log_prob(z) for layer, z in latents.items()}
+
+    def terms(
+        self, variables: Variables, prior: Any, encoded: Encoded, noise: Latents, **decode_kwargs
+    ) -> tuple[Terms, dict[str, Any]]:
+        """One draw of the ELBO's terms for each example and sample.
+
+        Args:
+          variables: the network's and the prior's.
+          prior: from `prior_density`.
+          encoded: B examples.
+          noise: standard normal, [..., B, *shape] for each layer.
+          **decode_kwargs: for networks with batch norm: `train`, `row_weight`.
+        Returns:
+          Terms with leaves [..., B], and the new 'batch_stats' (empty without batch norm).
+        """
+        drawn = self.draw(variables, encoded, noise)
+        return self.terms_at(variables, prior, encoded.x, drawn, **decode_kwargs)
+
+    def terms_at(
+        self, variables: Variables, prior: Any, x: Any, drawn: Draw, **decode_kwargs
+    ) -> tuple[Terms, dict[str, Any]]:
+        """`terms` at given latents, with ln q of each layer at them."""
+        latents, log_q = drawn
+        below = self.apply(variables, latents, method="conditional_priors")
+        log_p = {layer: density.log_prob(latents[layer]) for layer, density in below.items()}
+        log_p[self.top] = priors.log_prob(latents[self.top], prior)
+        kl = {layer: log_q[layer] - log_p[layer] for layer in self.layers}
+        heads, batch_stats = self.decode(variables, latents, x, **decode_kwargs)
+        num_leading = log_q[self.top].ndim
+        reconstruction = likelihoods.log_prob(self.likelihood, x, heads, num_leading)
+        return Terms(reconstruction, kl), batch_stats
+
+    def decode(
+        self, variables: Variables, latents: Latents, x: Any, **decode_kwargs
+    ) -> tuple[tuple[Array, ...], dict[str, Any]]:
+        """The likelihood's heads at these latents, and the new 'batch_stats'."""
+        if not decode_kwargs.get("train", False):
+            heads = self.apply(variables, latents, x, method="decode")
+            return heads, variables["batch_stats"]
+        heads, updated = self.apply(
+            variables, latents, x, method="decode", mutable=["batch_stats"], **decode_kwargs
+        )
+        return heads, updated["batch_stats"]
+
+
+def network_variables(variables: Variables) -> dict[str, Any]:
+    """The variables of the linen module alone."""
+    return {"params": variables["params"]["model"], "batch_stats": variables["batch_stats"]}

@@ -1,0 +1,220 @@
+"""Names become values: the one place that turns a config's strings into what they stand for.
+
+Each table has an entry a name: a function of the config (and the data) that returns the value. To
+add a choice, write it in a file of its own and enter it here; tests/test_contracts.py goes through
+these tables. Imports are inside the functions: a typo in a name should not wait for JAX.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ml_collections
+    import optax
+
+    from vamp_jax.autoencoder import Autoencoder
+    from vamp_jax.datasets import Dataset
+    from vamp_jax.datasets.inputs import Inputs
+    from vamp_jax.likelihoods import Likelihood
+    from vamp_jax.objectives import Objective
+    from vamp_jax.trainable_priors import Prior
+    from vamp_jax.training.epoch import Plan
+
+    Config = ml_collections.ConfigDict
+
+# ---------------------------------------------------------------------------------------------
+# Likelihoods: (config) -> Likelihood.
+
+
+def _bernoulli(config: Config) -> Likelihood:
+    from vamp_jax import likelihoods
+
+    return likelihoods.BERNOULLI
+
+
+def _discretised_logistic(config: Config) -> Likelihood:
+    from vamp_jax import likelihoods
+
+    if config.proper_logistic:
+        return likelihoods.PROPER_DISCRETISED_LOGISTIC
+    return likelihoods.DISCRETISED_LOGISTIC
+
+
+LIKELIHOODS = {"bernoulli": _bernoulli, "discretised_logistic": _discretised_logistic}
+
+# ---------------------------------------------------------------------------------------------
+# Priors: (config, support of x) -> Prior.
+
+
+def _standard(config: Config, support: tuple[float, float]) -> Prior:
+    from vamp_jax import trainable_priors
+
+    return trainable_priors.standard(config.latent_dim)
+
+
+def _mog(config: Config, support: tuple[float, float]) -> Prior:
+    from vamp_jax import trainable_priors
+
+    return trainable_priors.mixture_of_gaussians(
+        config.num_components, learned_weights=config.learned_weights
+    )
+
+
+def _vamp_data(config: Config, support: tuple[float, float]) -> Prior:
+    from vamp_jax import trainable_priors
+
+    return trainable_priors.vamp_data(config.num_components, learned_weights=config.learned_weights)
+
+
+def _vamp(config: Config, support: tuple[float, float]) -> Prior:
+    from vamp_jax import trainable_priors
+
+    return trainable_priors.vamp(
+        config.num_components,
+        bounds=support,
+        from_data=config.pseudo_inputs_from_data,
+        learned_weights=config.learned_weights,
+    )
+
+
+PRIORS = {"standard": _standard, "mog": _mog, "vamp_data": _vamp_data, "vamp": _vamp}
+WITH_PSEUDO_INPUTS = ("vamp", "vamp_data")
+
+# ---------------------------------------------------------------------------------------------
+# Networks: (config) -> (the class, its own fields beside those that all have).
+
+
+def _vae(config: Config):
+    from vamp_jax.models import VAE
+
+    return VAE, {}
+
+
+def _hvae(config: Config):
+    from vamp_jax.models import HVAE
+
+    return HVAE, {}
+
+
+def _conv_hvae(config: Config):
+    from vamp_jax.models import ConvHVAE
+
+    return ConvHVAE, {}
+
+
+def _pixel_hvae(config: Config):
+    from vamp_jax.models import PixelHVAE
+    from vamp_jax.training import devices
+
+    return PixelHVAE, {
+        "mask_z": config.pixel_mask_z,
+        "gated_stacks": config.pixel_gated_stacks,
+        "axis_name": devices.AXIS,
+    }
+
+
+NETWORKS = {"vae": _vae, "hvae": _hvae, "conv_hvae": _conv_hvae, "pixel_hvae": _pixel_hvae}
+# Those whose cost is in convolutions, for what has to be known before JAX starts.
+CONVOLUTIONAL = ("conv_hvae", "pixel_hvae")
+
+# ---------------------------------------------------------------------------------------------
+# How dense weights start: (config) -> an initialiser.
+
+
+def _he(config: Config):
+    from vamp_jax.layers import dense
+
+    return dense.he_kernel
+
+
+def _glorot(config: Config):
+    from vamp_jax.layers import dense
+
+    return dense.glorot_kernel
+
+
+DENSE_INITS = {"he": _he, "glorot": _glorot}
+
+# ---------------------------------------------------------------------------------------------
+# Objectives, by the gradient of the importance-weighted bound: (config) -> an objective.
+
+
+def _standard_gradient(config: Config) -> Objective:
+    from vamp_jax import objectives
+
+    if config.num_importance_samples == 1:
+        return objectives.Elbo()
+    return objectives.Iwae(config.num_importance_samples)
+
+
+def _dreg(config: Config) -> Objective:
+    from vamp_jax import objectives
+
+    return objectives.Iwae(config.num_importance_samples, gradient="dreg")
+
+
+GRADIENTS = {"standard": _standard_gradient, "dreg": _dreg}
+
+# ---------------------------------------------------------------------------------------------
+# What a config and its data stand for.
+
+
+def likelihood(config: Config, dataset: Dataset) -> Likelihood:
+    """Returns p(x|.) of one value of this data."""
+    return LIKELIHOODS[dataset.likelihood](config)
+
+
+def inputs(config: Config, dataset: Dataset) -> Inputs:
+    """Returns how the data, as it is stored, becomes x."""
+    from vamp_jax.datasets.inputs import Inputs
+
+    return Inputs(likelihood(config, dataset), dataset.max_value, dataset.dynamic)
+
+
+def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
+    """Returns the network with its prior and likelihood."""
+    from vamp_jax.autoencoder import Autoencoder
+
+    of_x = likelihood(config, dataset)
+    network, own_fields = NETWORKS[config.model](config)
+    return Autoencoder(
+        network=network(
+            x_shape=dataset.shape,
+            likelihood=of_x,
+            latent_dim=config.latent_dim,
+            hidden_dim=config.hidden_dim,
+            kernel_init=DENSE_INITS[config.dense_init](config),
+            **own_fields,
+        ),
+        prior=PRIORS[config.prior](config, of_x.support),
+        likelihood=of_x,
+    )
+
+
+def objective(config: Config) -> Objective:
+    """Returns what is maximised."""
+    return GRADIENTS[config.importance_gradient](config)
+
+
+def optimizer(config: Config) -> optax.GradientTransformation:
+    """Returns the optimiser."""
+    from vamp_jax.training import optimizers
+
+    return optimizers.normalized_adam(config.learning_rate)
+
+
+def plan(config: Config, dataset: Dataset) -> Plan:
+    """Returns what is done in an epoch of this run."""
+    from vamp_jax.training.epoch import Plan
+
+    return Plan(
+        autoencoder=autoencoder(config, dataset),
+        objective=objective(config),
+        optimizer=optimizer(config),
+        inputs=inputs(config, dataset),
+        batch_size=config.batch_size,
+        eval_batch_size=config.eval_batch_size,
+        warmup_epochs=config.warmup_epochs,
+        seed=config.seed,
+    )

@@ -1,0 +1,167 @@
+"""The fields of a config, each defined once, and the checks of a config before any work.
+
+FIELDS says of each field what it holds, its default, its range, and what it goes with;
+configs/default.py and every list of fields are made from it. Nothing here imports JAX.
+"""
+
+import difflib
+import math
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from vamp_jax import choices, datasets
+from vamp_jax.datasets import Dataset
+from vamp_jax.errors import UsageError
+
+ABSENT = "(absent)"
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
+
+
+class Field(NamedTuple):
+    """One field of a config; its type is its default's."""
+
+    default: Any
+    doc: str
+    choices: tuple[str, ...] | None = None
+    least: float = -math.inf
+    above: float = -math.inf
+    below: float = 2**31  # whole numbers have 32 bits on the devices
+    # Another field and the values of it beside which this one may differ from its default.
+    only_with: tuple[str, tuple[str, ...]] | None = None
+    before: Any = ABSENT  # what held in runs that are older than the field
+
+
+def _one_of(default: str, doc: str, names, **more) -> Field:
+    return Field(default, doc, choices=tuple(names), **more)
+
+
+def _count(default: int, doc: str, **more) -> Field:
+    return Field(default, doc, above=0, **more)
+
+
+PIXEL = ("model", ("pixel_hvae",))
+MIXTURES = ("prior", tuple(name for name in choices.PRIORS if name != "standard"))
+
+FIELDS = {
+    # What is trained.
+    "model": _one_of("hvae", "The network.", choices.NETWORKS),
+    "prior": _one_of("vamp", "p(z) of the top layer.", choices.PRIORS),
+    "dataset": _one_of("digits", "The data set (README).", datasets.NAMES),
+    # Sizes.
+    "latent_dim": _count(40, "Units in every stochastic layer."),
+    "hidden_dim": _count(300, "Units in every dense hidden layer."),
+    "dense_init": _one_of(
+        "he", "How dense weights start: as the code or the paper.", choices.DENSE_INITS, before="he"
+    ),
+    "num_components": _count(500, "K of the mixture priors."),
+    "learned_weights": Field(False, "Mixture weights; 1/K in the paper.", only_with=MIXTURES),
+    "pseudo_inputs_from_data": Field(
+        False, "Start at K training examples + N(0, 0.01).", only_with=("prior", ("vamp",))
+    ),
+    "proper_logistic": Field(
+        False, "Grey images: the outer bins reach to infinity, so that they sum to 1."
+    ),
+    "pixel_mask_z": Field(
+        True, "z seen only at earlier pixels, as in the authors' code.", only_with=PIXEL
+    ),
+    "pixel_gated_stacks": Field(
+        False, "Two gated stacks, which have no blind spot.", only_with=PIXEL
+    ),
+    # Optimisation.
+    "batch_size": _count(100, "Over all devices."),
+    "learning_rate": Field(5e-4, "Of Adam on gradients of unit norm.", above=0, below=math.inf),
+    "num_epochs": _count(2000, "At most."),
+    "warmup_epochs": Field(100, "beta = epoch / warmup_epochs, then 1.", least=0),
+    "early_stopping_epochs": _count(50, "Without a better validation ELBO, after the warm-up."),
+    "num_importance_samples": _count(1, "M of the importance-weighted bound; 1 is the ELBO."),
+    "importance_gradient": _one_of(
+        "standard", "Or dreg: doubly reparameterised.", choices.GRADIENTS
+    ),
+    "seed": Field(0, "Of everything that is random.", least=0, below=2**32),
+    "matmul_precision": _one_of("float32", "The others are faster on GPU and TPU.", PRECISIONS),
+    # Evaluation.
+    "eval_batch_size": _count(500, "Validation examples at a time on each device."),
+    "num_samples": _count(5000, "S of the importance-sampled test log-likelihood."),
+}
+BEFORE = {name: field.before for name, field in FIELDS.items() if field.before != ABSENT}
+
+
+def defaults() -> ml_collections.ConfigDict:
+    """Returns a config with every field at its default."""
+    return ml_collections.ConfigDict({name: field.default for name, field in FIELDS.items()})
+
+
+def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises a UsageError unless the value is one of the choices."""
+    if value not in choices:
+        close = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UsageError(f"{field} is {value!r}; it must be one of {', '.join(choices)}.{hint}")
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises a UsageError for the first field that is invalid."""
+    for name in FIELDS.keys() - config.keys():
+        raise UsageError(f"The config has no field {name!r}; see configs/default.py.")
+    for name, field in FIELDS.items():
+        _check_field(name, config[name], field)
+    for name, field in FIELDS.items():
+        if field.only_with and config[name] != field.default:
+            other, values = field.only_with
+            if config[other] not in values:
+                shown = " or ".join(map(repr, values))
+                raise UsageError(
+                    f"{name} goes with {other} {shown}; the {other} is {config[other]!r}."
+                )
+    _check_gradient(config)
+
+
+def _check_field(name: str, value: Any, field: Field) -> None:
+    kind = type(field.default)
+    if type(value) is not kind:
+        shown = " ".join(repr(value).split())[:80]
+        raise UsageError(f"{name} is {shown}; it must be of type {kind.__name__}.")
+    if field.choices is not None:
+        check_choice(name, value, field.choices)
+    if kind not in (int, float):
+        return
+    if not value > field.above:
+        raise UsageError(f"{name} is {value}; it must be above {field.above}.")
+    if not value >= field.least:
+        raise UsageError(f"{name} is {value}; it must not be negative.")
+    if not value < field.below:
+        limit = f"2^{field.below.bit_length() - 1}" if kind is int else "infinity"
+        raise UsageError(f"{name} is {value}; it must be below {limit}.")
+
+
+def _check_gradient(config: ml_collections.ConfigDict) -> None:
+    batch_norm = config.model == "pixel_hvae" and not config.pixel_gated_stacks
+    if config.importance_gradient == "dreg" and batch_norm:
+        raise UsageError(
+            "importance_gradient 'dreg' is biased with batch norm, which pixel_hvae has unless "
+            "pixel_gated_stacks is set; use 'standard'."
+        )
+
+
+def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
+    """Raises a UsageError for the first field that does not fit the data."""
+    if config.proper_logistic and dataset.likelihood != "discretised_logistic":
+        raise UsageError(
+            f"proper_logistic goes with grey images; those of {config.dataset} are binary."
+        )
+    for split in ("train", "validation", "test"):
+        if not len(getattr(dataset, split)):
+            raise UsageError(f"The {split} split of {config.dataset} is empty: name another set.")
+    count = len(dataset.train)
+    from_data = config.prior == "vamp_data" or config.pseudo_inputs_from_data
+    if from_data and config.num_components > count:
+        raise UsageError(
+            f"num_components is {config.num_components}, but {config.dataset} has only {count} "
+            "training examples to take pseudo-inputs from."
+        )
+    if config.batch_size > count:
+        raise UsageError(
+            f"batch_size is {config.batch_size}, but {config.dataset} has only {count} training "
+            "examples."
+        )

@@ -1,0 +1,45 @@
+"""How stored data becomes what a network sees: scaling, and binarisation on the device."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vamp_jax.likelihoods import Likelihood
+
+Array = jax.Array
+
+
+class Inputs(NamedTuple):
+    """x from data as it is stored: a value, so that no device function sees a data set."""
+
+    likelihood: Likelihood
+    scale: int  # the stored value that stands for 1.0
+    dynamic: bool  # x are Bernoulli means, redrawn each time an example is seen in training
+
+    def of(self, stored: Any) -> Any:
+        """x of stored examples [B, ...]; of dynamic data the means."""
+        from_stored = self.likelihood.from_stored
+        return jax.tree.map(lambda leaf: from_stored(jnp.asarray(leaf), self.scale), stored)
+
+    def drawn(self, stored: Any, key: Array, index: Array) -> Any:
+        """x of stored examples in training; what is drawn is a function of (key, index [B])."""
+        x = self.of(stored)
+        return binarise(key, index, x) if self.dynamic else x
+
+    def drawn_once(self, stored: Any, seed: int) -> Any:
+        """x of all training examples for an evaluation, drawn once by the seed; NumPy."""
+        x = jax.tree.map(np.asarray, self.of(stored))
+        if not self.dynamic:
+            return x
+        return (np.random.RandomState(seed).uniform(size=x.shape) < x).astype(np.float32)
+
+
+def binarise(key: Array, index: Array, means: Array) -> Array:
+    """Draws Bernoulli values with these means [B, ...], by (key, index) of each example alone."""
+
+    def one(i, mean):
+        return jax.random.uniform(jax.random.fold_in(key, i), mean.shape) < mean
+
+    return jax.vmap(one)(index, means).astype(jnp.float32)

@@ -1,0 +1,69 @@
+"""A run from its config: checks, data, training, evaluation."""
+
+import contextlib
+import json
+
+import jax
+import ml_collections
+
+from vamp_jax import choices, config_checks, datasets, evaluation, hosts
+from vamp_jax import workdir as workdirs
+from vamp_jax.datasets import Dataset
+from vamp_jax.training import loop
+from vamp_jax.training.checkpoints import Checkpoints
+
+
+def train_and_evaluate(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    data_dir: str | None = None,
+    checkpoint_seconds: float = 15.0,
+) -> None:
+    """Trains (or goes on training) the run of this config in a folder, then evaluates its best.
+
+    Raises:
+      UsageError: for anything that a sentence explains, before any work where possible.
+      Stopped: after SIGTERM or SIGINT, with the state saved.
+    """
+    with contextlib.ExitStack() as stack:
+        with hosts.together():
+            config_checks.check(config)
+            _warn_of_short_run(config)
+            if hosts.is_first():
+                stack.enter_context(workdirs.locked(workdir))
+            dataset = datasets.load(config.dataset, data_dir)
+            config_checks.check_with_data(config, dataset)
+            if hosts.is_first():
+                workdirs.claim(workdir, config, dataset)
+        _check_hosts_agree(config, dataset)
+        stack.enter_context(jax.default_matmul_precision(config.matmul_precision))
+        plan = choices.plan(config, dataset)
+        with Checkpoints(workdir) if hosts.is_first() else contextlib.nullcontext() as checkpoints:
+            state = loop.train(config, workdir, dataset, plan, checkpoints, checkpoint_seconds)
+        if not hosts.is_first():
+            return
+        if evaluation.is_recorded(workdir, int(state.epoch), "test", config.num_samples, None):
+            print(f"This run is finished and evaluated; see {workdir}/eval and {workdir}/figures.")
+            return
+        evaluation.evaluate_run(workdir, dataset)
+
+
+def _warn_of_short_run(config: ml_collections.ConfigDict) -> None:
+    if config.warmup_epochs > config.num_epochs:  # of use to look at the start of a long run
+        last = config.num_epochs / config.warmup_epochs
+        print(
+            f"Note: warmup_epochs is {config.warmup_epochs} and num_epochs {config.num_epochs}: "
+            f"beta ends at {last:.2f}, not at 1.",
+            flush=True,
+        )
+
+
+def _check_hosts_agree(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
+    """Raises a UsageError when the hosts of a run differ in what makes its result."""
+    if not hosts.several():
+        return
+    hosts.check_same(
+        The_config=json.dumps(config.to_dict(), sort_keys=True).encode(),
+        The_data_set=dataset.train.tobytes() + dataset.validation.tobytes(),
+        The_version_of_JAX=jax.__version__.encode(),
+    )

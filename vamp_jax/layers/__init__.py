@@ -1,0 +1,1 @@
+"""Layers of the networks: dense, convolutional, batch norm; and the gradients of convolutions."""

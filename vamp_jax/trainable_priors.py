@@ -1,0 +1,124 @@
+"""Priors as a trainer needs them: how the parameters start, and how they become a density.
+
+A `Prior` is a tuple of plain functions around those of `vamp_jax.priors`. Fixed examples are
+constants and no parameters: they have no optimiser state, and no copy goes with the best epoch.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vamp_jax import priors
+
+Array = jax.Array
+Params = dict[str, Any]
+Bounds = tuple[float, float] | None
+
+
+class Start(NamedTuple):
+    """What parameters of a prior may start from."""
+
+    latent_dim: int  # of the top layer
+    x_shape: tuple[int, ...]
+    mean: float  # of pseudo-inputs that are drawn at random
+    stddev: float
+    examples: Callable[[int], Any]  # n -> x of n training examples, chosen by the run's seed
+
+
+class Prior(NamedTuple):
+    """p(z) of the top layer: a choice as a value.
+
+    `params` are learned, `constants` are not; both are dicts of arrays, empty where there are none.
+    """
+
+    init: Callable[[Array, Start], tuple[Params, Params]]  # (rng, start) -> (params, constants)
+    build: Callable[[Params, Params, priors.Encode], Any]  # -> a density, see `vamp_jax.priors`
+    # (params, constants) -> the pseudo-inputs as the encoder sees them, [K, ...].
+    pseudo_inputs: Callable[[Params, Params], Any] | None = None
+
+
+# Cached, so that the same choice is the same value and JAX does not compile again.
+
+
+@functools.cache
+def standard(latent_dim: int) -> Prior:
+    """N(0, I)."""
+    return Prior(
+        init=lambda rng, start: ({}, {}),
+        build=lambda params, constants, encode: priors.standard_normal(latent_dim=latent_dim),
+    )
+
+
+@functools.cache
+def mixture_of_gaussians(num_components: int, *, learned_weights: bool = False) -> Prior:
+    """1/K sum_k N(mean_k, var_k), means and variances learned."""
+
+    def init(rng, start):
+        params = priors.init_mixture_of_gaussians(
+            rng, num_components, start.latent_dim, learned_weights=learned_weights
+        )
+        return params, {}
+
+    return Prior(init, lambda params, constants, encode: priors.mixture_of_gaussians(params))
+
+
+@functools.cache
+def vamp(
+    num_components: int,
+    *,
+    bounds: Bounds = None,
+    from_data: bool = False,
+    learned_weights: bool = False,
+) -> Prior:
+    """The VampPrior: K learned pseudo-inputs through the encoder.
+
+    Args:
+      num_components: K.
+      bounds: clips pseudo-inputs; the paper's hard tanh: outside there is no gradient.
+      from_data: start at training examples plus N(0, 0.01^2) noise.
+      learned_weights: or all are 1/K.
+    """
+
+    def init(rng, start):
+        if from_data:
+            examples = start.examples(num_components)
+            return priors.init_vamp_from_data(rng, examples, learned_weights=learned_weights), {}
+        params = priors.init_vamp(
+            rng,
+            num_components,
+            start.x_shape,
+            mean=start.mean,
+            stddev=start.stddev,
+            learned_weights=learned_weights,
+        )
+        return params, {}
+
+    def pseudo_inputs(params, constants):
+        clip = functools.partial(jnp.clip, min=bounds and bounds[0], max=bounds and bounds[1])
+        return jax.tree.map(clip if bounds else lambda u: u, params["pseudo_inputs"])
+
+    return Prior(
+        init,
+        lambda params, constants, encode: priors.vamp(params, encode, bounds=bounds),
+        pseudo_inputs,
+    )
+
+
+@functools.cache
+def vamp_data(num_components: int, *, learned_weights: bool = False) -> Prior:
+    """The VampPrior on K fixed training examples."""
+
+    def init(rng, start):
+        params = priors.init_vamp_from_data(
+            rng, start.examples(num_components), stddev=0.0, learned_weights=learned_weights
+        )
+        return params, {"pseudo_inputs": params.pop("pseudo_inputs")}
+
+    return Prior(
+        init,
+        lambda params, constants, encode: priors.vamp_data(params | constants, encode),
+        lambda params, constants: constants["pseudo_inputs"],
+    )

@@ -1,0 +1,235 @@
+"""One epoch of training as one dispatch: `lax.scan` over the steps, on all devices.
+
+The training set lies on the device as it is stored; shuffling, dynamic binarisation and noise
+happen there, as functions of (seed, epoch, example) alone, so the trajectory is the same on any
+number of devices and across an interruption. The state is donated, and the metrics of the epoch
+come back once.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vamp_jax.autoencoder import Autoencoder, Terms, Variables
+from vamp_jax.datasets.inputs import Inputs
+from vamp_jax.objectives import Objective
+from vamp_jax.random_streams import (
+    BINARISE,
+    NOISE,
+    SHUFFLE,
+    VALIDATION_NOISE,
+    latent_noise,
+    sample_noise,
+    stream,
+)
+from vamp_jax.training import devices
+from vamp_jax.training.state import TrainState
+
+Array = jax.Array
+Sums = dict[str, Array]
+
+
+class Plan(NamedTuple):
+    """What is done in an epoch: choices as values, static under `jit`."""
+
+    autoencoder: Autoencoder
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    inputs: Inputs
+    batch_size: int  # over all devices
+    eval_batch_size: int  # validation examples at a time on each device
+    warmup_epochs: int
+    seed: int
+
+
+class Batch(NamedTuple):
+    """One device's rows of a batch."""
+
+    x: Any  # [B, ...]
+    weight: Array  # 1, or 0 for padding, [B]
+    noise: dict[str, Array]  # [M, B, *shape] for each layer
+
+
+def make_epoch(plan: Plan) -> Callable[[TrainState, Any, Any], tuple[TrainState, Sums]]:
+    """Returns `train_epoch` over all devices: (state, train, validation) -> (state, metrics).
+
+    The arguments are to lie on the devices as `devices.replicated()`; the state is donated.
+    """
+    run = functools.partial(train_epoch, plan=plan, num_devices=jax.device_count())
+    return devices.over_devices(run, num_replicated=3)
+
+
+def train_epoch(
+    state: TrainState, train: Any, validation: Any, *, plan: Plan, num_devices: int
+) -> tuple[TrainState, Sums]:
+    """All steps of one epoch and the validation after it, on one device of `num_devices`.
+
+    Args:
+      state: replicated.
+      train, validation: all examples of the split as stored, [N, ...], replicated.
+      plan, num_devices: static.
+    Returns:
+      The new state and the epoch's metrics: means over examples, in nats.
+    """
+    epoch = state.epoch + 1
+    beta = jnp.minimum(1.0, epoch / max(1, plan.warmup_epochs)).astype(jnp.float32)
+    count = num_examples(train)
+    order = jax.random.permutation(stream(plan.seed, SHUFFLE, epoch), count)
+    keys = stream(plan.seed, BINARISE, epoch), stream(plan.seed, NOISE, epoch)
+
+    def step(carry, index):
+        batch = _train_batch(plan, train, order, keys, index, num_devices)
+        true_count = jnp.minimum(plan.batch_size, count - index * plan.batch_size)
+        return _train_step(
+            plan,
+            carry,
+            batch,
+            constants=state.constants,
+            beta=beta,
+            true_count=true_count,
+            num_devices=num_devices,
+        )
+
+    carry = (state.params, state.opt_state, state.batch_stats)
+    (params, opt_state, batch_stats), sums = jax.lax.scan(
+        step, carry, jnp.arange(-(-count // plan.batch_size))
+    )
+    state = state.replace(epoch=epoch, params=params, opt_state=opt_state, batch_stats=batch_stats)
+    train_sums = devices.sum_over(jax.tree.map(jnp.sum, sums), num_devices)
+    validation_sums = _validate(plan, state.variables, validation, epoch, num_devices)
+    negative_elbo = validation_sums.pop("negative_elbo") / num_examples(validation)
+
+    metrics = {"epoch": epoch, "beta": beta}
+    metrics |= {f"train_{name}": value / count for name, value in train_sums.items()}
+    metrics |= {
+        f"val_{name}": value / num_examples(validation) for name, value in validation_sums.items()
+    }
+    state = _keep_best(state, negative_elbo)
+    return state, metrics | {"best_epoch": state.best_epoch}
+
+
+def num_examples(data: Any) -> int:
+    """N of a tree of arrays [N, ...]."""
+    return jax.tree.leaves(data)[0].shape[0]
+
+
+def _take(data: Any, index: Array) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], data)
+
+
+def _train_batch(plan, train, order, keys, step, num_devices) -> Batch:
+    """This device's rows of a batch."""
+    binarise_key, noise_key = keys
+    size, count = plan.batch_size, num_examples(train)
+    rows = -(-size // num_devices)  # the last ones may be padding
+    position = jax.lax.axis_index(devices.AXIS) * rows + jnp.arange(rows)
+    place = step * size + position
+    weight = ((position < size) & (place < count)).astype(jnp.float32)
+    index = order[jnp.minimum(place, count - 1)]
+    x = plan.inputs.drawn(_take(train, index), binarise_key, index)
+    return Batch(x, weight, _noise(plan, noise_key, index))
+
+
+def _noise(plan: Plan, key: Array, index: Array) -> dict[str, Array]:
+    """Noise [M, B, *shape] of each layer; with M = 1 the stream that a single draw has."""
+    shapes, num_samples = plan.autoencoder.network.latent_shapes, plan.objective.num_samples
+    if num_samples == 1:
+        return jax.tree.map(lambda noise: noise[None], latent_noise(key, index, shapes))
+    return sample_noise(key, index, num_samples, shapes)
+
+
+def _train_step(plan, carry, batch: Batch, *, constants, beta, true_count, num_devices):
+    """One step of the optimiser: the new (params, opt_state, batch_stats), and sums of metrics."""
+    params, opt_state, batch_stats = carry
+
+    def loss(params):
+        variables = {"params": params, "batch_stats": batch_stats, "constants": constants}
+        kwargs = {"train": True, "row_weight": batch.weight} if batch_stats else {}
+        sums, new_stats = _sums(plan, variables, batch, beta, num_devices, **kwargs)
+        sums.pop("negative_elbo")
+        # The mean over the whole batch, this device's part of it: the parts add up.
+        return sums["loss"] / true_count, (sums, new_stats)
+
+    grads, (sums, batch_stats) = jax.grad(loss, has_aux=True)(params)
+    updates, opt_state = plan.optimizer.update(
+        devices.sum_over(grads, num_devices), opt_state, params
+    )
+    return (optax.apply_updates(params, updates), opt_state, batch_stats), sums
+
+
+def _sums(
+    plan, variables, batch: Batch, beta, num_devices, prior=None, **kwargs
+) -> tuple[Sums, dict[str, Any]]:
+    """The bound and its terms, summed over this device's rows; and the new batch_stats."""
+    autoencoder = plan.autoencoder
+    prior = _prior_density(autoencoder, variables, num_devices) if prior is None else prior
+    encoded = autoencoder.encode(variables, batch.x)
+    value, terms, batch_stats = plan.objective.bound(
+        autoencoder, variables, prior, encoded, batch.noise, beta=beta, **kwargs
+    )
+    named = _named(value, terms, autoencoder.layers)
+    return {name: jnp.sum(batch.weight * part) for name, part in named.items()}, batch_stats
+
+
+def _prior_density(autoencoder: Autoencoder, variables: Variables, num_devices: int) -> Any:
+    def encode(u):
+        return autoencoder.encode_component(variables, u)
+
+    return autoencoder.prior_density(variables, devices.share_out(encode, num_devices))
+
+
+def _named(bound: Array, terms: Terms, layers: tuple[str, ...]) -> Sums:
+    """The per-example terms under the names of metrics.jsonl; -loss is the objective's bound."""
+    named = {
+        "loss": -bound,
+        "negative_elbo": -terms.elbo(),
+        "reconstruction": terms.reconstruction,
+        "kl": sum(terms.kl.values()),
+    }
+    if len(layers) > 1:
+        named |= {f"kl_{layer}": terms.kl[layer] for layer in layers}
+    return named
+
+
+def _validate(plan, variables, validation, epoch, num_devices) -> Sums:
+    """The terms with beta = 1, summed over the validation split."""
+    count = num_examples(validation)
+    key = stream(plan.seed, VALIDATION_NOISE, epoch)
+    prior = _prior_density(plan.autoencoder, variables, num_devices)
+    chunk = max(1, plan.eval_batch_size // plan.objective.num_samples)
+    chunk = min(chunk, -(-count // num_devices))
+
+    def sums_of(step):
+        place = (step * num_devices + jax.lax.axis_index(devices.AXIS)) * chunk + jnp.arange(chunk)
+        weight = (place < count).astype(jnp.float32)
+        index = jnp.minimum(place, count - 1)
+        x = plan.inputs.of(_take(validation, index))
+        batch = Batch(x, weight, _noise(plan, key, index))
+        return _sums(plan, variables, batch, 1.0, num_devices, prior)[0]
+
+    def add(total, step):
+        return jax.tree.map(jnp.add, total, sums_of(step)), None
+
+    steps = -(-count // (chunk * num_devices))
+    zeros = jax.tree.map(lambda part: jnp.zeros(part.shape), jax.eval_shape(sums_of, 0))
+    sums, _ = jax.lax.scan(add, zeros, jnp.arange(steps))
+    return devices.sum_over(sums, num_devices)
+
+
+def _keep_best(state: TrainState, negative_elbo: Array) -> TrainState:
+    """The state with its parameters as the best ones, if the validation ELBO is a new best."""
+    better = negative_elbo < state.best_loss
+
+    def choose(new, old):
+        return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)
+
+    return state.replace(
+        best_params=choose(state.params, state.best_params),
+        best_batch_stats=choose(state.batch_stats, state.best_batch_stats),
+        best_epoch=choose(state.epoch, state.best_epoch),
+        best_loss=choose(negative_elbo, state.best_loss),
+    )

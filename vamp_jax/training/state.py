@@ -1,0 +1,112 @@
+"""What changes while training, and how it starts."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vamp_jax.autoencoder import Autoencoder, Variables
+from vamp_jax.datasets import Dataset
+from vamp_jax.datasets.inputs import Inputs
+from vamp_jax.random_streams import INIT, stream
+from vamp_jax.trainable_priors import Start
+
+Array = jax.Array
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that changes while training, and the constants beside it, arrays only."""
+
+    epoch: Array  # epochs done
+    params: dict[str, Any]  # {'model': ..., 'prior': ...}
+    batch_stats: dict[str, Any]  # of batch norm; empty without
+    constants: dict[str, Any]  # of the prior, fixed examples; empty without
+    opt_state: optax.OptState
+    best_params: dict[str, Any]  # at the lowest negative ELBO (beta = 1) of validation so far...
+    best_batch_stats: dict[str, Any]
+    best_epoch: Array  # ...which was this epoch's
+    best_loss: Array
+
+    @property
+    def variables(self) -> Variables:
+        """What an autoencoder's functions take."""
+        return {
+            "params": self.params,
+            "batch_stats": self.batch_stats,
+            "constants": self.constants,
+        }
+
+
+def prior_start(autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed: int) -> Start:
+    """Returns what the prior's parameters may start from; examples are chosen by the seed."""
+
+    def examples(count):
+        chosen = np.random.RandomState(seed).permutation(len(dataset.train))[:count]
+        return inputs.of(dataset.train[np.sort(chosen)])
+
+    (latent_dim,) = autoencoder.network.latent_shapes[autoencoder.top]
+    return Start(
+        latent_dim=latent_dim,
+        x_shape=dataset.shape,
+        mean=dataset.pseudo_input_mean,
+        stddev=dataset.pseudo_input_stddev,
+        examples=examples,
+    )
+
+
+def init_prior(
+    autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the prior's parameters and constants before the first epoch."""
+    start = prior_start(autoencoder, dataset, inputs, seed)
+    return autoencoder.prior.init(stream(seed, INIT, 1), start)
+
+
+def init_variables(
+    autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed: int
+) -> Variables:
+    """Returns the variables before the first epoch."""
+    x = inputs.of(
+        jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), dataset.train)
+    )
+    variables = autoencoder.network.init(stream(seed, INIT, 0), x)
+    params, constants = init_prior(autoencoder, dataset, inputs, seed)
+    return {
+        "params": {"model": variables["params"], "prior": params},
+        "batch_stats": variables.get("batch_stats", {}),
+        "constants": constants,
+    }
+
+
+def init_state(
+    autoencoder: Autoencoder,
+    optimizer: optax.GradientTransformation,
+    dataset: Dataset,
+    inputs: Inputs,
+    seed: int,
+) -> TrainState:
+    """Returns the state before the first epoch."""
+    variables = init_variables(autoencoder, dataset, inputs, seed)
+    state = TrainState(
+        epoch=jnp.zeros([], jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        constants=variables["constants"],
+        opt_state=optimizer.init(variables["params"]),
+        best_params=variables["params"],
+        best_batch_stats=variables["batch_stats"],
+        best_epoch=jnp.zeros([], jnp.int32),
+        best_loss=jnp.asarray(jnp.inf, jnp.float32),
+    )
+    return jax.tree.map(jnp.copy, state)  # donating two names of one buffer is an error
+
+
+def initial_state(*args) -> TrainState:
+    """`init_state` as one program."""
+    # It runs once: on a CPU optimising it costs more time than it saves, seconds before step 1.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(lambda: init_state(*args), compiler_options=options)()
