@@ -208,6 +208,7 @@ def plan(config: Config, dataset: Dataset) -> Plan:
     """Returns what is done in an epoch of this run."""
     from vamp_jax.training.epoch import Plan
 
+    every = config.components_per_step >= config.num_components  # as 0: all take part in each step
     return Plan(
         autoencoder=autoencoder(config, dataset),
         objective=objective(config),
@@ -217,4 +218,5 @@ def plan(config: Config, dataset: Dataset) -> Plan:
         eval_batch_size=config.eval_batch_size,
         warmup_epochs=config.warmup_epochs,
         seed=config.seed,
+        components_per_step=0 if every else config.components_per_step,
     )

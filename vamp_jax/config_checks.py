@@ -55,6 +55,13 @@ FIELDS = {
         "he", "How dense weights start: as the code or the paper.", choices.DENSE_INITS, before="he"
     ),
     "num_components": _count(500, "K of the mixture priors."),
+    "components_per_step": Field(
+        0,
+        "Pseudo-inputs that a step encodes, in turn; 0: all, as in the paper.",
+        least=0,
+        only_with=("prior", choices.WITH_PSEUDO_INPUTS),
+        before=0,
+    ),
     "learned_weights": Field(False, "Mixture weights; 1/K in the paper.", only_with=MIXTURES),
     "pseudo_inputs_from_data": Field(
         False, "Start at K training examples + N(0, 0.01).", only_with=("prior", ("vamp",))
