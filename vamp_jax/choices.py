@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     Config = ml_collections.ConfigDict
 
 # ---------------------------------------------------------------------------------------------
-# Likelihoods: (config) -> Likelihood.
+# Likelihoods: (config, data) -> Likelihood.
 
 
-def _bernoulli(config: Config) -> Likelihood:
+def _bernoulli(config: Config, dataset: Dataset) -> Likelihood:
     from vamp_jax import likelihoods
 
     return likelihoods.BERNOULLI
 
 
-def _discretised_logistic(config: Config) -> Likelihood:
+def _discretised_logistic(config: Config, dataset: Dataset) -> Likelihood:
     from vamp_jax import likelihoods
 
     if config.proper_logistic:
@@ -41,7 +41,47 @@ def _discretised_logistic(config: Config) -> Likelihood:
     return likelihoods.DISCRETISED_LOGISTIC
 
 
-LIKELIHOODS = {"bernoulli": _bernoulli, "discretised_logistic": _discretised_logistic}
+def _rgb_logistic_mixture(config: Config, dataset: Dataset) -> Likelihood:
+    from vamp_jax import likelihoods
+
+    return likelihoods.rgb_logistic_mixture()
+
+
+def _gaussian(config: Config, dataset: Dataset) -> Likelihood:
+    from vamp_jax import likelihoods
+
+    return likelihoods.gaussian(config.gaussian_variance)
+
+
+def _poisson(config: Config, dataset: Dataset) -> Likelihood:
+    from vamp_jax import likelihoods
+
+    return likelihoods.POISSON
+
+
+def _negative_binomial(config: Config, dataset: Dataset) -> Likelihood:
+    from vamp_jax import likelihoods
+
+    return likelihoods.negative_binomial()
+
+
+def _categorical(config: Config, dataset: Dataset) -> Likelihood:
+    from vamp_jax import likelihoods
+
+    return likelihoods.categorical(dataset.num_classes)
+
+
+LIKELIHOODS = {
+    "bernoulli": _bernoulli,
+    "discretised_logistic": _discretised_logistic,
+    "rgb_logistic_mixture": _rgb_logistic_mixture,
+    "gaussian": _gaussian,
+    "poisson": _poisson,
+    "negative_binomial": _negative_binomial,
+    "categorical": _categorical,
+}
+GAUSSIAN_VARIANCES = ("scalar", "unit", "decoded", "fixed")
+THE_DATA_S_OWN = "data"
 
 # ---------------------------------------------------------------------------------------------
 # Priors: (config, support of x) -> Prior.
@@ -162,7 +202,12 @@ GRADIENTS = {"standard": _standard_gradient, "dreg": _dreg}
 
 def likelihood(config: Config, dataset: Dataset) -> Likelihood:
     """Returns p(x|.) of one value of this data."""
-    return LIKELIHOODS[dataset.likelihood](config)
+    return LIKELIHOODS[likelihood_name(config, dataset)](config, dataset)
+
+
+def likelihood_name(config: Config, dataset: Dataset) -> str:
+    """Returns the name of the likelihood: the config's, or else what the data set says."""
+    return dataset.likelihood if config.likelihood == THE_DATA_S_OWN else config.likelihood
 
 
 def inputs(config: Config, dataset: Dataset) -> Inputs:

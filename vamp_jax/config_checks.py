@@ -48,6 +48,18 @@ FIELDS = {
     "model": _one_of("hvae", "The network.", choices.NETWORKS),
     "prior": _one_of("vamp", "p(z) of the top layer.", choices.PRIORS),
     "dataset": _one_of("digits", "The data set (README).", datasets.NAMES),
+    "likelihood": _one_of(
+        choices.THE_DATA_S_OWN,
+        "p(x|z) of one value; by default what the data set says.",
+        (choices.THE_DATA_S_OWN, *choices.LIKELIHOODS),
+        before=choices.THE_DATA_S_OWN,
+    ),
+    "gaussian_variance": _one_of(
+        "scalar",
+        "Of the gaussian likelihood: one for all, one a value, decoded from z, or fixed at 1.",
+        choices.GAUSSIAN_VARIANCES,
+        before="scalar",
+    ),
     # Sizes.
     "latent_dim": _count(40, "Units in every stochastic layer."),
     "hidden_dim": _count(300, "Units in every dense hidden layer."),
@@ -153,9 +165,11 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
 
 def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Raises a UsageError for the first field that does not fit the data."""
-    if config.proper_logistic and dataset.likelihood != "discretised_logistic":
+    name = choices.likelihood_name(config, dataset)
+    if config.proper_logistic and name != "discretised_logistic":
         raise UsageError(
-            f"proper_logistic goes with grey images; those of {config.dataset} are binary."
+            f"proper_logistic goes with grey images, with likelihood 'discretised_logistic'; that "
+            f"of {config.dataset} is {name!r}."
         )
     for split in ("train", "validation", "test"):
         if not len(getattr(dataset, split)):
