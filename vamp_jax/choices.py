@@ -183,9 +183,12 @@ DENSE_INITS = {"he": _he, "glorot": _glorot}
 def _standard_gradient(config: Config) -> Objective:
     from vamp_jax import objectives
 
-    if config.num_importance_samples == 1:
-        return objectives.Elbo()
-    return objectives.Iwae(config.num_importance_samples)
+    num_samples, alpha = config.num_importance_samples, config.renyi_alpha
+    if num_samples == 1 or alpha == 1.0:
+        return objectives.Elbo(num_samples)
+    if alpha == 0.0:
+        return objectives.Iwae(num_samples)
+    return objectives.Renyi(num_samples, alpha)
 
 
 def _dreg(config: Config) -> Objective:
@@ -242,22 +245,38 @@ def objective(config: Config) -> Objective:
     return GRADIENTS[config.importance_gradient](config)
 
 
-def optimizer(config: Config) -> optax.GradientTransformation:
-    """Returns the optimiser."""
+def _constant(config: Config, num_steps: int):
+    return config.learning_rate
+
+
+def _cosine(config: Config, num_steps: int):
+    import optax
+
+    share = config.final_learning_rate / config.learning_rate
+    return optax.cosine_decay_schedule(config.learning_rate, num_steps, share)
+
+
+LEARNING_RATE_SCHEDULES = {"constant": _constant, "cosine": _cosine}
+
+
+def optimizer(config: Config, num_examples: int) -> optax.GradientTransformation:
+    """Returns the optimiser of a run on so many training examples."""
     from vamp_jax.training import optimizers
 
-    return optimizers.normalized_adam(config.learning_rate)
+    num_steps = config.num_epochs * -(-num_examples // config.batch_size)
+    schedule = LEARNING_RATE_SCHEDULES[config.learning_rate_schedule]
+    return optimizers.normalized_adam(schedule(config, num_steps))
 
 
 def plan(config: Config, dataset: Dataset) -> Plan:
     """Returns what is done in an epoch of this run."""
-    from vamp_jax.training.epoch import Plan
+    from vamp_jax.training.epoch import Plan, num_examples
 
     every = config.components_per_step >= config.num_components  # as 0: all take part in each step
     return Plan(
         autoencoder=autoencoder(config, dataset),
         objective=objective(config),
-        optimizer=optimizer(config),
+        optimizer=optimizer(config, num_examples(dataset.train)),
         inputs=inputs(config, dataset),
         batch_size=config.batch_size,
         eval_batch_size=config.eval_batch_size,

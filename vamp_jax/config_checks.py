@@ -90,10 +90,30 @@ FIELDS = {
     # Optimisation.
     "batch_size": _count(100, "Over all devices."),
     "learning_rate": Field(5e-4, "Of Adam on gradients of unit norm.", above=0, below=math.inf),
+    "learning_rate_schedule": _one_of(
+        "constant",
+        "Or cosine: from learning_rate to final_learning_rate over num_epochs.",
+        choices.LEARNING_RATE_SCHEDULES,
+        before="constant",
+    ),
+    "final_learning_rate": Field(
+        1e-4,
+        "Where the schedule ends.",
+        least=0,
+        below=math.inf,
+        only_with=("learning_rate_schedule", ("cosine",)),
+        before=1e-4,
+    ),
     "num_epochs": _count(2000, "At most."),
     "warmup_epochs": Field(100, "beta = epoch / warmup_epochs, then 1.", least=0),
     "early_stopping_epochs": _count(50, "Without a better validation ELBO, after the warm-up."),
     "num_importance_samples": _count(1, "M of the importance-weighted bound; 1 is the ELBO."),
+    "renyi_alpha": Field(
+        0.0,
+        "Of the bound with several samples: 0 importance-weighted, 1 the ELBO, -inf VR-max.",
+        below=math.inf,
+        before=0.0,
+    ),
     "importance_gradient": _one_of(
         "standard", "Or dreg: doubly reparameterised.", choices.GRADIENTS
     ),
@@ -145,7 +165,7 @@ def _check_field(name: str, value: Any, field: Field) -> None:
         check_choice(name, value, field.choices)
     if kind not in (int, float):
         return
-    if not value > field.above:
+    if field.above != -math.inf and not value > field.above:
         raise UsageError(f"{name} is {value}; it must be above {field.above}.")
     if not value >= field.least:
         raise UsageError(f"{name} is {value}; it must not be negative.")
@@ -155,8 +175,13 @@ def _check_field(name: str, value: Any, field: Field) -> None:
 
 
 def _check_gradient(config: ml_collections.ConfigDict) -> None:
-    batch_norm = config.model == "pixel_hvae" and not config.pixel_gated_stacks
-    if config.importance_gradient == "dreg" and batch_norm:
+    if config.importance_gradient != "dreg":
+        return
+    if config.renyi_alpha != 0.0:
+        raise UsageError(
+            f"importance_gradient 'dreg' goes with renyi_alpha 0; it is {config.renyi_alpha}."
+        )
+    if config.model == "pixel_hvae" and not config.pixel_gated_stacks:
         raise UsageError(
             "importance_gradient 'dreg' is biased with batch norm, which pixel_hvae has unless "
             "pixel_gated_stacks is set; use 'standard'."
