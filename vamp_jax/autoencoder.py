@@ -79,8 +79,8 @@ class Autoencoder:
         return self.prior.build(variables["params"]["prior"], variables["constants"], components)
 
     def encode_components(self, variables: Variables, u: Any) -> Any:
-        """Pseudo-inputs [K, ...] -> the components of the VampPrior, (mean, log_var) [K, D]."""
-        return self.apply(variables, u, method="encode").base
+        """Pseudo-inputs [K, ...] -> the components of a VampPrior, (mean, log_var, ...) [K, D]."""
+        return self.apply(variables, u, method="encode").component
 
     def pseudo_inputs(self, variables: Variables) -> Any | None:
         """The prior's pseudo-inputs as the encoder sees them [K, ...]; None where it has none."""

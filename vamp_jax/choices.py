@@ -7,6 +7,7 @@ these tables. Imports are inside the functions: a typo in a name should not wait
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -159,6 +160,42 @@ NETWORKS = {"vae": _vae, "hvae": _hvae, "conv_hvae": _conv_hvae, "pixel_hvae": _
 CONVOLUTIONAL = ("conv_hvae", "pixel_hvae")
 
 # ---------------------------------------------------------------------------------------------
+# Posteriors: (config) -> (features, kernel_init) -> the end of an encoder, a linen module.
+
+
+def _normal(config: Config):
+    from vamp_jax.layers import dense
+
+    return dense.NormalHead
+
+
+def _flow_head(name: str, **options):
+    def choose(config: Config):
+        from vamp_jax.layers import flow_heads
+
+        return _with_options(getattr(flow_heads, name), config.num_flows, **options)
+
+    return choose
+
+
+@functools.cache
+def _with_options(head, num_flows: int, **options):
+    # Cached, so that the same choice is the same value and JAX does not compile again.
+    return functools.partial(head, num_flows=num_flows, **options)
+
+
+POSTERIORS = {
+    "normal": _normal,
+    "planar": _flow_head("PlanarHead"),
+    "sylvester": _flow_head("SylvesterHead", make_q="orthogonal"),
+    "householder_sylvester": _flow_head("SylvesterHead", make_q="householder"),
+    "triangular_sylvester": _flow_head("SylvesterHead", make_q="triangular"),
+    "householder": _flow_head("HouseholderHead"),
+    "iaf": _flow_head("InverseAutoregressiveHead"),
+}
+WITH_FLOWS = tuple(name for name in POSTERIORS if name != "normal")
+
+# ---------------------------------------------------------------------------------------------
 # How dense weights start: (config) -> an initialiser.
 
 
@@ -233,6 +270,7 @@ def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
             latent_dim=config.latent_dim,
             hidden_dim=config.hidden_dim,
             kernel_init=DENSE_INITS[config.dense_init](config),
+            posterior=POSTERIORS[config.posterior](config),
             **own_fields,
         ),
         prior=PRIORS[config.prior](config, of_x.support),

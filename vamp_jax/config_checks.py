@@ -48,6 +48,16 @@ FIELDS = {
     "model": _one_of("hvae", "The network.", choices.NETWORKS),
     "prior": _one_of("vamp", "p(z) of the top layer.", choices.PRIORS),
     "dataset": _one_of("digits", "The data set (README).", datasets.NAMES),
+    "posterior": _one_of(
+        "normal",
+        "q(z|.) of every layer. Householder flows have an exact VampPrior; with the other flows it "
+        "is a mixture of the posteriors before their flows.",
+        choices.POSTERIORS,
+        before="normal",
+    ),
+    "num_flows": _count(
+        4, "Of the posterior.", only_with=("posterior", choices.WITH_FLOWS), before=4
+    ),
     "likelihood": _one_of(
         choices.THE_DATA_S_OWN,
         "p(x|z) of one value; by default what the data set says.",
