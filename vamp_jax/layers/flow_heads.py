@@ -21,7 +21,7 @@ zeros = nn.initializers.zeros_init()
 
 
 def _heads(h: Array, kernel_init: Callable, **shapes: tuple[int, ...]) -> dict[str, Array]:
-    """A dense layer for each name; those that start as zeros make the flow start as the identity."""
+    """A dense layer for each name; zeros make a flow start as the identity."""
     starts = {"u": zeros, "r1": zeros}
     return {
         name: Dense(math.prod(shape), starts.get(name, kernel_init), name=name)(h).reshape(
