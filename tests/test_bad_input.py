@@ -16,6 +16,7 @@ from vamp_jax import (
     diagnostics,
     distributions,
     epoch,
+    errors,
     evaluation,
     generation,
     importance_weighted,
@@ -28,7 +29,7 @@ from vamp_jax import (
 )
 from vamp_jax.errors import UsageError
 
-PACKAGE = str(Path(priors.__file__).parent)
+PACKAGE = str(Path(errors.__file__).parent)
 F32 = np.float32
 KEY = jax.random.key(0)
 

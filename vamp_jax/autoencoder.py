@@ -70,12 +70,17 @@ class Autoencoder:
           variables: the network's and the prior's.
           encode: takes the place of the network's own encoder (to share it out over devices).
         """
-        encode = encode or (lambda u: self.encode_component(variables, u))
-        return self.prior.build(variables["params"]["prior"], variables["constants"], encode)
+        u = self.pseudo_inputs(variables)
+        encode = encode or (lambda u: self.encode_components(variables, u))
+        return self.density(variables, None if u is None else encode(u))
 
-    def encode_component(self, variables: Variables, u: Any) -> Any:
-        """Pseudo-inputs [K, ...] -> the components of the VampPrior, (mean, log_var) [K, D]."""
-        return self.apply(variables, u, method="encode").base
+    def density(self, variables: Variables, components: Any) -> Any:
+        """p(z) of the top layer from pseudo-inputs that are encoded already; None without any."""
+        return self.prior.build(variables["params"]["prior"], variables["constants"], components)
+
+    def encode_components(self, variables: Variables, u: Any) -> Any:
+        """Pseudo-inputs [K, ...] -> the components of a VampPrior, (mean, log_var, ...) [K, D]."""
+        return self.apply(variables, u, method="encode").component
 
     def pseudo_inputs(self, variables: Variables) -> Any | None:
         """The prior's pseudo-inputs as the encoder sees them [K, ...]; None where it has none."""

@@ -7,6 +7,7 @@ these tables. Imports are inside the functions: a typo in a name should not wait
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
     Config = ml_collections.ConfigDict
 
 # ---------------------------------------------------------------------------------------------
-# Likelihoods: (config) -> Likelihood.
+# Likelihoods: (config, data) -> Likelihood.
 
 
-def _bernoulli(config: Config) -> Likelihood:
+def _bernoulli(config: Config, dataset: Dataset) -> Likelihood:
     from vamp_jax import likelihoods
 
     return likelihoods.BERNOULLI
 
 
-def _discretised_logistic(config: Config) -> Likelihood:
+def _discretised_logistic(config: Config, dataset: Dataset) -> Likelihood:
     from vamp_jax import likelihoods
 
     if config.proper_logistic:
@@ -41,7 +42,47 @@ def _discretised_logistic(config: Config) -> Likelihood:
     return likelihoods.DISCRETISED_LOGISTIC
 
 
-LIKELIHOODS = {"bernoulli": _bernoulli, "discretised_logistic": _discretised_logistic}
+def _rgb_logistic_mixture(config: Config, dataset: Dataset) -> Likelihood:
+    from vamp_jax import likelihoods
+
+    return likelihoods.rgb_logistic_mixture()
+
+
+def _gaussian(config: Config, dataset: Dataset) -> Likelihood:
+    from vamp_jax import likelihoods
+
+    return likelihoods.gaussian(config.gaussian_variance)
+
+
+def _poisson(config: Config, dataset: Dataset) -> Likelihood:
+    from vamp_jax import likelihoods
+
+    return likelihoods.POISSON
+
+
+def _negative_binomial(config: Config, dataset: Dataset) -> Likelihood:
+    from vamp_jax import likelihoods
+
+    return likelihoods.negative_binomial()
+
+
+def _categorical(config: Config, dataset: Dataset) -> Likelihood:
+    from vamp_jax import likelihoods
+
+    return likelihoods.categorical(dataset.num_classes)
+
+
+LIKELIHOODS = {
+    "bernoulli": _bernoulli,
+    "discretised_logistic": _discretised_logistic,
+    "rgb_logistic_mixture": _rgb_logistic_mixture,
+    "gaussian": _gaussian,
+    "poisson": _poisson,
+    "negative_binomial": _negative_binomial,
+    "categorical": _categorical,
+}
+GAUSSIAN_VARIANCES = ("scalar", "unit", "decoded", "fixed")
+THE_DATA_S_OWN = "data"
 
 # ---------------------------------------------------------------------------------------------
 # Priors: (config, support of x) -> Prior.
@@ -119,6 +160,42 @@ NETWORKS = {"vae": _vae, "hvae": _hvae, "conv_hvae": _conv_hvae, "pixel_hvae": _
 CONVOLUTIONAL = ("conv_hvae", "pixel_hvae")
 
 # ---------------------------------------------------------------------------------------------
+# Posteriors: (config) -> (features, kernel_init) -> the end of an encoder, a linen module.
+
+
+def _normal(config: Config):
+    from vamp_jax.layers import dense
+
+    return dense.NormalHead
+
+
+def _flow_head(name: str, **options):
+    def choose(config: Config):
+        from vamp_jax.layers import flow_heads
+
+        return _with_options(getattr(flow_heads, name), config.num_flows, **options)
+
+    return choose
+
+
+@functools.cache
+def _with_options(head, num_flows: int, **options):
+    # Cached, so that the same choice is the same value and JAX does not compile again.
+    return functools.partial(head, num_flows=num_flows, **options)
+
+
+POSTERIORS = {
+    "normal": _normal,
+    "planar": _flow_head("PlanarHead"),
+    "sylvester": _flow_head("SylvesterHead", make_q="orthogonal"),
+    "householder_sylvester": _flow_head("SylvesterHead", make_q="householder"),
+    "triangular_sylvester": _flow_head("SylvesterHead", make_q="triangular"),
+    "householder": _flow_head("HouseholderHead"),
+    "iaf": _flow_head("InverseAutoregressiveHead"),
+}
+WITH_FLOWS = tuple(name for name in POSTERIORS if name != "normal")
+
+# ---------------------------------------------------------------------------------------------
 # How dense weights start: (config) -> an initialiser.
 
 
@@ -143,9 +220,12 @@ DENSE_INITS = {"he": _he, "glorot": _glorot}
 def _standard_gradient(config: Config) -> Objective:
     from vamp_jax import objectives
 
-    if config.num_importance_samples == 1:
-        return objectives.Elbo()
-    return objectives.Iwae(config.num_importance_samples)
+    num_samples, alpha = config.num_importance_samples, config.renyi_alpha
+    if num_samples == 1 or alpha == 1.0:
+        return objectives.Elbo(num_samples)
+    if alpha == 0.0:
+        return objectives.Iwae(num_samples)
+    return objectives.Renyi(num_samples, alpha)
 
 
 def _dreg(config: Config) -> Objective:
@@ -162,7 +242,12 @@ GRADIENTS = {"standard": _standard_gradient, "dreg": _dreg}
 
 def likelihood(config: Config, dataset: Dataset) -> Likelihood:
     """Returns p(x|.) of one value of this data."""
-    return LIKELIHOODS[dataset.likelihood](config)
+    return LIKELIHOODS[likelihood_name(config, dataset)](config, dataset)
+
+
+def likelihood_name(config: Config, dataset: Dataset) -> str:
+    """Returns the name of the likelihood: the config's, or else what the data set says."""
+    return dataset.likelihood if config.likelihood == THE_DATA_S_OWN else config.likelihood
 
 
 def inputs(config: Config, dataset: Dataset) -> Inputs:
@@ -185,6 +270,7 @@ def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
             latent_dim=config.latent_dim,
             hidden_dim=config.hidden_dim,
             kernel_init=DENSE_INITS[config.dense_init](config),
+            posterior=POSTERIORS[config.posterior](config),
             **own_fields,
         ),
         prior=PRIORS[config.prior](config, of_x.support),
@@ -197,24 +283,42 @@ def objective(config: Config) -> Objective:
     return GRADIENTS[config.importance_gradient](config)
 
 
-def optimizer(config: Config) -> optax.GradientTransformation:
-    """Returns the optimiser."""
+def _constant(config: Config, num_steps: int):
+    return config.learning_rate
+
+
+def _cosine(config: Config, num_steps: int):
+    import optax
+
+    share = config.final_learning_rate / config.learning_rate
+    return optax.cosine_decay_schedule(config.learning_rate, num_steps, share)
+
+
+LEARNING_RATE_SCHEDULES = {"constant": _constant, "cosine": _cosine}
+
+
+def optimizer(config: Config, num_examples: int) -> optax.GradientTransformation:
+    """Returns the optimiser of a run on so many training examples."""
     from vamp_jax.training import optimizers
 
-    return optimizers.normalized_adam(config.learning_rate)
+    num_steps = config.num_epochs * -(-num_examples // config.batch_size)
+    schedule = LEARNING_RATE_SCHEDULES[config.learning_rate_schedule]
+    return optimizers.normalized_adam(schedule(config, num_steps))
 
 
 def plan(config: Config, dataset: Dataset) -> Plan:
     """Returns what is done in an epoch of this run."""
-    from vamp_jax.training.epoch import Plan
+    from vamp_jax.training.epoch import Plan, num_examples
 
+    every = config.components_per_step >= config.num_components  # as 0: all take part in each step
     return Plan(
         autoencoder=autoencoder(config, dataset),
         objective=objective(config),
-        optimizer=optimizer(config),
+        optimizer=optimizer(config, num_examples(dataset.train)),
         inputs=inputs(config, dataset),
         batch_size=config.batch_size,
         eval_batch_size=config.eval_batch_size,
         warmup_epochs=config.warmup_epochs,
         seed=config.seed,
+        components_per_step=0 if every else config.components_per_step,
     )

@@ -48,6 +48,28 @@ FIELDS = {
     "model": _one_of("hvae", "The network.", choices.NETWORKS),
     "prior": _one_of("vamp", "p(z) of the top layer.", choices.PRIORS),
     "dataset": _one_of("digits", "The data set (README).", datasets.NAMES),
+    "posterior": _one_of(
+        "normal",
+        "q(z|.) of every layer. Householder flows have an exact VampPrior; with the other flows it "
+        "is a mixture of the posteriors before their flows.",
+        choices.POSTERIORS,
+        before="normal",
+    ),
+    "num_flows": _count(
+        4, "Of the posterior.", only_with=("posterior", choices.WITH_FLOWS), before=4
+    ),
+    "likelihood": _one_of(
+        choices.THE_DATA_S_OWN,
+        "p(x|z) of one value; by default what the data set says.",
+        (choices.THE_DATA_S_OWN, *choices.LIKELIHOODS),
+        before=choices.THE_DATA_S_OWN,
+    ),
+    "gaussian_variance": _one_of(
+        "scalar",
+        "Of the gaussian likelihood: one for all, one a value, decoded from z, or fixed at 1.",
+        choices.GAUSSIAN_VARIANCES,
+        before="scalar",
+    ),
     # Sizes.
     "latent_dim": _count(40, "Units in every stochastic layer."),
     "hidden_dim": _count(300, "Units in every dense hidden layer."),
@@ -55,6 +77,13 @@ FIELDS = {
         "he", "How dense weights start: as the code or the paper.", choices.DENSE_INITS, before="he"
     ),
     "num_components": _count(500, "K of the mixture priors."),
+    "components_per_step": Field(
+        0,
+        "Pseudo-inputs that a step encodes, in turn; 0: all, as in the paper.",
+        least=0,
+        only_with=("prior", choices.WITH_PSEUDO_INPUTS),
+        before=0,
+    ),
     "learned_weights": Field(False, "Mixture weights; 1/K in the paper.", only_with=MIXTURES),
     "pseudo_inputs_from_data": Field(
         False, "Start at K training examples + N(0, 0.01).", only_with=("prior", ("vamp",))
@@ -71,10 +100,30 @@ FIELDS = {
     # Optimisation.
     "batch_size": _count(100, "Over all devices."),
     "learning_rate": Field(5e-4, "Of Adam on gradients of unit norm.", above=0, below=math.inf),
+    "learning_rate_schedule": _one_of(
+        "constant",
+        "Or cosine: from learning_rate to final_learning_rate over num_epochs.",
+        choices.LEARNING_RATE_SCHEDULES,
+        before="constant",
+    ),
+    "final_learning_rate": Field(
+        1e-4,
+        "Where the schedule ends.",
+        least=0,
+        below=math.inf,
+        only_with=("learning_rate_schedule", ("cosine",)),
+        before=1e-4,
+    ),
     "num_epochs": _count(2000, "At most."),
     "warmup_epochs": Field(100, "beta = epoch / warmup_epochs, then 1.", least=0),
     "early_stopping_epochs": _count(50, "Without a better validation ELBO, after the warm-up."),
     "num_importance_samples": _count(1, "M of the importance-weighted bound; 1 is the ELBO."),
+    "renyi_alpha": Field(
+        0.0,
+        "Of the bound with several samples: 0 importance-weighted, 1 the ELBO, -inf VR-max.",
+        below=math.inf,
+        before=0.0,
+    ),
     "importance_gradient": _one_of(
         "standard", "Or dreg: doubly reparameterised.", choices.GRADIENTS
     ),
@@ -126,7 +175,7 @@ def _check_field(name: str, value: Any, field: Field) -> None:
         check_choice(name, value, field.choices)
     if kind not in (int, float):
         return
-    if not value > field.above:
+    if field.above != -math.inf and not value > field.above:
         raise UsageError(f"{name} is {value}; it must be above {field.above}.")
     if not value >= field.least:
         raise UsageError(f"{name} is {value}; it must not be negative.")
@@ -136,8 +185,13 @@ def _check_field(name: str, value: Any, field: Field) -> None:
 
 
 def _check_gradient(config: ml_collections.ConfigDict) -> None:
-    batch_norm = config.model == "pixel_hvae" and not config.pixel_gated_stacks
-    if config.importance_gradient == "dreg" and batch_norm:
+    if config.importance_gradient != "dreg":
+        return
+    if config.renyi_alpha != 0.0:
+        raise UsageError(
+            f"importance_gradient 'dreg' goes with renyi_alpha 0; it is {config.renyi_alpha}."
+        )
+    if config.model == "pixel_hvae" and not config.pixel_gated_stacks:
         raise UsageError(
             "importance_gradient 'dreg' is biased with batch norm, which pixel_hvae has unless "
             "pixel_gated_stacks is set; use 'standard'."
@@ -146,9 +200,11 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
 
 def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Raises a UsageError for the first field that does not fit the data."""
-    if config.proper_logistic and dataset.likelihood != "discretised_logistic":
+    name = choices.likelihood_name(config, dataset)
+    if config.proper_logistic and name != "discretised_logistic":
         raise UsageError(
-            f"proper_logistic goes with grey images; those of {config.dataset} are binary."
+            f"proper_logistic goes with grey images, with likelihood 'discretised_logistic'; that "
+            f"of {config.dataset} is {name!r}."
         )
     for split in ("train", "validation", "test"):
         if not len(getattr(dataset, split)):

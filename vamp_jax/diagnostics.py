@@ -134,10 +134,9 @@ class PriorUse(NamedTuple):
     dead: Array  # components with less than a hundredth of an equal share
 
 
-def prior_use(z: Array, prior: GaussianMixture) -> PriorUse:
+def prior_use(z: Array, prior: priors.Density) -> PriorUse:
     """Shares the draws z [M, D] out among the components by their responsibilities."""
     _check_rows("prior_use", z=z)
-    priors.check_points("prior_use", z, prior)
     share = jax.lax.map(lambda point: priors.responsibilities(point, prior), z, batch_size=500)
     mass = jnp.mean(share, axis=0)
     entropy = -jnp.sum(jnp.where(mass > 0, mass * jnp.log(jnp.where(mass > 0, mass, 1.0)), 0.0))

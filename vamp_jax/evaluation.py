@@ -19,6 +19,7 @@ from vamp_jax import (
     inspection,
     log_likelihood,
     run_figures,
+    trained,
     unfinished,
 )
 from vamp_jax import workdir as workdirs
@@ -138,6 +139,8 @@ def evaluate_run(
             "seconds": seconds,
         }
         _write_npz(path + ".npz", index, sampled)
+        model = trained.from_best(config, dataset, best)
+        trained.export(model, os.path.join(workdir, trained.MODEL_FILE))
         run_figures.draw(workdir, split, autoencoder, variables, x, sampled, rng)
         workdirs.write_json(path + ".json", record)  # last: its presence says that all is done
         with contextlib.suppress(FileNotFoundError):

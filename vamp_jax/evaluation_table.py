@@ -54,7 +54,7 @@ def table(record: dict[str, Any]) -> str:
 def _diagnostic_rows(diagnostics: dict[str, Any], split: str) -> list[tuple[str, str]]:
     found, train = diagnostics[split], diagnostics["train"]
     active = ", ".join(
-        f"{count} of {len(found['unit_kl'][layer])} in {layer}"
+        f"{count} of {len(found['unit_variance'][layer])} in {layer}"
         for layer, count in found["active_units"].items()
     )
     *lower, _ = train["kl"]  # the top layer is the last
@@ -63,23 +63,25 @@ def _diagnostic_rows(diagnostics: dict[str, Any], split: str) -> list[tuple[str,
         f"{statistics.median(values):.2f} the median"
         for layer, values in sorted(found["unit_kl"].items())
     )
-    rows = [
-        (f"active units ({split})", active),
-        (f"KL of units ({split})", units),
-        (
-            "ELBO (train)",
-            f"{train['elbo']:.2f} on {train['num_examples']} examples: reconstruction "
-            f"{train['reconstruction']:.2f}, "
-            + "".join(f"less KL of {name} {train['kl'][name]:.2f}, " for name in lower)
-            + f"plus H[q(z|x)] {train['encoder_entropy']:.2f}, less CE(q(z), p(z)) "
-            f"{train['cross_entropy']:.2f}",
-        ),
-        (
-            "  CE(q(z), p(z))",
-            f"H[q(z)] {train['aggregated_entropy']:.2f} plus KL(q(z) || p(z)) "
-            f"{train['kl_to_prior']:.2f}; I(x; z) is {train['mutual_information']:.2f}",
-        ),
-    ]
+    rows = [(f"active units ({split})", active)]
+    if units:
+        rows.append((f"KL of units ({split})", units))
+    if "cross_entropy" in train:  # not of a posterior with a flow
+        rows += [
+            (
+                "ELBO (train)",
+                f"{train['elbo']:.2f} on {train['num_examples']} examples: reconstruction "
+                f"{train['reconstruction']:.2f}, "
+                + "".join(f"less KL of {name} {train['kl'][name]:.2f}, " for name in lower)
+                + f"plus H[q(z|x)] {train['encoder_entropy']:.2f}, less CE(q(z), p(z)) "
+                f"{train['cross_entropy']:.2f}",
+            ),
+            (
+                "  CE(q(z), p(z))",
+                f"H[q(z)] {train['aggregated_entropy']:.2f} plus KL(q(z) || p(z)) "
+                f"{train['kl_to_prior']:.2f}; I(x; z) is {train['mutual_information']:.2f}",
+            ),
+        ]
     if "prior_use" in train:
         use = train["prior_use"]
         rows.append(

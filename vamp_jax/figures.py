@@ -128,7 +128,8 @@ def check_pseudo_input(config: ml_collections.ConfigDict, number: int | None) ->
 
 def _posteriors(run: Run) -> Normal:
     """q(z|x) of the top layer, before any flow, for all test images, [N, D]."""
-    encode = jax.jit(run.best.autoencoder.encode_component)
+    autoencoder = run.best.autoencoder
+    encode = jax.jit(lambda variables, x: autoencoder.encode(variables, x).top.base)
     return in_batches(functools.partial(encode, run.best.variables), (test_images(run),), ROWS)
 
 

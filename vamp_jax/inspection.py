@@ -26,7 +26,7 @@ class Pass(NamedTuple):
     """One draw of every latent of each example, and what follows from it."""
 
     z: Array  # of the top layer, [N, D]
-    top: Normal  # its posterior
+    top: Normal | None  # its posterior; None of one with a flow
     reconstruction: Array  # [N]
     kl: dict[str, Array]  # of each layer, [N]
     unit_means: dict[str, Array]  # E_q[z | x] of each layer, [N, D]; at the means of those above
@@ -44,11 +44,17 @@ def _pass(autoencoder: Autoencoder, variables, prior, x: Array, noise: Latents) 
     args = encoded.top, encoded.features, latents
     posteriors = autoencoder.apply(variables, *args, method="posteriors")
     below = autoencoder.apply(variables, latents, method="conditional_priors")
+    # Of a posterior with a flow the KL is no sum over units, and its aggregate is not to be had.
     unit_kl = {
-        layer: diagnostics.normal_kl_per_unit(*posteriors[layer], *below[layer]) for layer in below
+        layer: diagnostics.normal_kl_per_unit(*posteriors[layer], *below[layer])
+        for layer in below
+        if isinstance(posteriors[layer], Normal)
     }
-    unit_kl[top] = diagnostics.marginal_kl_per_unit(latents[top], *encoded.top, prior)
-    return Pass(latents[top], encoded.top, terms.reconstruction, terms.kl, means, unit_kl)
+    is_normal = isinstance(encoded.top, Normal)
+    if is_normal and isinstance(prior, priors.GaussianMixture):
+        unit_kl[top] = diagnostics.marginal_kl_per_unit(latents[top], *encoded.top, prior)
+    normal_top = encoded.top if is_normal else None
+    return Pass(latents[top], normal_top, terms.reconstruction, terms.kl, means, unit_kl)
 
 
 def inspect(
@@ -95,32 +101,34 @@ def inspect(
         "reconstruction": float(mean(whole.reconstruction)),
         "kl": {layer: float(mean(values)) for layer, values in whole.kl.items()},
     }
-    aggregated = jax.device_put(diagnostics.aggregated_posterior(*whole.top))
-    log_posterior = normal_log_prob(whole.z, *whole.top)
-    log_q, log_p = [], []
-    for start in range(0, len(x), ROWS):
-        z = whole.z[start : start + ROWS]
-        log_q.append(np.asarray(priors.log_prob(z, aggregated, block_size=COMPONENTS)))
-        log_p.append(np.asarray(priors.log_prob(z, prior, block_size=COMPONENTS)))
-        show(len(x) + min(start + ROWS, len(x)))
-    terms = diagnostics.decompose(
-        log_posterior, np.concatenate(log_q), np.concatenate(log_p), whole.top.log_var
-    )
-    result |= {name: float(value) for name, value in terms._asdict().items()}
-    lower_kl = sum(result["kl"][layer] for layer in autoencoder.layers[:-1])
-    result["elbo"] = (
-        result["reconstruction"] - lower_kl + result["encoder_entropy"] - result["cross_entropy"]
-    )
-    if prior.mean.shape[0] > 1:
-        use = jax.jit(diagnostics.prior_use)(whole.z, prior)
+    result["elbo"] = result["reconstruction"] - sum(result["kl"].values())
+    if whole.top is not None:
+        result |= _decomposition(whole, prior, lambda done: show(len(x) + done))
+    use = jax.jit(diagnostics.prior_use)(whole.z, prior)
+    if len(use.mass) > 1:
         result["prior_use"] = {
-            "components": prior.mean.shape[0],
+            "components": len(use.mass),
             "dead_components": int(use.dead),
             "entropy": float(use.entropy),
-            "entropy_of_equal_use": math.log(prior.mean.shape[0]),
+            "entropy_of_equal_use": math.log(len(use.mass)),
             "mass": np.sort(np.asarray(use.mass))[::-1].tolist(),
         }
     return result
+
+
+def _decomposition(whole: Pass, prior: Any, show: Callable[[int], None]) -> dict[str, float]:
+    """The terms of the ELBO that meet in the top layer."""
+    aggregated = jax.device_put(diagnostics.aggregated_posterior(*whole.top))
+
+    def log_densities(z):
+        return [
+            priors.log_prob(z, density, block_size=COMPONENTS) for density in (aggregated, prior)
+        ]
+
+    log_q, log_p = in_batches(log_densities, (whole.z,), min(ROWS, len(whole.z)), show)
+    log_posterior = normal_log_prob(whole.z, *whole.top)
+    terms = diagnostics.decompose(log_posterior, log_q, log_p, whole.top.log_var)
+    return {name: float(value) for name, value in terms._asdict().items()}
 
 
 def pseudo_inputs(learned: Array, at_start: Array, bounds: tuple[float, float]) -> dict[str, float]:

@@ -130,7 +130,51 @@ class Iwae:
         return _log_mean_exp_into_wire(log_weights, beta, wire), _values(terms), stats
 
 
-Objective = Elbo | Iwae  # or anything else with `num_samples` and `bound`
+@dataclasses.dataclass(frozen=True)
+class Renyi:
+    """The variational Renyi bound (Li & Turner 2016, arXiv 1602.02311), of M draws:
+
+        L_alpha(x) = E[ 1/(1 - alpha) ln 1/M sum_m w_m^(1 - alpha) ]
+
+    alpha = 1 is the ELBO, 0 the importance-weighted bound, and -inf VR-max, the largest weight
+    alone. Below alpha = 0 it is no lower bound on ln p(x) and is not to be reported as one. The
+    gradient weighs each draw by w_m^(1 - alpha), normalised.
+    """
+
+    num_samples: int
+    alpha: float
+
+    def __post_init__(self):
+        if math.isnan(self.alpha) or self.alpha == math.inf:
+            raise ValueError(f"Renyi: alpha is {self.alpha}; it must be a number, or -inf.")
+
+    def bound(
+        self,
+        autoencoder: Autoencoder,
+        variables: Variables,
+        prior: Any,
+        encoded: Encoded,
+        noise: Latents,
+        *,
+        beta: float | Array = 1.0,
+        **decode_kwargs,
+    ) -> tuple[Array, Terms, dict[str, Any]]:
+        """See `Iwae.bound`."""
+        check_noise(autoencoder, encoded, noise)
+        terms, batch_stats = autoencoder.terms(variables, prior, encoded, noise, **decode_kwargs)
+        return renyi_mean(terms.elbo(beta), self.alpha), _values(terms), batch_stats
+
+
+def renyi_mean(log_weights: Array, alpha: float) -> Array:
+    """1/(1 - alpha) ln 1/M sum_m w_m^(1 - alpha) over the first axis: [M, ...] -> [...], nats."""
+    if alpha == 1.0:
+        return jnp.mean(log_weights, axis=0)
+    if alpha == -math.inf:
+        return jnp.max(log_weights, axis=0)
+    return log_mean_exp((1.0 - alpha) * log_weights) / (1.0 - alpha)
+
+
+Objective = Elbo | Iwae | Renyi  # or anything else with `num_samples` and `bound`
 
 
 def check_noise(autoencoder: Autoencoder, encoded: Encoded, noise: Latents) -> None:

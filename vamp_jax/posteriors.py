@@ -3,7 +3,9 @@
 A posterior is any pytree with
 
     sample_and_log_prob(noise)  -> (z, ln q(z|x)), z a function of standard normal noise [..., D]
-    base                        -> the Normal that a VampPrior takes as the component of this x
+    base                        -> the Normal of z before any flow
+    component                   -> what a VampPrior takes as the component of this x, a tuple
+                                   (mean, log_var) or (mean, log_var, rotation)
 
 `log_prob(z)`, the density at a point of somebody else's, is optional: the inverse of a flow may
 not be to be had. What needs it (`autoencoder.log_q`) says so in a sentence.
@@ -28,7 +30,12 @@ class Normal(NamedTuple):
 
     @property
     def base(self) -> "Normal":
-        """This very density: the component of a VampPrior."""
+        """This very density."""
+        return self
+
+    @property
+    def component(self) -> "Normal":
+        """This very density."""
         return self
 
     def sample(self, noise: Array) -> Array:

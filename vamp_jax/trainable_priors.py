@@ -35,7 +35,9 @@ class Prior(NamedTuple):
     """
 
     init: Callable[[Array, Start], tuple[Params, Params]]  # (rng, start) -> (params, constants)
-    build: Callable[[Params, Params, priors.Encode], Any]  # -> a density, see `vamp_jax.priors`
+    # (params, constants, components) -> a density, see `vamp_jax.priors`; components are what the
+    # encoder makes of `pseudo_inputs`, (mean, log_var) [K, D], or None.
+    build: Callable[[Params, Params, Any], Any]
     # (params, constants) -> the pseudo-inputs as the encoder sees them, [K, ...].
     pseudo_inputs: Callable[[Params, Params], Any] | None = None
 
@@ -48,7 +50,7 @@ def standard(latent_dim: int) -> Prior:
     """N(0, I)."""
     return Prior(
         init=lambda rng, start: ({}, {}),
-        build=lambda params, constants, encode: priors.standard_normal(latent_dim=latent_dim),
+        build=lambda params, constants, components: priors.standard_normal(latent_dim=latent_dim),
     )
 
 
@@ -62,7 +64,7 @@ def mixture_of_gaussians(num_components: int, *, learned_weights: bool = False) 
         )
         return params, {}
 
-    return Prior(init, lambda params, constants, encode: priors.mixture_of_gaussians(params))
+    return Prior(init, lambda params, constants, components: priors.mixture_of_gaussians(params))
 
 
 @functools.cache
@@ -102,7 +104,7 @@ def vamp(
 
     return Prior(
         init,
-        lambda params, constants, encode: priors.vamp(params, encode, bounds=bounds),
+        lambda params, constants, components: priors.vamp(params, lambda u: components),
         pseudo_inputs,
     )
 
@@ -119,6 +121,8 @@ def vamp_data(num_components: int, *, learned_weights: bool = False) -> Prior:
 
     return Prior(
         init,
-        lambda params, constants, encode: priors.vamp_data(params | constants, encode),
+        lambda params, constants, components: priors.vamp_data(
+            params | constants, lambda u: components
+        ),
         lambda params, constants: constants["pseudo_inputs"],
     )

@@ -21,12 +21,13 @@ from vamp_jax.random_streams import (
     BINARISE,
     NOISE,
     SHUFFLE,
+    TURNS,
     VALIDATION_NOISE,
     latent_noise,
     sample_noise,
     stream,
 )
-from vamp_jax.training import devices
+from vamp_jax.training import devices, turns
 from vamp_jax.training.state import TrainState
 
 Array = jax.Array
@@ -44,6 +45,7 @@ class Plan(NamedTuple):
     eval_batch_size: int  # validation examples at a time on each device
     warmup_epochs: int
     seed: int
+    components_per_step: int = 0  # pseudo-inputs that a step encodes, in turn; 0: all of them
 
 
 class Batch(NamedTuple):
@@ -80,30 +82,25 @@ def train_epoch(
     count = num_examples(train)
     order = jax.random.permutation(stream(plan.seed, SHUFFLE, epoch), count)
     keys = stream(plan.seed, BINARISE, epoch), stream(plan.seed, NOISE, epoch)
+    settings = _Settings(plan, beta, state.constants, count, num_devices)
 
     def step(carry, index):
         batch = _train_batch(plan, train, order, keys, index, num_devices)
-        true_count = jnp.minimum(plan.batch_size, count - index * plan.batch_size)
-        return _train_step(
-            plan,
-            carry,
-            batch,
-            constants=state.constants,
-            beta=beta,
-            true_count=true_count,
-            num_devices=num_devices,
-        )
+        return _train_step(settings, carry, batch, index)
 
-    carry = (state.params, state.opt_state, state.batch_stats)
-    (params, opt_state, batch_stats), sums = jax.lax.scan(
+    carry = (state.params, state.opt_state, state.batch_stats, _first_turns(settings, state, epoch))
+    (params, opt_state, batch_stats, _), sums = jax.lax.scan(
         step, carry, jnp.arange(-(-count // plan.batch_size))
     )
+    drift = sums.pop("drift", None)
     state = state.replace(epoch=epoch, params=params, opt_state=opt_state, batch_stats=batch_stats)
     train_sums = devices.sum_over(jax.tree.map(jnp.sum, sums), num_devices)
-    validation_sums = _validate(plan, state.variables, validation, epoch, num_devices)
+    validation_sums = _validate(settings, state.variables, validation, epoch)
     negative_elbo = validation_sums.pop("negative_elbo") / num_examples(validation)
 
     metrics = {"epoch": epoch, "beta": beta}
+    if drift is not None:
+        metrics["component_drift"] = jnp.mean(drift)
     metrics |= {f"train_{name}": value / count for name, value in train_sums.items()}
     metrics |= {
         f"val_{name}": value / num_examples(validation) for name, value in validation_sums.items()
@@ -142,44 +139,78 @@ def _noise(plan: Plan, key: Array, index: Array) -> dict[str, Array]:
     return sample_noise(key, index, num_samples, shapes)
 
 
-def _train_step(plan, carry, batch: Batch, *, constants, beta, true_count, num_devices):
-    """One step of the optimiser: the new (params, opt_state, batch_stats), and sums of metrics."""
-    params, opt_state, batch_stats = carry
+class _Settings(NamedTuple):
+    """What is the same in all steps of an epoch."""
+
+    plan: Plan
+    beta: Array
+    constants: dict[str, Any]
+    count: int  # examples
+    num_devices: int
+
+
+def _encoder(settings: _Settings, variables: Variables) -> Callable:
+    """The encoder of pseudo-inputs, its work shared among the devices."""
+    encode = functools.partial(settings.plan.autoencoder.encode_components, variables)
+    return devices.share_out(encode, settings.num_devices)
+
+
+def _first_turns(settings: _Settings, state: TrainState, epoch: Array) -> turns.Turns | None:
+    """The turns at the start of an epoch; None where every step encodes all pseudo-inputs."""
+    plan, variables = settings.plan, state.variables
+    if not plan.components_per_step:
+        return None
+    rng, encode = stream(plan.seed, TURNS, epoch), _encoder(settings, variables)
+    return turns.start(plan.autoencoder, variables, rng, encode)
+
+
+def _train_step(settings: _Settings, carry, batch: Batch, index: Array):
+    """One step of the optimiser: the new carry, and sums of metrics."""
+    plan, num_devices = settings.plan, settings.num_devices
+    params, opt_state, batch_stats, turn = carry
+    true_count = jnp.minimum(plan.batch_size, settings.count - index * plan.batch_size)
 
     def loss(params):
-        variables = {"params": params, "batch_stats": batch_stats, "constants": constants}
+        variables = {
+            "params": params,
+            "batch_stats": batch_stats,
+            "constants": settings.constants,
+        }
         kwargs = {"train": True, "row_weight": batch.weight} if batch_stats else {}
-        sums, new_stats = _sums(plan, variables, batch, beta, num_devices, **kwargs)
+        prior, new_turn, drift = _train_prior(settings, variables, turn, index)
+        sums, new_stats = _sums(plan, variables, prior, batch, settings.beta, **kwargs)
         sums.pop("negative_elbo")
         # The mean over the whole batch, this device's part of it: the parts add up.
-        return sums["loss"] / true_count, (sums, new_stats)
+        return sums["loss"] / true_count, (sums | drift, new_stats, new_turn)
 
-    grads, (sums, batch_stats) = jax.grad(loss, has_aux=True)(params)
+    grads, (sums, batch_stats, turn) = jax.grad(loss, has_aux=True)(params)
     updates, opt_state = plan.optimizer.update(
         devices.sum_over(grads, num_devices), opt_state, params
     )
-    return (optax.apply_updates(params, updates), opt_state, batch_stats), sums
+    return (optax.apply_updates(params, updates), opt_state, batch_stats, turn), sums
+
+
+def _train_prior(settings: _Settings, variables: Variables, turn, index: Array):
+    """p(z) of a step, the turns after it, and the drift of what was encoded before, if any."""
+    plan, encode = settings.plan, _encoder(settings, variables)
+    if turn is None:
+        return plan.autoencoder.prior_density(variables, encode), None, {}
+    rows = turns.rows_of(turn, index, plan.components_per_step)
+    prior, turn, drift = turns.density(plan.autoencoder, variables, turn, rows, encode)
+    return prior, turn, {"drift": drift}
 
 
 def _sums(
-    plan, variables, batch: Batch, beta, num_devices, prior=None, **kwargs
+    plan: Plan, variables: Variables, prior: Any, batch: Batch, beta: float | Array, **kwargs
 ) -> tuple[Sums, dict[str, Any]]:
     """The bound and its terms, summed over this device's rows; and the new batch_stats."""
     autoencoder = plan.autoencoder
-    prior = _prior_density(autoencoder, variables, num_devices) if prior is None else prior
     encoded = autoencoder.encode(variables, batch.x)
     value, terms, batch_stats = plan.objective.bound(
         autoencoder, variables, prior, encoded, batch.noise, beta=beta, **kwargs
     )
     named = _named(value, terms, autoencoder.layers)
     return {name: jnp.sum(batch.weight * part) for name, part in named.items()}, batch_stats
-
-
-def _prior_density(autoencoder: Autoencoder, variables: Variables, num_devices: int) -> Any:
-    def encode(u):
-        return autoencoder.encode_component(variables, u)
-
-    return autoencoder.prior_density(variables, devices.share_out(encode, num_devices))
 
 
 def _named(bound: Array, terms: Terms, layers: tuple[str, ...]) -> Sums:
@@ -195,11 +226,11 @@ def _named(bound: Array, terms: Terms, layers: tuple[str, ...]) -> Sums:
     return named
 
 
-def _validate(plan, variables, validation, epoch, num_devices) -> Sums:
+def _validate(settings: _Settings, variables: Variables, validation: Any, epoch: Array) -> Sums:
     """The terms with beta = 1, summed over the validation split."""
-    count = num_examples(validation)
+    plan, num_devices, count = settings.plan, settings.num_devices, num_examples(validation)
     key = stream(plan.seed, VALIDATION_NOISE, epoch)
-    prior = _prior_density(plan.autoencoder, variables, num_devices)
+    prior = plan.autoencoder.prior_density(variables, _encoder(settings, variables))
     chunk = max(1, plan.eval_batch_size // plan.objective.num_samples)
     chunk = min(chunk, -(-count // num_devices))
 
@@ -209,7 +240,7 @@ def _validate(plan, variables, validation, epoch, num_devices) -> Sums:
         index = jnp.minimum(place, count - 1)
         x = plan.inputs.of(_take(validation, index))
         batch = Batch(x, weight, _noise(plan, key, index))
-        return _sums(plan, variables, batch, 1.0, num_devices, prior)[0]
+        return _sums(plan, variables, prior, batch, 1.0)[0]
 
     def add(total, step):
         return jax.tree.map(jnp.add, total, sums_of(step)), None

@@ -6,24 +6,25 @@ import optax
 
 
 def normalized_adam(
-    learning_rate: float, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+    learning_rate: float | optax.Schedule, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-    """The paper's optimiser: `normalize_each_tensor`, then Adam, then a step of -learning_rate."""
+    """The paper's optimiser: `normalize_each_tensor`, then Adam, then a step of -learning_rate.
+
+    A schedule is a function of the number of steps done.
+    """
     return optax.chain(
         normalize_each_tensor(),
         scale_by_adam(b1=b1, b2=b2, eps=eps),
-        optax.scale(-learning_rate),
+        optax.scale_by_learning_rate(learning_rate),
     )
 
 
 def normalize_each_tensor(eps: float = 1e-7) -> optax.GradientTransformation:
     """g / (||g||_2 + eps) for each parameter tensor by itself."""
 
-    def normalize(updates, params=None):
-        del params
-        return jax.tree.map(lambda g: g / (jnp.sqrt(jnp.sum(g * g)) + eps), updates)
-
-    return optax.stateless(normalize)
+    return optax.stateless_with_tree_map(
+        lambda g, _: g / (jnp.sqrt(jnp.sum(g * g)) + eps),
+    )
 
 
 def scale_by_adam(

@@ -1,0 +1,97 @@
+"""The type of a likelihood, its value over whole examples, and missing values.
+
+A `Likelihood` is a tuple of plain functions of one value of x: a pixel, a count, a character. x
+is an array [..., *shape], where shape is that of one example; each head is [..., *its shape], as
+`heads` tells, with the same leading axes or, if it is `free`, with none.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Shape = tuple[int, ...]
+
+
+class Likelihood(NamedTuple):
+    """p(x|.) of one value. All functions are pure, and none sums over values.
+
+    With `event_axes` = 1 the last axis of x is one value: the channels of an RGB pixel, or a row
+    of counts with its library size. `log_prob` drops that axis, and takes `observed`, a mask of
+    x's shape, or None where nothing is missing.
+    """
+
+    name: str
+    heads: Callable[[Shape], dict[str, Shape]]  # shape of an x -> shape of each decoder output
+    log_prob: Callable[..., Array]  # (x, *heads) -> ln p of each value, in nats
+    mean: Callable[..., Array]  # (*heads) -> E[x]
+    sample: Callable[..., Array]  # (rng, *heads) -> a draw of x
+    from_stored: Callable[[Array, float], Array]  # (data as it is kept, its scale) -> x
+    support: tuple[float, float]  # of x, and so of pseudo-inputs
+    in_bits: bool = False  # results are told in bits per dimension too
+    free: tuple[str, ...] = ()  # heads that are parameters of the decoder and no functions of z
+    event_axes: int = 0  # last axes of x that make one value together
+
+
+def heads_like_x(*names: str) -> Callable[[Shape], dict[str, Shape]]:
+    """`heads` of a likelihood with one number of each name for each number of x."""
+    return lambda shape: dict.fromkeys(names, shape)
+
+
+def divided_by_scale(stored: Array, scale: float) -> Array:
+    """`from_stored` of values that are kept as multiples of 1/scale."""
+    return stored.astype(jnp.float32) / scale
+
+
+def log_prob(likelihood: Likelihood, x: Array, heads: tuple[Array, ...], num_leading: int) -> Array:
+    """ln p(x|.), summed over the values of each example, in nats.
+
+    Args:
+      likelihood: of one value.
+      x: [B, *shape], or with more leading axes.
+      heads: the decoder's outputs, [..., *their shape], with `num_leading` leading axes.
+      num_leading: how many axes stay.
+    Returns:
+      An array of `num_leading` axes.
+    Raises:
+      AssertionError: for heads whose shapes are not those that the likelihood has for this x.
+    """
+    values = likelihood.log_prob(x, *heads)
+    _check_heads(likelihood, x, heads, num_leading, values.ndim)
+    return jnp.sum(values.reshape(*values.shape[:num_leading], -1), axis=-1)
+
+
+def _check_heads(likelihood, x, heads, num_leading: int, values_ndim: int) -> None:
+    """Asserts that no head broadcast with x by mistake; costs nothing once compiled."""
+    shape = x.shape[x.ndim - (values_ndim - num_leading + likelihood.event_axes) :]
+    expected = likelihood.heads(shape)
+    for (name, head_shape), head in zip(expected.items(), heads, strict=True):
+        chex.assert_shape(head, (..., *head_shape), custom_message=f"{likelihood.name}'s {name}")
+        leading = 0 if name in likelihood.free else num_leading
+        chex.assert_rank(head, leading + len(head_shape))
+
+
+@functools.cache
+def missing(likelihood: Likelihood) -> Likelihood:
+    """The likelihood of data in which NaN stands for a missing value: it counts for nothing.
+
+    A missing value has log-probability 0 and no gradient. Where several numbers make one value,
+    the likelihood says what is left: an RGB pixel without one of its channels is missing as a
+    whole; a row of counts without some of them is the row of the others.
+    """
+    # A number inside the support: what is left out is computed too, and must have a gradient.
+    low, high = likelihood.support
+    inside = min(max(0.0, low), high)
+
+    def log_prob_of_observed(x: Array, *heads: Array) -> Array:
+        observed = ~jnp.isnan(x)
+        x = jnp.where(observed, x, inside)
+        if likelihood.event_axes:
+            return likelihood.log_prob(x, *heads, observed=observed)
+        return jnp.where(observed, likelihood.log_prob(x, *heads), 0.0)
+
+    return likelihood._replace(log_prob=log_prob_of_observed)

@@ -1,0 +1,53 @@
+"""The priors p(z) of the paper (Tomczak & Welling 2018, section 3) as pure functions.
+
+All four are mixtures of diagonal Gaussians, so *building* the components and *using* them are
+kept apart: a builder (`standard_normal`, `mixture_of_gaussians`, `vamp`, `vamp_data`) returns a
+`GaussianMixture`, and `log_prob`, `sample` and `responsibilities` work on any of them. Build once,
+use often: the VampPrior's encoder runs in the builder only.
+
+The functions take any encoder `x -> (mean [K, D], log_var [K, D])` and any pytree of
+pseudo-inputs; nothing here knows of the models or the trainer of this package. Nats everywhere.
+"""
+
+from vamp_jax.posteriors import LOG_2PI
+from vamp_jax.priors.builders import (
+    Encode,
+    Params,
+    init_mixture_of_gaussians,
+    init_vamp,
+    init_vamp_from_data,
+    mixture_of_gaussians,
+    mixture_of_gaussians_log_prob,
+    standard_normal,
+    standard_normal_log_prob,
+    vamp,
+    vamp_data,
+    vamp_data_log_prob,
+    vamp_log_prob,
+)
+from vamp_jax.priors.density import Density, log_prob, responsibilities, sample
+from vamp_jax.priors.mixture import GaussianMixture, check_points, component_log_prob
+
+__all__ = [
+    "LOG_2PI",
+    "Density",
+    "Encode",
+    "GaussianMixture",
+    "Params",
+    "check_points",
+    "component_log_prob",
+    "init_mixture_of_gaussians",
+    "init_vamp",
+    "init_vamp_from_data",
+    "log_prob",
+    "mixture_of_gaussians",
+    "mixture_of_gaussians_log_prob",
+    "responsibilities",
+    "sample",
+    "standard_normal",
+    "standard_normal_log_prob",
+    "vamp",
+    "vamp_data",
+    "vamp_data_log_prob",
+    "vamp_log_prob",
+]

@@ -1,0 +1,66 @@
+"""What every prior can do: `log_prob`, `sample` and `responsibilities` of a `Density`."""
+
+from typing import Any, Protocol
+
+import jax
+
+Array = jax.Array
+
+
+class Density(Protocol):
+    """p(z) as a pytree of arrays with three methods; `GaussianMixture` is one, write your own."""
+
+    def log_prob(self, z: Array, *, block_size: int | None = None) -> Array:
+        """ln p(z) in nats: [..., D] -> [...]."""
+        ...
+
+    def sample(self, rng: Array, num_samples: int) -> Array:
+        """Draws from p(z): [N, D]."""
+        ...
+
+    def responsibilities(self, z: Array) -> Array:
+        """p(k | z) of each of K components: [..., D] -> [..., K]."""
+        ...
+
+
+def _check_density(name: str, prior: Any) -> None:
+    needed = ("log_prob", "sample", "responsibilities")
+    if not all(callable(getattr(prior, method, None)) for method in needed):
+        raise ValueError(
+            f"{name}: prior must be a GaussianMixture, as the builders return, or have the methods "
+            f"{', '.join(needed)}, but is a {type(prior).__name__}."
+        )
+
+
+def log_prob(z: Array, prior: Density, *, block_size: int | None = None) -> Array:
+    """Evaluates ln p(z), of a mixture ln sum_k w_k N(z | mean_k, diag(exp(log_var_k))), in nats.
+
+    Of a `GaussianMixture` exact to half a unit in the last place of its float32 result on CPU and
+    GPU (see `mixture._float64_log_joint`), in memory O(S K), with gradients to z and to every
+    field of the prior, in forward and reverse mode; to any order, but with `block_size` to the
+    first only.
+
+    Args:
+      z: [..., D], S points in all.
+      prior: K components in D dimensions, or another density.
+      block_size: goes through the components in blocks of this many, so that memory is
+        O(S block_size) whatever K is; None takes all at once.
+    Returns:
+      [...]
+    Raises:
+      ValueError: when the last axis of z is not the prior's D, or block_size is below 1.
+    """
+    _check_density("log_prob", prior)
+    return prior.log_prob(z, block_size=block_size)
+
+
+def responsibilities(z: Array, prior: Density) -> Array:
+    """p(k | z): the share of each component in the density, [..., D] -> [..., K], rows sum to 1."""
+    _check_density("responsibilities", prior)
+    return prior.responsibilities(z)
+
+
+def sample(rng: Array, prior: Density, num_samples: int) -> Array:
+    """Draws from p(z), of a mixture a component by its weight, then a point of it: [N, D]."""
+    _check_density("sample", prior)
+    return prior.sample(rng, num_samples)
