@@ -2,17 +2,17 @@
 
 import os
 
-import jax
+import chex
 import numpy as np
 import pytest
-from vamp_jax.checkpoints import Checkpoints
 
-from tests.test_training import small_config, small_data
-from vamp_jax import epoch, evaluation, training, unfinished
+from tests.cases import plan_for, small_config, small_data, start_of
+from vamp_jax import evaluation, unfinished
 from vamp_jax import workdir as workdirs
 from vamp_jax.errors import UsageError
 from vamp_jax.log_likelihood import ImportanceSampled
 from vamp_jax.progress import Progress
+from vamp_jax.training.checkpoints import Checkpoints
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_damaged_file_is_nothing(tmp_path, done):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         read, _ = unfinished.read(str(path), "this")
         if read is not None:  # a time of day in the archive, for one
-            assert jax.tree.all(jax.tree.map(np.array_equal, read, done))
+            chex.assert_trees_all_equal(read, done)
 
 
 def test_an_interrupted_evaluation_ends_with_the_same_bits(tmp_path, monkeypatch, capsys):
@@ -55,12 +55,11 @@ def test_an_interrupted_evaluation_ends_with_the_same_bits(tmp_path, monkeypatch
     workdir = str(tmp_path / "run")
     os.makedirs(workdir)
     workdirs.claim(workdir, config, data)
-    objective, optimizer = training.set_up(config, data)
     with Checkpoints(workdir) as checkpoints:
-        checkpoints.save(epoch.init_state(config, data, objective, optimizer))
+        checkpoints.save(start_of(plan_for(config, data), data))
 
     def evaluate():
-        return evaluation.evaluate_run(workdir, data, objective, split="train", diagnostics=False)
+        return evaluation.evaluate_run(workdir, data, split="train", diagnostics=False)
 
     def bits():
         with np.load(tmp_path / "run" / "eval" / "train-S3.npz") as file:
@@ -82,7 +81,7 @@ def test_an_interrupted_evaluation_ends_with_the_same_bits(tmp_path, monkeypatch
     assert "goes on" not in capsys.readouterr().out
     interrupted()
     again = evaluate()
-    assert "goes on after 800 of 1000 images" in capsys.readouterr().out
+    assert "goes on after 800 of 1000 examples" in capsys.readouterr().out
     assert bits() == expected
     assert {**whole, "seconds": 0} == {**again, "seconds": 0}
     assert not list((tmp_path / "run" / "eval").glob("*.unfinished.npz"))

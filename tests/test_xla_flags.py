@@ -4,22 +4,22 @@ import os
 import subprocess
 import sys
 
-from vamp_jax import xla_flags
-from vamp_jax.models import MODELS
+from vamp_jax import choices, xla_flags
+from vamp_jax.config_checks import defaults
 
 
 def test_convolutional_models_get_the_flag_once_and_others_none(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--other=1")
-    xla_flags.set_for("vae")
+    xla_flags.set_for(False)
     assert os.environ["XLA_FLAGS"] == "--other=1"
     for _ in range(2):
-        xla_flags.set_for("conv_hvae")
+        xla_flags.set_for(True)
         assert os.environ["XLA_FLAGS"] == f"--other=1 {xla_flags.WITHOUT_YNN}"
 
 
 def test_jax_knows_the_flag_and_is_not_imported_to_set_it():
     program = (
-        "import sys; from vamp_jax import xla_flags; xla_flags.set_for('pixel_hvae')\n"
+        "import sys; from vamp_jax import xla_flags; xla_flags.set_for(True)\n"
         "assert 'jax' not in sys.modules\n"
         "import jax; assert float(jax.numpy.ones(3).sum()) == 3.0"
     )
@@ -27,7 +27,8 @@ def test_jax_knows_the_flag_and_is_not_imported_to_set_it():
     subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=120)
 
 
-def test_the_names_are_those_of_the_models_that_say_so():
+def test_the_names_are_those_of_the_networks_that_say_so():
     # Written twice, since the flags have to be set before anything of JAX is imported.
-    convolutional = {name for name, model in MODELS.items() if model.convolutional}
-    assert convolutional == set(xla_flags.CONVOLUTIONAL)
+    networks = {name: choose(defaults())[0] for name, choose in choices.NETWORKS.items()}
+    convolutional = {name for name, network in networks.items() if network.convolutional}
+    assert convolutional == set(choices.CONVOLUTIONAL)
