@@ -382,8 +382,8 @@ def sample_the_plain_way(module, variables, rng, z):
 
 @pytest.mark.parametrize(
     "gated_stacks, mask_z, shape, likelihood",
-    [(False, True, (4, 8, 1), BINARY), (False, False, (4, 4, 1), GRAY)]
-    + [(True, True, (4, 8, 1), BINARY), (True, False, (4, 4, 1), GRAY)],
+    [(False, True, (4, 8, 1), BINARY), (False, False, (4, 8, 1), GRAY)]
+    + [(True, True, (4, 8, 1), BINARY), (True, False, (4, 8, 1), GRAY)],
     ids=named,
 )
 def test_sampler_draws_what_the_plain_way_draws(gated_stacks, mask_z, shape, likelihood):
