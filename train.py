@@ -6,7 +6,8 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from vamp_jax import command_line, errors, hosts, xla_flags
+from vamp_jax import errors
+from vamp_jax.process import command_line, hosts, xla_flags
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a data set: configs/vamp_hvae.py:static_mnist."
@@ -54,7 +55,8 @@ def main() -> None:
     xla_flags.set_for(config.get("model"))
     with hosts.connected(HOSTS.value):
         # After the flags: a typo in one should not wait for JAX.
-        from vamp_jax import compilation_cache, training
+        from vamp_jax import training
+        from vamp_jax.process import compilation_cache
 
         compilation_cache.enable()
         training.train_and_evaluate(config, workdir, DATA_DIR.value, CHECKPOINT_SECONDS.value)

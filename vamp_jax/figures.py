@@ -18,28 +18,25 @@ from vamp_jax import (
     datasets,
     diagnostics,
     distributions,
+    drawing,
     epoch,
-    evaluation,
     generation,
-    plotting,
     priors,
     settings,
     training,
 )
-from vamp_jax import workdir as workdirs
 from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.datasets import Dataset
+from vamp_jax.disk import read_json
+from vamp_jax.drawing import Panel
 from vamp_jax.errors import UsageError
+from vamp_jax.evaluation.record import record_path
 from vamp_jax.objectives import Objective
-from vamp_jax.plotting import Panel
+from vamp_jax.paper.numbers import MODELS, PRIORS
+from vamp_jax.run.folder import check_data, differing, load_config
+from vamp_jax.run.metrics_log import read_metrics
+from vamp_jax.run.stopping import should_stop
 
-MODELS = {"vae": "VAE", "hvae": "HVAE", "conv_hvae": "ConvHVAE", "pixel_hvae": "PixelHVAE"}
-PRIORS = {
-    "standard": "standard prior",
-    "mog": "mixture of Gaussians",
-    "vamp_data": "VampPrior data",
-    "vamp": "VampPrior",
-}
 SHOWN = 25  # images in a panel: five rows of five
 ROWS = 500  # images that are encoded at a time
 
@@ -62,7 +59,7 @@ def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]
     Raises:
       UsageError: for a folder named twice, without a run, or on another data set than the first.
     """
-    configs = [workdirs.load_config(folder) for folder in folders]
+    configs = [load_config(folder) for folder in folders]
     paths = [os.path.realpath(folder) for folder in folders]
     titles = []
     for folder, path, config in zip(folders, paths, configs, strict=True):
@@ -85,8 +82,7 @@ def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]
         others = [c for t, c in zip(titles, configs, strict=True) if t == title and c is not config]
         if others:
             only_seeds = all(
-                workdirs.differing(config.to_dict(), other.to_dict()) == ["seed"]
-                for other in others
+                differing(config.to_dict(), other.to_dict()) == ["seed"] for other in others
             )
             title += f"\nseed {config.seed}" if only_seeds else f"\n{name}"
         result[title] = config
@@ -107,7 +103,7 @@ def load(folders: Sequence[str], data_dir: str | None) -> list[Run]:
     dataset = datasets.load(next(iter(configs.values())).dataset, data_dir)
     runs = []
     for folder, (title, config) in zip(folders, configs.items(), strict=True):
-        workdirs.check_data(folder, dataset)
+        check_data(folder, dataset)
         objective, _ = training.set_up(config, dataset)
         like = jax.eval_shape(functools.partial(epoch.init_variables, config, dataset, objective))
         with Checkpoints(folder, read_only=True) as checkpoints:
@@ -185,7 +181,7 @@ def draw_pseudo_inputs(run: Run, number: int | None, path: str) -> int:
         Panel(f"pseudo-inputs ({kind})", pseudo_inputs[shown], shown.index(number)),
         Panel(f"generated, ${top} \\sim q({top}|u_{{{number}}})$", made),
     ]
-    plotting.image_panels(panels, path)
+    drawing.image_panels(panels, path)
     return number
 
 
@@ -197,7 +193,7 @@ def draw_samples(runs: Sequence[Run], path: str) -> None:
         with jax.default_matmul_precision(run.config.matmul_precision):
             made = generation.generate(run.objective, run.variables, rng, SHOWN)
         panels.append(Panel(run.title, made))
-    plotting.image_panels(panels, path)
+    drawing.image_panels(panels, path)
 
 
 def draw_reconstructions(runs: Sequence[Run], path: str) -> None:
@@ -209,7 +205,7 @@ def draw_reconstructions(runs: Sequence[Run], path: str) -> None:
         with jax.default_matmul_precision(run.config.matmul_precision):
             made = generation.reconstruct(run.objective, run.variables, rng, jnp.asarray(images))
         panels.append(Panel(run.title, made))
-    plotting.image_panels(panels, path)
+    drawing.image_panels(panels, path)
 
 
 def check_plane(config: ml_collections.ConfigDict) -> None:
@@ -230,7 +226,7 @@ def draw_latent_plane(run: Run, path: str) -> None:
     with jax.default_matmul_precision(run.config.matmul_precision):
         means, _ = _posteriors(run)
         prior = run.objective.components(run.variables)
-        plotting.latent_plane(
+        drawing.latent_plane(
             means,
             np.asarray(prior.mean),
             lambda z: priors.log_prob(z, prior),
@@ -247,7 +243,7 @@ def draw_histograms(folders: Sequence[str], path: str) -> None:
     """
     values = {}
     for folder, (title, config) in zip(folders, read_configs(folders).items(), strict=True):
-        file = evaluation.record_path(folder, "test", config.num_samples, None) + ".npz"
+        file = record_path(folder, "test", config.num_samples, None) + ".npz"
         if not os.path.exists(file):
             raise UsageError(f"{file} is missing: run eval.py --workdir={folder} first.")
         try:
@@ -262,7 +258,7 @@ def draw_histograms(folders: Sequence[str], path: str) -> None:
                 f"--workdir={folder} again."
             ) from None
         values[title.replace("\n", ", ")] = found
-    plotting.log_likelihood_histograms(values, path)
+    drawing.log_likelihood_histograms(values, path)
 
 
 def draw_curves(folders: Sequence[str], path: str) -> None:
@@ -273,10 +269,10 @@ def draw_curves(folders: Sequence[str], path: str) -> None:
     """
     rows = {}
     for folder, title in zip(folders, read_configs(folders), strict=True):
-        if not (found := workdirs.read_metrics(folder)):
+        if not (found := read_metrics(folder)):
             raise UsageError(f"{folder} has no epoch yet: train there first.")
         rows[title.replace("\n", ", ")] = found
-    plotting.validation_curves(rows, path)
+    drawing.validation_curves(rows, path)
 
 
 def active_units(workdir: str, config: ml_collections.ConfigDict) -> dict[str, int] | None:
@@ -289,18 +285,18 @@ def active_units(workdir: str, config: ml_collections.ConfigDict) -> dict[str, i
     """
     if not os.path.exists(os.path.join(workdir, "config.json")):
         return None
-    held = workdirs.load_config(workdir).to_dict()
-    if fields := workdirs.differing(held, config.to_dict()):
+    held = load_config(workdir).to_dict()
+    if fields := differing(held, config.to_dict()):
         raise UsageError(
             f"{workdir} holds a run with another {', '.join(fields)}: name another folder with "
             "--runs."
         )
-    path = evaluation.record_path(workdir, "test", config.num_samples, None) + ".json"
+    path = record_path(workdir, "test", config.num_samples, None) + ".json"
     if not os.path.exists(path):
         return None
-    record = workdirs.read_json(path)
+    record = read_json(path)
     try:
-        if not training.should_stop(record["epochs"], record["best_epoch"], config):
+        if not should_stop(record["epochs"], record["best_epoch"], config):
             return None
         units = {name: int(n) for name, n in record["diagnostics"]["test"]["active_units"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:

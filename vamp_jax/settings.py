@@ -1,12 +1,10 @@
 """Checks of a config before any work: every impossible value is one sentence."""
 
-import difflib
-
 import ml_collections
 
 from vamp_jax import datasets, importance_weighted
 from vamp_jax.datasets import Dataset
-from vamp_jax.errors import UsageError
+from vamp_jax.errors import UsageError, check_choice
 from vamp_jax.models import MODELS
 from vamp_jax.objectives import PRIORS
 
@@ -44,14 +42,6 @@ FIELDS = (
     | dict.fromkeys(POSITIVE + NOT_NEGATIVE, int)
     | {"learning_rate": float}
 )
-
-
-def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises a UsageError unless the value is one of the choices."""
-    if value not in choices:
-        close = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UsageError(f"{field} is {value!r}; it must be one of {', '.join(choices)}.{hint}")
 
 
 def check(config: ml_collections.ConfigDict) -> None:

@@ -3,23 +3,27 @@
 import contextlib
 import json
 import math
-import signal
 import time
-from types import FrameType
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
 
-from vamp_jax import datasets, epoch, evaluation, hosts, models, optimizers, settings
-from vamp_jax import workdir as workdirs
+from vamp_jax import datasets, epoch, models, optimizers, settings
 from vamp_jax.checkpoints import Checkpoints
 from vamp_jax.datasets import Dataset
 from vamp_jax.epoch import TrainState
 from vamp_jax.errors import NonFiniteLossError, Stopped
+from vamp_jax.evaluation import evaluate, record
 from vamp_jax.objectives import Objective
-from vamp_jax.progress import Progress
+from vamp_jax.process import hosts
+from vamp_jax.process.progress import Progress
+from vamp_jax.process.signals import SignalFlag
+from vamp_jax.run.folder import claim, locked
+from vamp_jax.run.metrics_log import MetricsLog
+from vamp_jax.run.provenance import note_commit
+from vamp_jax.run.stopping import should_stop
 
 
 def train_and_evaluate(
@@ -39,11 +43,11 @@ def train_and_evaluate(
             settings.check(config)
             _warn_of_short_run(config)
             if hosts.is_first():
-                stack.enter_context(workdirs.locked(workdir))
+                stack.enter_context(locked(workdir))
             dataset = datasets.load(config.dataset, data_dir)
             settings.check_with_data(config, dataset)
             if hosts.is_first():
-                workdirs.claim(workdir, config, dataset)
+                claim(workdir, config, dataset)
         _check_hosts_agree(config, dataset)
         stack.enter_context(jax.default_matmul_precision(config.matmul_precision))
         objective, optimizer = set_up(config, dataset)
@@ -53,10 +57,10 @@ def train_and_evaluate(
             )
         if not hosts.is_first():
             return
-        if evaluation.is_recorded(workdir, int(state.epoch), "test", config.num_samples, None):
+        if record.is_recorded(workdir, int(state.epoch), "test", config.num_samples, None):
             print(f"This run is finished and evaluated; see {workdir}/eval and {workdir}/figures.")
             return
-        evaluation.evaluate_run(workdir, dataset, objective)
+        evaluate.evaluate_run(workdir, dataset, objective)
 
 
 def _warn_of_short_run(config: ml_collections.ConfigDict) -> None:
@@ -104,16 +108,6 @@ def initial_state(
     return init()
 
 
-def should_stop(done: int, best_epoch: int, config: ml_collections.ConfigDict) -> bool:
-    """After the last epoch, or `early_stopping_epochs` without a better validation ELBO.
-
-    As in the authors' code the count begins with the last epoch of the warm-up. (Theirs stops when
-    it exceeds the number; the paper, and this, when it reaches it: one epoch earlier.)
-    """
-    waited = done - max(best_epoch, config.warmup_epochs - 1)
-    return done >= config.num_epochs or waited >= config.early_stopping_epochs
-
-
 def train(
     config: ml_collections.ConfigDict,
     workdir: str,
@@ -148,10 +142,10 @@ def train(
     validation_images = jax.device_put(dataset.validation, sharding)
     run_epoch = epoch.make_epoch(objective, optimizer, config, dataset)
     saved = time.monotonic()
-    with _SignalFlag() as flag, contextlib.ExitStack() as stack:
+    with SignalFlag() as flag, contextlib.ExitStack() as stack:
         if checkpoints:
-            workdirs.note_commit(workdir, done)
-            log = stack.enter_context(workdirs.MetricsLog(workdir, done))
+            note_commit(workdir, done)
+            log = stack.enter_context(MetricsLog(workdir, done))
             what = f"{config.model}, {config.prior} prior"
             progress = stack.enter_context(Progress(what, config.num_epochs, done))
         while not should_stop(done, best_epoch, config):
@@ -198,26 +192,3 @@ def _check_finite(metrics: dict[str, float], workdir: str, checkpoints: Checkpoi
                 f"{name} is {metrics[name]} in epoch {metrics['epoch']} of {workdir}; {good}. "
                 "Lower --config.learning_rate, or look at the data."
             )
-
-
-class _SignalFlag:
-    """Remembers SIGTERM (a preemption) or SIGINT until the epoch has ended; a second one kills."""
-
-    def __init__(self):
-        self.number = 0
-        self._old = {}
-
-    def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._old[number] = signal.signal(number, self._remember)
-        return self
-
-    def __exit__(self, *exception):
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
-            raise KeyboardInterrupt
-        self.number = number
-        print("Stopping after this epoch...", flush=True)

@@ -98,7 +98,7 @@ def training_curves(rows: Sequence[dict[str, float]], path: str) -> None:
     best = min(rows, key=lambda row: row["val_loss"])
     losses.axvline(best["epoch"], color="0.6", linewidth=0.8, linestyle=":")
     losses.set(xlabel="epoch", ylabel="loss (nats)")  # the negative ELBO, or an IWAE's bound
-    # Not the "best" place, which takes long to find among many points.
+    # loc="best" is slow with many points.
     losses.legend(frameon=False, loc="upper right")
     for name, label in (
         ("val_reconstruction", "reconstruction error"),
