@@ -130,5 +130,5 @@ def vamp_data(num_components: int, *, learned_weights: bool = False) -> Prior:
     return Prior(
         init,
         lambda params, constants, components: _of_components(params | constants, components),
-        lambda params, constants: constants["pseudo_inputs"],
+        lambda params, constants: jax.lax.stop_gradient(constants["pseudo_inputs"]),
     )
