@@ -39,7 +39,8 @@ class GaussianMixture(NamedTuple):
         check_mixture("sample", self)
         component_rng, noise_rng = jax.random.split(rng)
         index = jax.random.categorical(component_rng, self.log_weight, shape=(num_samples,))
-        noise = jax.random.normal(noise_rng, (num_samples, self.mean.shape[1]), self.mean.dtype)
+        dtype = jnp.result_type(self.mean)
+        noise = jax.random.normal(noise_rng, (num_samples, self.mean.shape[1]), dtype)
         return self.mean[index] + jnp.exp(0.5 * self.log_var[index]) * noise
 
 
