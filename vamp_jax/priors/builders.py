@@ -65,7 +65,7 @@ def vamp(
         if len(bounds) != 2 or not bounds[0] <= bounds[1]:
             raise ValueError(f"vamp: bounds is {bounds}; it must be (lowest, highest).")
         pseudo_inputs = jax.tree.map(lambda u: jnp.clip(u, *bounds), pseudo_inputs)
-    return _mixture("vamp", *_encoded("vamp", encode, pseudo_inputs), params)
+    return _mixture("vamp", *encode_components("vamp", encode, pseudo_inputs), params)
 
 
 def vamp_data(params: Params, encode: Encode) -> GaussianMixture:
@@ -81,7 +81,7 @@ def vamp_data(params: Params, encode: Encode) -> GaussianMixture:
       ValueError: for examples that cannot be, or an encoder that returns other shapes.
     """
     examples = jax.tree.map(jax.lax.stop_gradient, entry("vamp_data", params, "pseudo_inputs"))
-    return _mixture("vamp_data", *_encoded("vamp_data", encode, examples), params)
+    return _mixture("vamp_data", *encode_components("vamp_data", encode, examples), params)
 
 
 def entry(name: str, params: Params, key: str) -> Any:
@@ -92,7 +92,7 @@ def entry(name: str, params: Params, key: str) -> Any:
     return params[key]
 
 
-def _encoded(name: str, encode: Encode, inputs: Any) -> tuple[Array, Array]:
+def encode_components(name: str, encode: Encode, inputs: Any) -> tuple[Array, Array]:
     """(mean, log_var) of K pseudo-inputs."""
     num_components = num_examples(name, "pseudo_inputs", inputs)
     if not callable(encode):
