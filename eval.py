@@ -4,8 +4,13 @@ from typing import Any
 
 from absl import flags
 
-from vamp_jax import choices, command_line, errors, hosts, results, xla_flags
-from vamp_jax import workdir as workdirs
+from vamp_jax import choices, config_checks, errors
+from vamp_jax.disk import read_json
+from vamp_jax.evaluation import record
+from vamp_jax.paper import records
+from vamp_jax.process import command_line, hosts, xla_flags
+from vamp_jax.run.folder import check_data, load_config
+from vamp_jax.run.metrics_log import read_metrics
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 DATA_DIR = flags.DEFINE_string(
@@ -36,28 +41,30 @@ def main() -> None:
         raise errors.UsageError("No run is named: pass --workdir=FOLDER.")
     with hosts.connected(HOSTS.value) as index:
         if index == 0:
-            evaluate()
+            evaluate_here()
 
 
-def evaluate() -> None:
-    config = workdirs.load_config(WORKDIR.value)
+def evaluate_here() -> None:
+    config = load_config(WORKDIR.value)
     xla_flags.set_for(config.get("model") in choices.CONVOLUTIONAL)
     # After the flags: a typo in one should not wait for JAX.
     import jax
 
-    from vamp_jax import compilation_cache, config_checks, datasets, evaluation
+    from vamp_jax import datasets
+    from vamp_jax.evaluation import evaluate
+    from vamp_jax.process import compilation_cache
     from vamp_jax.training import checkpoints
 
     compilation_cache.enable()
     config_checks.check(config)
     num_samples = config.num_samples if NUM_SAMPLES.value is None else NUM_SAMPLES.value
-    evaluation.check(SPLIT.value, num_samples, NUM_EXAMPLES.value)
+    record.check(SPLIT.value, num_samples, NUM_EXAMPLES.value)
     which = (SPLIT.value, num_samples, NUM_EXAMPLES.value)
-    epochs = len(workdirs.read_metrics(WORKDIR.value))
-    if RECORD.value and evaluation.is_recorded(WORKDIR.value, epochs, *which):
-        path = evaluation.record_path(WORKDIR.value, *which) + ".json"
+    epochs = len(read_metrics(WORKDIR.value))
+    if RECORD.value and record.is_recorded(WORKDIR.value, epochs, *which):
+        path = record.record_path(WORKDIR.value, *which) + ".json"
         print(f"Evaluated already; remove {path} to have it done again.")
-        record(workdirs.read_json(path))
+        save(read_json(path))
         return
     if RECORD.value:
         with checkpoints.Checkpoints(WORKDIR.value, read_only=True) as held:
@@ -68,9 +75,9 @@ def evaluate() -> None:
                 "let it end, or go on with it (train.py) before you record it."
             )
     dataset = datasets.load(config.dataset, DATA_DIR.value)
-    workdirs.check_data(WORKDIR.value, dataset)
+    check_data(WORKDIR.value, dataset)
     with jax.default_matmul_precision(config.matmul_precision):
-        evaluated = evaluation.evaluate_run(
+        evaluated = evaluate.evaluate_run(
             WORKDIR.value,
             dataset,
             split=SPLIT.value,
@@ -79,11 +86,11 @@ def evaluate() -> None:
             diagnostics=DIAGNOSTICS.value,
         )
     if RECORD.value:
-        record(evaluated)
+        save(evaluated)
 
 
-def record(evaluated: dict[str, Any]) -> None:
-    path = results.record(WORKDIR.value, evaluated)
+def save(evaluated: dict[str, Any]) -> None:
+    path = records.save_record(WORKDIR.value, evaluated)
     print(f"Recorded: {path}; python run_table.py makes the table anew.")
 
 

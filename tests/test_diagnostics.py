@@ -10,7 +10,8 @@ import scipy.integrate
 import scipy.stats
 
 from tests.test_training import small_config, small_data
-from vamp_jax import diagnostics, epoch, inspection, priors, training
+from vamp_jax import diagnostics, epoch, priors, training
+from vamp_jax.evaluation import diagnose
 from vamp_jax.priors import GaussianMixture
 
 GAUSSIAN_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
@@ -150,7 +151,7 @@ def test_inspection_of_a_model(model, prior):
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     x = np.asarray(epoch.unit_images(data.train, data) > 0.5, np.float32)
     steps = []
-    found = inspection.inspect(objective, variables, x, jax.random.key(0), steps.append)
+    found = diagnose.inspect(objective, variables, x, jax.random.key(0), steps.append)
     assert steps == [500, 600, 1100, 1200]
     mean, log_var = objective.apply(variables, x, method="encode")
     top = "z" if model == "vae" else "z2"
@@ -163,5 +164,5 @@ def test_inspection_of_a_model(model, prior):
     assert 0 <= found["mutual_information"] + 0.1 and found["mutual_information"] <= math.log(600)
     if prior == "vamp":
         assert sum(found["prior_use"]["mass"]) == pytest.approx(1.0, abs=1e-4)
-        use = inspection.pseudo_inputs(variables, state.params["prior"]["pseudo_inputs"])
+        use = diagnose.pseudo_inputs(variables, state.params["prior"]["pseudo_inputs"])
         assert use["mean_distance"] == 0.0

@@ -5,10 +5,10 @@ import pty
 import subprocess
 import sys
 
-from vamp_jax.progress import Progress
+from vamp_jax.process.progress import Progress
 
 PROGRAM = """
-from vamp_jax.progress import Progress
+from vamp_jax.process.progress import Progress
 with Progress("some work", 20, 5, unit="image") as progress:
     for done in range(6, 21):
         progress.show(done, "loss 1.25")

@@ -13,6 +13,7 @@ from configs import default
 from vamp_jax import datasets, epoch, models, settings, training
 from vamp_jax.errors import UsageError
 from vamp_jax.objectives import Objective
+from vamp_jax.run.stopping import should_stop
 
 
 def small_config(**fields):
@@ -230,7 +231,7 @@ def test_pseudo_inputs_move_and_so_do_weights_where_they_are_learned():
     ],
 )
 def test_early_stopping_is_counted_after_the_warm_up(done, best, stops):
-    assert training.should_stop(done, best, default.get_config()) is stops
+    assert should_stop(done, best, default.get_config()) is stops
 
 
 def test_two_seeds_differ_and_one_seed_repeats():

@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 
-from vamp_jax import xla_flags
 from vamp_jax.models import MODELS
+from vamp_jax.process import xla_flags
 
 
 def test_convolutional_models_get_the_flag_once_and_others_none(monkeypatch):
@@ -19,7 +19,7 @@ def test_convolutional_models_get_the_flag_once_and_others_none(monkeypatch):
 
 def test_jax_knows_the_flag_and_is_not_imported_to_set_it():
     program = (
-        "import sys; from vamp_jax import xla_flags; xla_flags.set_for('pixel_hvae')\n"
+        "import sys; from vamp_jax.process import xla_flags; xla_flags.set_for('pixel_hvae')\n"
         "assert 'jax' not in sys.modules\n"
         "import jax; assert float(jax.numpy.ones(3).sum()) == 3.0"
     )

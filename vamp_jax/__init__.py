@@ -1,1 +1,24 @@
-"""VAE with a VampPrior (Tomczak & Welling, AISTATS 2018) in JAX and Flax."""
+"""VAE with a VampPrior (Tomczak & Welling 2018) in JAX and Flax.
+
+from vamp_jax import priors                     the priors, for any encoder
+model = vamp_jax.load("runs/vamp_hvae-...")      a trained model, see vamp_jax.trained
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.2.0"
+
+if TYPE_CHECKING:
+    from vamp_jax.priors import vamp as vamp
+    from vamp_jax.trained import export as export
+    from vamp_jax.trained import load as load
+
+# Imported when asked for: the priors should not wait for what a trained model needs.
+_PLACES = {"load": "trained", "export": "trained", "vamp": "priors"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"vamp_jax.{_PLACES[name]}"), name)
+    raise AttributeError(f"module 'vamp_jax' has no attribute {name!r}")

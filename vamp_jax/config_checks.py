@@ -4,7 +4,6 @@ FIELDS says of each field what it holds, its default, its range, and what it goe
 configs/default.py and every list of fields are made from it. Nothing here imports JAX.
 """
 
-import difflib
 import math
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import ml_collections
 
 from vamp_jax import choices, datasets
 from vamp_jax.datasets import Dataset
-from vamp_jax.errors import UsageError
+from vamp_jax.errors import UsageError, check_choice
 
 ABSENT = "(absent)"
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
@@ -162,14 +161,6 @@ BEFORE = {name: field.before for name, field in FIELDS.items() if field.before !
 def defaults() -> ml_collections.ConfigDict:
     """Returns a config with every field at its default."""
     return ml_collections.ConfigDict({name: field.default for name, field in FIELDS.items()})
-
-
-def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises a UsageError unless the value is one of the choices."""
-    if value not in choices:
-        close = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UsageError(f"{field} is {value!r}; it must be one of {', '.join(choices)}.{hint}")
 
 
 def check(config: ml_collections.ConfigDict) -> None:

@@ -6,9 +6,11 @@ import json
 import jax
 import ml_collections
 
-from vamp_jax import choices, config_checks, datasets, evaluation, hosts
-from vamp_jax import workdir as workdirs
+from vamp_jax import choices, config_checks, datasets
 from vamp_jax.datasets import Dataset
+from vamp_jax.evaluation import evaluate, record
+from vamp_jax.process import hosts
+from vamp_jax.run.folder import claim, locked
 from vamp_jax.training import loop
 from vamp_jax.training.checkpoints import Checkpoints
 
@@ -30,11 +32,11 @@ def train_and_evaluate(
             config_checks.check(config)
             _warn_of_short_run(config)
             if hosts.is_first():
-                stack.enter_context(workdirs.locked(workdir))
+                stack.enter_context(locked(workdir))
             dataset = datasets.load(config.dataset, data_dir)
             config_checks.check_with_data(config, dataset)
             if hosts.is_first():
-                workdirs.claim(workdir, config, dataset)
+                claim(workdir, config, dataset)
         _check_hosts_agree(config, dataset)
         stack.enter_context(jax.default_matmul_precision(config.matmul_precision))
         plan = choices.plan(config, dataset)
@@ -42,10 +44,10 @@ def train_and_evaluate(
             state = loop.train(config, workdir, dataset, plan, checkpoints, checkpoint_seconds)
         if not hosts.is_first():
             return
-        if evaluation.is_recorded(workdir, int(state.epoch), "test", config.num_samples, None):
+        if record.is_recorded(workdir, int(state.epoch), "test", config.num_samples, None):
             print(f"This run is finished and evaluated; see {workdir}/eval and {workdir}/figures.")
             return
-        evaluation.evaluate_run(workdir, dataset)
+        evaluate.evaluate_run(workdir, dataset)
 
 
 def _warn_of_short_run(config: ml_collections.ConfigDict) -> None:

@@ -115,6 +115,6 @@ class InverseAutoregressive(NamedTuple):
 
 
 def triangular_bases(num_flows: int, dim: int) -> Array:
-    """Returns Q of triangular Sylvester flows [T, D, D]: the identity and its reversal by turns."""
+    """Returns Q of triangular Sylvester flows: identity and reversal by turns, [T, D, D]."""
     eye = jnp.eye(dim)
     return jnp.stack([eye[::-1] if t % 2 else eye for t in range(num_flows)])

@@ -6,14 +6,13 @@ between mirrors in a time stamp), where we pin what is inside, and its errors ru
 
 import gzip
 import hashlib
-import os
 import pathlib
-import tempfile
 import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from vamp_jax import disk
 from vamp_jax.errors import UsageError
 
 _DOWNLOAD_TIMEOUT_S = 10  # per connection and per read, not for the whole file
@@ -31,7 +30,7 @@ class Source(NamedTuple):
 
 
 def find(source: Source, folders: Sequence[pathlib.Path]) -> pathlib.Path | None:
-    """The file (plain or gzipped) in the first place that has it, see `searched_folders`."""
+    """The file (plain or gzipped) in the first place that has it, see `_searched`."""
     for folder in _searched(folders):
         for name in (source.name, source.name + ".gz"):
             if (folder / name).is_file():
@@ -97,7 +96,7 @@ def _fetch(source: Source, url: str, target: pathlib.Path) -> pathlib.Path:
     """Downloads to a temporary file, checks it, and only then gives it its name."""
     with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT_S) as response:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".download-") as part:
+        with disk.whole_file(target, "wb", shared=True) as part:
             received = 0
             while chunk := response.read(_CHUNK):
                 received += len(chunk)
@@ -106,9 +105,6 @@ def _fetch(source: Source, url: str, target: pathlib.Path) -> pathlib.Path:
                 part.write(chunk)
             part.flush()
             read(source, pathlib.Path(part.name), gzipped=url.endswith(".gz"))
-            os.chmod(part.name, 0o644)
-            os.link(part.name, part.name + ".done")  # `part` unlinks its own name when it closes
-            os.replace(part.name + ".done", target)
     return target
 
 

@@ -11,6 +11,21 @@ from vamp_jax.likelihoods import Likelihood
 Array = jax.Array
 
 
+class DataSpec(NamedTuple):
+    """What a model has to know of its data, by the names that `Dataset` has for it."""
+
+    shape: tuple[int, ...]  # of one example
+    likelihood: str  # the data's own
+    max_value: int
+    dynamic: bool
+    num_classes: int | None = None
+
+    @classmethod
+    def of(cls, dataset: Any) -> "DataSpec":
+        """That of a data set."""
+        return cls(*(getattr(dataset, name, None) for name in cls._fields))
+
+
 class Inputs(NamedTuple):
     """x from data as it is stored: a value, so that no device function sees a data set."""
 

@@ -1,8 +1,6 @@
 """`load`: a data set as arrays, prepared on the first call and read back on the later ones."""
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import pathlib
 import shutil
@@ -11,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vamp_jax import disk
 from vamp_jax.datasets import files, protocols
 from vamp_jax.errors import UsageError
 
@@ -116,7 +115,7 @@ def _load(name: str, folders: list[pathlib.Path], target: pathlib.Path) -> Datas
 def _cache_folder(data_dir: pathlib.Path) -> pathlib.Path:
     """Where sets are prepared whose files lie in a read-only `data_dir`; one folder for each."""
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    digest = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]
+    digest = disk.digest(str(data_dir.resolve()), letters=12)
     return pathlib.Path(root).expanduser().absolute() / "vamp_jax" / digest
 
 
@@ -131,16 +130,10 @@ def _writable(folder: pathlib.Path) -> bool:
 @contextlib.contextmanager
 def _lock(home: pathlib.Path, name: str):
     """One process at a time; none where no lock can be had (nothing there yet, or read-only)."""
-    try:
-        handle = open(home / f"{name}.lock", "w") if _writable(home) else None
-    except OSError:
-        handle = None
-    if handle is None:
-        yield
-        return
-    with handle:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        if _writable(home):
+            with contextlib.suppress(OSError):
+                stack.enter_context(disk.locked(home / f"{name}.lock", wait=True))
         yield
 
 

@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as ocm
 
-from vamp_jax.errors import UsageError
+from vamp_jax.errors import UsageError, first_line
 from vamp_jax.training import devices
 from vamp_jax.training.state import TrainState
 
@@ -60,8 +60,8 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
         except Exception as error:  # of a time in a checkpoint's metadata that cannot be, for one
             raise UsageError(
-                f"{self.directory} cannot be read ({_brief(error)}): restore it, or remove it to "
-                "start anew."
+                f"{self.directory} cannot be read ({first_line(error)}): restore it, or "
+                "remove it to start anew."
             ) from None
 
     def __enter__(self):
@@ -155,7 +155,7 @@ class Checkpoints:
             try:
                 return step, *self._restore(step, like)
             except Exception as error:  # orbax and tensorstore raise many kinds
-                print(f"Checkpoint {step} of {self.directory} cannot be read: {_brief(error)}.")
+                print(f"Checkpoint {step} of {self.directory} cannot be read: {first_line(error)}.")
             with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
                 gc.collect()  # or reads that never began would say so at another time
         if steps:
@@ -208,8 +208,8 @@ def _saving(directory: str):
         yield
     except Exception as error:  # a full disk above all: orbax and tensorstore raise many kinds
         raise UsageError(
-            f"A checkpoint cannot be written to {directory} ({_brief(error)}): make room there and "
-            "give the same command again; it goes on from the last checkpoint."
+            f"A checkpoint cannot be written to {directory} ({first_line(error)}): make room "
+            "there and give the same command again; it goes on from the last checkpoint."
         ) from None
 
 
@@ -260,8 +260,3 @@ def _digest(item: dict[str, Any]) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
         digest.update(np.ascontiguousarray(leaf).data)
     return digest.hexdigest()
-
-
-def _brief(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200].rstrip(".") if lines else type(error).__name__

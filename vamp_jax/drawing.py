@@ -104,7 +104,7 @@ def training_curves(rows: Sequence[dict[str, float]], path: str) -> None:
     best = min(rows, key=lambda row: row["val_kl"] - row["val_reconstruction"])  # by the ELBO
     losses.axvline(best["epoch"], color="0.6", linewidth=0.8, linestyle=":")
     losses.set(xlabel="epoch", ylabel="loss (nats)")  # the negative ELBO, or an IWAE's bound
-    # Not the "best" place, which takes long to find among many points.
+    # loc="best" is slow with many points.
     losses.legend(frameon=False, loc="upper right")
     labels = {"val_reconstruction": "reconstruction error", "val_kl": "KL"}
     layers = [name for name in rows[0] if name.startswith("val_kl_")]

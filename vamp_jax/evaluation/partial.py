@@ -1,24 +1,24 @@
-"""What an interrupted evaluation has done, kept in a file beside its result to go on from."""
+"""A partial evaluation on disk, from which an interrupted one is resumed."""
 
-import os
 import time
 from collections.abc import Callable
 
 import numpy as np
 
+from vamp_jax import disk
 from vamp_jax.log_likelihood import ImportanceSampled
 
 SECONDS_BETWEEN_WRITES = 5.0
 PLAIN = ("log_likelihood", "reconstruction", "effective_sample_size")
 
 
-def keeper(path: str, identity: str, seconds: float = 0.0) -> Callable[[ImportanceSampled], None]:
-    """A function that writes what is done to `path`, whole and at most every few seconds.
+def writer(path: str, identity: str, seconds: float = 0.0) -> Callable[[ImportanceSampled], None]:
+    """Makes a function that writes what is done to `path`, at most every few seconds.
 
     Args:
       path: of an .npz file.
       identity: tells this evaluation from every other; see `read`.
-      seconds: that what is gone on from took.
+      seconds: already spent before the interruption.
     """
     start = last = time.monotonic()
 
@@ -30,17 +30,16 @@ def keeper(path: str, identity: str, seconds: float = 0.0) -> Callable[[Importan
         arrays = {name: getattr(done, name) for name in PLAIN}
         arrays |= {f"samples/{size}": values for size, values in done.with_fewer_samples.items()}
         arrays |= {f"kl/{layer}": values for layer, values in done.kl.items()}
-        with open(path + ".partial", "wb") as file:
+        with disk.whole_file(path, "wb") as file:
             np.savez(file, identity=identity, seconds=seconds + last - start, **arrays)
-        os.replace(path + ".partial", path)
 
     return keep
 
 
 def read(path: str, identity: str) -> tuple[ImportanceSampled | None, float]:
-    """What `keeper` wrote of the first examples, and the seconds that it took.
+    """Reads the estimates of the first examples that `writer` wrote, and the seconds they took.
 
-    (None, 0.0) where nothing can be gone on from: no file, a damaged or another evaluation's one.
+    (None, 0.0) if there is nothing to resume: no file, a damaged one, or another evaluation's.
     """
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vamp_jax import plotting
+from vamp_jax import drawing
 
 
 def levels(path):
@@ -15,7 +15,7 @@ def levels(path):
 
 def test_tiles_are_in_reading_order_on_white():
     images = np.arange(5, dtype=np.float32)[:, None, None, None] / 10 * np.ones((1, 2, 3, 1))
-    canvas = plotting.tile(images, columns=2)[..., 0]
+    canvas = drawing.tile(images, columns=2)[..., 0]
     assert canvas.shape == (8, 7)
     np.testing.assert_allclose(canvas[0, :3], 0.0)
     np.testing.assert_allclose(canvas[0, 4:], 0.1)
@@ -26,7 +26,7 @@ def test_tiles_are_in_reading_order_on_white():
 
 def test_grey_levels_are_the_full_range(tmp_path):
     image = np.array([[0.0, 0.25], [0.5, 1.0]], np.float32)[None, :, :, None]
-    plotting.image_grid(image, str(tmp_path / "grid.png"))
+    drawing.image_grid(image, str(tmp_path / "grid.png"))
     pixels = levels(tmp_path / "grid.png")
     assert pixels.ndim == 2 and pixels.shape[0] == pixels.shape[1] > 100
     half = pixels.shape[0] // 2
@@ -37,7 +37,7 @@ def test_grey_levels_are_the_full_range(tmp_path):
 def test_pairs_put_each_row_of_others_below_its_originals(tmp_path):
     originals = np.zeros((4, 1, 1, 1), np.float32)
     others = np.ones((4, 1, 1, 1), np.float32) * np.array([0.2, 0.4, 0.6, 0.8])[:, None, None, None]
-    plotting.pairs(originals, others, str(tmp_path / "pairs.png"), columns=2)
+    drawing.pairs(originals, others, str(tmp_path / "pairs.png"), columns=2)
     pixels = levels(tmp_path / "pairs.png")
     scale = pixels.shape[0] // 7  # four rows and three gaps
     small = pixels[scale // 2 :: scale, scale // 2 :: scale][::2, ::2]
@@ -49,9 +49,9 @@ def test_curves_histogram_and_latent_plane_are_drawn(tmp_path):
         dict(epoch=i, train_loss=9.0 / i, val_loss=9.5 / i, val_reconstruction=-5.0, val_kl=1.0)
         for i in range(1, 4)
     ]
-    plotting.training_curves(rows, str(tmp_path / "curves.png"))
-    plotting.log_likelihood_histogram(np.random.RandomState(0).normal(size=300), tmp_path / "h.png")
-    plotting.latent_plane(
+    drawing.training_curves(rows, str(tmp_path / "curves.png"))
+    drawing.log_likelihood_histogram(np.random.RandomState(0).normal(size=300), tmp_path / "h.png")
+    drawing.latent_plane(
         np.random.RandomState(0).normal(size=(50, 2)),
         np.zeros((3, 2)),
         lambda z: -0.5 * (z**2).sum(-1),
@@ -67,8 +67,8 @@ def test_panels_show_every_pixel_alike_and_frame_one_image(tmp_path):
         np.zeros((4, 2, 2, 1), np.float32) + np.array([0.0, 0.25, 0.5, 1.0])[:, None, None, None]
     )
     path = str(tmp_path / "panels")
-    plotting.image_panels(
-        [plotting.Panel("one", images), plotting.Panel("two\nlines", 0.4 + 0 * images, 3)],
+    drawing.image_panels(
+        [drawing.Panel("one", images), drawing.Panel("two\nlines", 0.4 + 0 * images, 3)],
         path,
         columns=2,
     )
@@ -91,12 +91,12 @@ def test_panels_show_every_pixel_alike_and_frame_one_image(tmp_path):
 
 def test_curves_show_the_elbo_of_an_iwae_and_not_its_bound(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(plotting, "_save_for_paper", lambda figure, path: shown.append(figure))
+    monkeypatch.setattr(drawing, "_save_for_paper", lambda figure, path: shown.append(figure))
     rows = [
         dict(epoch=i, val_loss=loss, val_reconstruction=-80.0 - i, val_kl=20.0)
         for i, loss in ((1, 95.0), (2, 91.0), (3, 92.0))
     ]
-    plotting.validation_curves({"IWAE": rows}, "")
+    drawing.validation_curves({"IWAE": rows}, "")
     curve, dot = shown[0].axes[0].get_lines()
     assert list(curve.get_ydata()) == [-101.0, -102.0, -103.0]
     assert list(dot.get_xdata()) == [2]  # by val_loss, as its parameters were chosen
@@ -105,14 +105,14 @@ def test_curves_show_the_elbo_of_an_iwae_and_not_its_bound(tmp_path, monkeypatch
 @pytest.mark.parametrize("name", ["seed 1", "a_very_long_name_of_a_folder-static_mnist-seed0"])
 def test_titles_and_labels_stay_on_the_page(tmp_path, monkeypatch, name):
     shown = []
-    monkeypatch.setattr(plotting, "_save_for_paper", lambda figure, path: shown.append(figure))
+    monkeypatch.setattr(drawing, "_save_for_paper", lambda figure, path: shown.append(figure))
     titles = [f"PixelHVAE, M = 5\nmixture of Gaussians\n{name} {i}" for i in range(4)]
     images = np.zeros((25, 28, 28, 1), np.float32)
-    plotting.image_panels([plotting.Panel(title, images) for title in titles], "")
+    drawing.image_panels([drawing.Panel(title, images) for title in titles], "")
     labels = [title.replace("\n", ", ") for title in titles]
     rows = [dict(epoch=1, val_loss=9.0, val_reconstruction=-8.0, val_kl=1.0)]
-    plotting.validation_curves(dict.fromkeys(labels, rows), "")
-    plotting.log_likelihood_histograms(dict.fromkeys(labels, np.arange(9.0)), "")
+    drawing.validation_curves(dict.fromkeys(labels, rows), "")
+    drawing.log_likelihood_histograms(dict.fromkeys(labels, np.arange(9.0)), "")
     for figure in shown:
         figure.canvas.draw()
         boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.title.get_text()]
@@ -128,15 +128,15 @@ def test_active_units_histograms_and_curves_of_several_runs_are_drawn(tmp_path):
         "VAE": {None: {"z1": [20, 22], "z2": [9, 8]}, 5: {"z1": [25, 27], "z2": [10, 11]}},
         "IWAE": {None: {"z1": [30], "z2": [12]}},
     }
-    plotting.active_units(counts, 40, str(tmp_path / "units"))
+    drawing.active_units(counts, 40, str(tmp_path / "units"))
     normal = np.random.RandomState(0).normal
     values = {"one": normal(-80, 20, 300), "two": normal(-70, 20, 300)}
-    plotting.log_likelihood_histograms(values, str(tmp_path / "histograms"))
+    drawing.log_likelihood_histograms(values, str(tmp_path / "histograms"))
     rows = [
         dict(epoch=i, val_loss=9.5 / i, val_reconstruction=-9.0 / i, val_kl=0.5 / i)
         for i in range(1, 40)
     ]
-    plotting.validation_curves({"one": rows, "two": rows[:1]}, str(tmp_path / "curves"))
+    drawing.validation_curves({"one": rows, "two": rows[:1]}, str(tmp_path / "curves"))
     for name in ("units", "histograms", "curves"):
         pixels = levels(tmp_path / f"{name}.png")[..., :3].astype(int)
         assert pixels.shape[1] > 1000 and (np.ptp(pixels, axis=-1) > 60).sum() > 1000

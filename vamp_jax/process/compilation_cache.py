@@ -4,12 +4,13 @@ It lies in ~/.cache/vamp_jax/xla-... (or under XDG_CACHE_HOME). JAX_COMPILATION_
 another folder; JAX_ENABLE_COMPILATION_CACHE=false turns it off.
 """
 
-import hashlib
 import os
 import platform
 from pathlib import Path
 
 import jax
+
+from vamp_jax import disk
 
 
 def enable() -> None:
@@ -34,4 +35,4 @@ def _processor() -> str:
             features += next((line for line in file if line.startswith(("flags", "Features"))), "")
     except OSError:
         pass
-    return hashlib.sha256(features.encode()).hexdigest()[:8]
+    return disk.digest(features)

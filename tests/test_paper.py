@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-import run_table
-from vamp_jax import results
-from vamp_jax import workdir as workdirs
 from vamp_jax.errors import UsageError
+from vamp_jax.paper import numbers, records, sweep
+from vamp_jax.paper.report import report, write_report
+from vamp_jax.run.metrics_log import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def evaluated(name="vamp_hvae", dataset="static_mnist", seed=0, value=-84.0, **changes):
     """What evaluation.evaluate_run returns of a full run: 60 epochs after its best."""
-    config = run_table.paper_config(name, dataset) | {"seed": seed}
+    config = sweep.paper_config(name, dataset) | {"seed": seed}
     config |= changes.pop("config", {})
     result = {
         "config": config,
@@ -42,14 +42,14 @@ def evaluated(name="vamp_hvae", dataset="static_mnist", seed=0, value=-84.0, **c
         "hardware": "1 x TPU",
         "versions": {"jax": "0.10.2"},
     }
-    if dataset in results.IN_BITS:
+    if dataset in numbers.IN_BITS:
         result["bits_per_dim"] = value
     return result | changes
 
 
 def write_metrics(workdir, epochs=200):
     os.makedirs(workdir, exist_ok=True)
-    row = dict.fromkeys(workdirs.METRICS, 9.0)
+    row = dict.fromkeys(METRICS, 9.0)
     rows = [json.dumps({"epoch": i + 1} | row) + "\n" for i in range(epochs)]
     Path(workdir, "metrics.jsonl").write_text("".join(rows))
 
@@ -58,11 +58,11 @@ def add(folder, *arguments, **settings):
     """Records a run in folder/results; returns the path."""
     result = evaluated(*arguments, **settings)
     write_metrics(folder / "run", result["epochs"])
-    return results.record(str(folder / "run"), result, str(folder / "results"))
+    return records.save_record(str(folder / "run"), result, str(folder / "results"))
 
 
-def report(folder):
-    return results.report(results.read(str(folder / "results")), run_table.paper_config)
+def report_of(folder):
+    return report(records.read(str(folder / "results")), sweep.paper_config)
 
 
 def section(text, title):
@@ -108,7 +108,7 @@ def test_the_commits_are_those_that_trained_it(tmp_path):
     (run / "code.json").write_text(json.dumps({"commits": ["a1" * 20, "b2" * 20 + "-dirty"]}))
     values = json.loads(Path(add(tmp_path)).read_text())
     assert values["commit"] == f"{'a1' * 20} then {'b2' * 20}-dirty"
-    assert "a1a1a1a then b2b2b2b-dirty |" in report(tmp_path)
+    assert "a1a1a1a then b2b2b2b-dirty |" in report_of(tmp_path)
 
 
 def test_an_unfinished_run_does_not_take_the_place_of_a_finished_one(tmp_path):
@@ -125,7 +125,7 @@ def test_cells_hold_mean_deviation_and_number_of_seeds(tmp_path):
     for seed, value in enumerate((-84.0, -85.0, -87.0)):
         add(tmp_path, seed=seed, value=value)
     add(tmp_path, "vae", "freyfaces", value=4.6254)
-    text = report(tmp_path)
+    text = report_of(tmp_path)
     table = section(text, "Table 1")
     assert row_of(table, "|staticMNIST")[2:6] == ["-88.56", "-85.57", "-86.05", "-83.19"]
     assert row_of(table, "|staticMNIST", "||rerunsA")[5] == "-84.88 ± 0.06 (3)"
@@ -159,9 +159,9 @@ def test_cells_hold_mean_deviation_and_number_of_seeds(tmp_path):
 )
 def test_a_short_or_changed_run_stands_apart(tmp_path, changes, says):
     add(tmp_path)
-    before = report(tmp_path)
+    before = report_of(tmp_path)
     add(tmp_path, seed=1, value=-99.0, **changes)
-    text = report(tmp_path)
+    text = report_of(tmp_path)
     title = "\n## Short or changed runs"
     assert text.split(title)[0] == before.split(title)[0]
     assert says in text.split(title)[1] and "-99.00" in text.split(title)[1]
@@ -172,23 +172,23 @@ def test_a_field_that_a_record_lacks_is_a_difference(tmp_path):
     values = json.loads(path.read_text())
     del values["config"]["dense_init"]
     path.write_text(json.dumps(values))
-    title, text = "Short or changed runs", report(tmp_path)
+    title, text = "Short or changed runs", report_of(tmp_path)
     assert "dense_init absent instead of he" in section(text, title)
     assert "-84.00" not in section(text, "Table 1")
 
 
 def test_the_config_s_own_num_samples_is_only_a_default(tmp_path):
     add(tmp_path, config={"num_samples": 20})
-    assert section(report(tmp_path), "Short or changed runs").rstrip().endswith("None.")
+    assert section(report_of(tmp_path), "Short or changed runs").rstrip().endswith("None.")
 
 
 def test_what_is_worse_than_everybody_is_said(tmp_path):
     add(tmp_path, value=-85.3)  # the paper -83.19, the reruns -84.88
     add(tmp_path, "vae", "freyfaces", value=4.68)  # 4.63 and 4.635
-    assert section(report(tmp_path), "To be explained").rstrip().endswith("none.")
+    assert section(report_of(tmp_path), "To be explained").rstrip().endswith("none.")
     add(tmp_path, value=-85.5)
     add(tmp_path, "vae", "freyfaces", value=4.69)
-    text = section(report(tmp_path), "To be explained")
+    text = section(report_of(tmp_path), "To be explained")
     assert "`vamp_hvae` on static MNIST: by 0.62 nats" in text
     assert "`vae` on Frey Faces: by 0.06 bits/dim" in text  # 4.69 - 4.635 = 0.055
 
@@ -196,20 +196,18 @@ def test_what_is_worse_than_everybody_is_said(tmp_path):
 def test_made_again_it_is_the_same_bytes(tmp_path):
     folder = str(tmp_path / "results")
     paths = [
-        results.write_report(folder, run_table.paper_config),  # no record yet
+        write_report(folder, sweep.paper_config),  # no record yet
         add(tmp_path, seed=3),
         add(tmp_path, "vae", seed=1, num_samples=7),
     ]
-    first, second = (
-        Path(results.write_report(folder, run_table.paper_config)).read_bytes() for _ in "12"
-    )
+    first, second = (Path(write_report(folder, sweep.paper_config)).read_bytes() for _ in "12")
     assert first == second
     assert sorted(os.listdir(folder)) == sorted(Path(path).name for path in paths)
 
 
 def test_the_readme_in_the_repository_is_made_from_its_records():
     folder = ROOT / "results"
-    text = results.report(results.read(str(folder)), run_table.paper_config)
+    text = report(records.read(str(folder)), sweep.paper_config)
     assert (folder / "README.md").read_text(encoding="utf-8") == text, "run: python run_table.py"
 
 
@@ -218,7 +216,7 @@ def test_the_readme_in_the_repository_is_made_from_its_records():
     [
         (lambda text: text[: len(text) // 2], "cannot be read"),
         (lambda text: "\0\xff", "cannot be read"),
-        (lambda text: "[1, 2]", "it is no JSON object"),
+        (lambda text: "[1, 2]", "is not a JSON object"),
         (lambda text: "{}", "config is missing"),
         (lambda text: text.replace('"seed": 0', '"seed": "none"'), 'seed is "none"'),
         (lambda text: text.replace("-84.0", "NaN"), "log_likelihood is nan"),
@@ -229,7 +227,7 @@ def test_a_damaged_or_foreign_file_is_a_sentence(tmp_path, damage, says):
     path = Path(add(tmp_path))
     path.write_text(damage(path.read_text()), encoding="latin-1")
     with pytest.raises(UsageError, match="^[^\n]*$") as error:
-        results.read(str(tmp_path / "results"))
+        records.read(str(tmp_path / "results"))
     assert path.name in str(error.value) and says in str(error.value)
 
 
@@ -237,13 +235,13 @@ def test_the_same_run_twice_is_a_sentence(tmp_path):
     path = Path(add(tmp_path))
     path.with_name("copy.json").write_text(path.read_text())
     with pytest.raises(UsageError, match=f"copy.json and {path.name} are results of the same run"):
-        report(tmp_path)
+        report_of(tmp_path)
 
 
 def test_an_evaluation_from_before_the_last_epochs_is_refused(tmp_path):
     write_metrics(tmp_path / "run", 201)
     with pytest.raises(UsageError, match="after 200 epochs and has 201 now"):
-        results.record(str(tmp_path / "run"), evaluated(), str(tmp_path / "results"))
+        records.save_record(str(tmp_path / "run"), evaluated(), str(tmp_path / "results"))
 
 
 def test_an_evaluation_that_lacks_a_field_is_refused(tmp_path):
@@ -251,21 +249,21 @@ def test_an_evaluation_that_lacks_a_field_is_refused(tmp_path):
     for name in ("elbo", "hardware"):
         lacking = {key: value for key, value in evaluated().items() if key != name}
         with pytest.raises(UsageError, match=f"lacks {name}: remove it"):
-            results.record(str(tmp_path / "run"), lacking, str(tmp_path / "results"))
+            records.save_record(str(tmp_path / "run"), lacking, str(tmp_path / "results"))
 
 
 def test_every_cell_has_a_config():
     for table, count in ((1, 48), (2, 6), (3, 4), (4, 4)):
-        cells = results.cells(table)
+        cells = numbers.cells(table)
         assert len(cells) == len(set(cells)) == count
         for name, dataset in cells:
-            config = run_table.paper_config(name, dataset)
-            assert results.config_name(config) == name and config["dataset"] == dataset
+            config = sweep.paper_config(name, dataset)
+            assert records.config_name(config) == name and config["dataset"] == dataset
 
 
 def test_select():
-    assert len(run_table.select(1, None, None, ["0"])) == 48
-    assert run_table.select(1, ["freyfaces"], ["vae", "vamp_vae"], ["2", "0", "2"]) == [
+    assert len(sweep.select(1, None, None, ["0"])) == 48
+    assert sweep.select(1, ["freyfaces"], ["vae", "vamp_vae"], ["2", "0", "2"]) == [
         ("vae", "freyfaces", 2),
         ("vamp_vae", "freyfaces", 2),
         ("vae", "freyfaces", 0),
@@ -278,7 +276,7 @@ def test_select():
         ((1, None, None, ["x"]), "seeds has 'x'"),
     ]:
         with pytest.raises(UsageError, match=says):
-            run_table.select(*arguments)
+            sweep.select(*arguments)
 
 
 def test_a_table_goes_on_where_it_was_left(tmp_path, capsys):
@@ -308,14 +306,14 @@ def test_a_table_goes_on_where_it_was_left(tmp_path, capsys):
         return train(command)
 
     with pytest.raises(SystemExit):
-        run_table.run_all(runs, *folders, call=stopped)
+        sweep.run_all(runs, *folders, call=stopped)
     assert called == ["vae-static_mnist-seed0"]
     fails = ["hvae-static_mnist-seed0"]
-    failed = run_table.run_all(runs, *folders, call=lambda command: train(command, fails))
+    failed = sweep.run_all(runs, *folders, call=lambda command: train(command, fails))
     assert failed == [("hvae", "static_mnist", 0)]
-    assert run_table.run_all(runs, *folders, call=train) == []
+    assert sweep.run_all(runs, *folders, call=train) == []
     assert called[1:] == [*fails, "vae-static_mnist-seed1", *fails]
-    assert run_table.run_all(runs, *folders, call=None) == []  # nothing is left to call
+    assert sweep.run_all(runs, *folders, call=None) == []  # nothing is left to call
     text = (tmp_path / "results" / "README.md").read_text()
     assert "-84.00 ± 0.00 (2)" in text and "-84.00 (1)" in text
     assert "exit code 1" in capsys.readouterr().err
@@ -336,9 +334,11 @@ time.sleep(60)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_run_save_first(number):
-    program = "import sys, run_table; run_table.call([sys.executable, '-c', sys.argv[1]])"
+    program = (
+        "import sys; from vamp_jax.paper import sweep; sweep.call([sys.executable, *sys.argv[1:]])"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", program, CHILD],
+        [sys.executable, "-c", program, "-c", CHILD],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

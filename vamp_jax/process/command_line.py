@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from vamp_jax.errors import HostLostError, NonFiniteLossError, Stopped, UsageError
+from vamp_jax.errors import HostLostError, NonFiniteLossError, Stopped, UsageError, last_line
 
 
 def run(main: Callable[[], None]) -> None:
@@ -46,19 +46,19 @@ def _parse() -> None:
         raise UsageError("The config cannot be read: it leaves the program.") from None
     except flags.Error as error:
         if "Traceback" in str(error):  # of a config file: only its last line is the user's
-            raise UsageError(f"The config cannot be read: {_last_line(error)}") from None
+            raise UsageError(f"The config cannot be read: {last_line(error)}") from None
         raise UsageError(f"{_one_line(error)} See --help.") from None
     except (AttributeError, KeyError) as error:  # ml_collections: no such field in the config
         field, hint = (re.search(p, str(error)) for p in (r"(\w+)", r'Did you mean "(\w+)"'))
         if not any(a.lstrip("-").startswith(f"config.{field and field[1]}") for a in sys.argv):
-            raise UsageError(f"The config cannot be read: {_last_line(error)}") from None
+            raise UsageError(f"The config cannot be read: {last_line(error)}") from None
         hint = f"Did you mean {hint[1]!r}? " if hint else ""
         raise UsageError(
             f"The config has no field {field[1]!r}. {hint}configs/default.py lists the fields."
         ) from None
     except Exception as error:  # whatever the config file raises
         config = next((a for a in sys.argv[1:] if a.lstrip("-").startswith("config=")), "--config")
-        raise UsageError(f"{config} cannot be read: {_last_line(error)}") from None
+        raise UsageError(f"{config} cannot be read: {last_line(error)}") from None
     if positional:
         raise UsageError(f"{positional[0]!r} is not a flag: flags begin with --.")
 
@@ -73,7 +73,3 @@ def _disk(error: OSError) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".") + "."
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()

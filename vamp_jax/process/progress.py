@@ -1,4 +1,4 @@
-"""What long work shows: a progress bar on a terminal, plain lines in a log."""
+"""Progress of long work: a bar on a terminal, plain lines in a log."""
 
 import shutil
 import sys
@@ -31,7 +31,7 @@ class Progress:
             self._bar.close()
 
     def show(self, done: int, text: str = "", last: bool = False) -> None:
-        """So much is done; lines come at most every two seconds, but the last always."""
+        """Shows how many are done; lines come at most every two seconds, and always the last."""
         if self._bar is not None:
             self._bar.n = done
             self._bar.set_postfix_str(text)

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from vamp_jax.errors import HostLostError, NonFiniteLossError, Stopped, UsageError
+from vamp_jax.errors import HostLostError, NonFiniteLossError, Stopped, UsageError, first_line
 
-CONNECT_SECONDS = 300  # in which all processes have to be there
+CONNECT_SECONDS = 300  # timeout for all processes to connect
 HEARTBEAT_SECONDS = 55  # without a sign of life from a process it counts as lost
 LEAVE_SECONDS = 30 * 24 * 3600  # process 0 evaluates while the others wait to leave
 SENTENCE_BYTES = 2000
@@ -137,7 +137,7 @@ def connected(text: str | None) -> Iterator[int]:
                 )
             except (RuntimeError, ValueError, OSError) as error:
                 raise HostLostError(
-                    f"the processes of this run did not find each other ({_first_line(error)}); "
+                    f"the processes of this run did not find each other ({first_line(error)}); "
                     "start all of them with the same COORDINATOR:PORT and COUNT."
                 ) from None
             global _index
@@ -288,11 +288,7 @@ def is_first() -> bool:
 
 
 def _gather(array: np.ndarray) -> np.ndarray:
-    """The arrays of all processes, one below the other; all have to ask."""
+    """Stacks the arrays of all processes, [processes, ...]; all of them must call it."""
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(array)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:300]

@@ -19,30 +19,26 @@ from vamp_jax import (
     config_checks,
     datasets,
     diagnostics,
-    evaluation,
+    drawing,
     generation,
-    plotting,
     priors,
 )
-from vamp_jax import workdir as workdirs
 from vamp_jax.batches import in_batches
 from vamp_jax.datasets import Dataset
+from vamp_jax.disk import read_json
+from vamp_jax.drawing import Panel
 from vamp_jax.errors import UsageError
-from vamp_jax.plotting import Panel
+from vamp_jax.evaluation.record import record_path
+from vamp_jax.paper.numbers import MODELS, PRIORS
 from vamp_jax.posteriors import Normal
 from vamp_jax.random_streams import EVALUATION, stream
+from vamp_jax.run.folder import check_data, differing, load_config
+from vamp_jax.run.metrics_log import read_metrics
+from vamp_jax.run.stopping import should_stop
 from vamp_jax.training import best as best_parameters
-from vamp_jax.training import loop
 from vamp_jax.training.best import Best
 from vamp_jax.training.checkpoints import Checkpoints
 
-MODELS = {"vae": "VAE", "hvae": "HVAE", "conv_hvae": "ConvHVAE", "pixel_hvae": "PixelHVAE"}
-PRIORS = {
-    "standard": "standard prior",
-    "mog": "mixture of Gaussians",
-    "vamp_data": "VampPrior data",
-    "vamp": "VampPrior",
-}
 SHOWN = 25  # images in a panel: five rows of five
 ROWS = 500  # images that are encoded at a time
 
@@ -64,7 +60,7 @@ def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]
     Raises:
       UsageError: for a folder named twice, without a run, or on another data set than the first.
     """
-    configs = [workdirs.load_config(folder) for folder in folders]
+    configs = [load_config(folder) for folder in folders]
     paths = [os.path.realpath(folder) for folder in folders]
     titles = []
     for folder, path, config in zip(folders, paths, configs, strict=True):
@@ -87,8 +83,7 @@ def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]
         others = [c for t, c in zip(titles, configs, strict=True) if t == title and c is not config]
         if others:
             only_seeds = all(
-                workdirs.differing(config.to_dict(), other.to_dict()) == ["seed"]
-                for other in others
+                differing(config.to_dict(), other.to_dict()) == ["seed"] for other in others
             )
             title += f"\nseed {config.seed}" if only_seeds else f"\n{name}"
         result[title] = config
@@ -109,7 +104,7 @@ def load(folders: Sequence[str], data_dir: str | None) -> list[Run]:
     dataset = datasets.load(next(iter(configs.values())).dataset, data_dir)
     runs = []
     for folder, (title, config) in zip(folders, configs.items(), strict=True):
-        workdirs.check_data(folder, dataset)
+        check_data(folder, dataset)
         best = best_parameters.load(folder, config, dataset)
         runs.append(Run(title, config, dataset, best))
     return runs
@@ -169,12 +164,12 @@ def draw_pseudo_inputs(run: Run, number: int | None, path: str) -> int:
         rng = stream(run.config.seed, EVALUATION, number)
         made = generation.generate_from_pseudo_input(autoencoder, variables, rng, number, SHOWN)
     kind = "learned" if "pseudo_inputs" in variables["params"]["prior"] else "training examples"
-    top = plotting.math_name(autoencoder.top)
+    top = drawing.math_name(autoencoder.top)
     panels = [
         Panel(f"pseudo-inputs ({kind})", pseudo_inputs[shown], shown.index(number)),
         Panel(f"generated, ${top} \\sim q({top}|u_{{{number}}})$", made),
     ]
-    plotting.image_panels(panels, path)
+    drawing.image_panels(panels, path)
     return number
 
 
@@ -186,7 +181,7 @@ def draw_samples(runs: Sequence[Run], path: str) -> None:
         with jax.default_matmul_precision(run.config.matmul_precision):
             made = generation.generate(run.best.autoencoder, run.best.variables, rng, SHOWN)
         panels.append(Panel(run.title, made))
-    plotting.image_panels(panels, path)
+    drawing.image_panels(panels, path)
 
 
 def draw_reconstructions(runs: Sequence[Run], path: str) -> None:
@@ -200,7 +195,7 @@ def draw_reconstructions(runs: Sequence[Run], path: str) -> None:
                 run.best.autoencoder, run.best.variables, rng, jnp.asarray(images)
             )
         panels.append(Panel(run.title, made))
-    plotting.image_panels(panels, path)
+    drawing.image_panels(panels, path)
 
 
 def check_plane(config: ml_collections.ConfigDict) -> None:
@@ -221,12 +216,12 @@ def draw_latent_plane(run: Run, path: str) -> None:
     with jax.default_matmul_precision(run.config.matmul_precision):
         means = _posteriors(run).mean
         prior = run.best.autoencoder.prior_density(run.best.variables)
-        plotting.latent_plane(
+        drawing.latent_plane(
             means,
             np.asarray(prior.mean),
             lambda z: priors.log_prob(z, prior),
             path,
-            plotting.math_name(run.best.autoencoder.top),
+            drawing.math_name(run.best.autoencoder.top),
         )
 
 
@@ -238,7 +233,7 @@ def draw_histograms(folders: Sequence[str], path: str) -> None:
     """
     values = {}
     for folder, (title, config) in zip(folders, read_configs(folders).items(), strict=True):
-        file = evaluation.record_path(folder, "test", config.num_samples, None) + ".npz"
+        file = record_path(folder, "test", config.num_samples, None) + ".npz"
         if not os.path.exists(file):
             raise UsageError(f"{file} is missing: run eval.py --workdir={folder} first.")
         try:
@@ -253,7 +248,7 @@ def draw_histograms(folders: Sequence[str], path: str) -> None:
                 f"--workdir={folder} again."
             ) from None
         values[title.replace("\n", ", ")] = found
-    plotting.log_likelihood_histograms(values, path)
+    drawing.log_likelihood_histograms(values, path)
 
 
 def draw_curves(folders: Sequence[str], path: str) -> None:
@@ -264,10 +259,10 @@ def draw_curves(folders: Sequence[str], path: str) -> None:
     """
     rows = {}
     for folder, title in zip(folders, read_configs(folders), strict=True):
-        if not (found := workdirs.read_metrics(folder)):
+        if not (found := read_metrics(folder)):
             raise UsageError(f"{folder} has no epoch yet: train there first.")
         rows[title.replace("\n", ", ")] = found
-    plotting.validation_curves(rows, path)
+    drawing.validation_curves(rows, path)
 
 
 def active_units(workdir: str, config: ml_collections.ConfigDict) -> dict[str, int] | None:
@@ -280,18 +275,18 @@ def active_units(workdir: str, config: ml_collections.ConfigDict) -> dict[str, i
     """
     if not os.path.exists(os.path.join(workdir, "config.json")):
         return None
-    held = workdirs.load_config(workdir).to_dict()
-    if fields := workdirs.differing(held, config.to_dict()):
+    held = load_config(workdir).to_dict()
+    if fields := differing(held, config.to_dict()):
         raise UsageError(
             f"{workdir} holds a run with another {', '.join(fields)}: name another folder with "
             "--runs."
         )
-    path = evaluation.record_path(workdir, "test", config.num_samples, None) + ".json"
+    path = record_path(workdir, "test", config.num_samples, None) + ".json"
     if not os.path.exists(path):
         return None
-    record = workdirs.read_json(path)
+    record = read_json(path)
     try:
-        if not loop.should_stop(record["epochs"], record["best_epoch"], config):
+        if not should_stop(record["epochs"], record["best_epoch"], config):
             return None
         units = {name: int(n) for name, n in record["diagnostics"]["test"]["active_units"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -1,0 +1,97 @@
+"""The folder of a run: its lock, its config, and the data files that it was trained on."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+
+from vamp_jax import disk
+from vamp_jax.config_checks import ABSENT, BEFORE
+from vamp_jax.datasets import Dataset
+from vamp_jax.disk import read_json, write_json
+from vamp_jax.errors import UsageError
+
+
+@contextlib.contextmanager
+def locked(folder: str, instead: str = "name another folder with --workdir") -> Iterator[None]:
+    """Makes a folder and holds it for this process alone; the lock goes when the process does.
+
+    Args:
+      folder: need not exist.
+      instead: what the user may do otherwise; ends the sentence.
+    Raises:
+      UsageError: when it cannot be written, or another process is at work in it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            os.makedirs(folder, exist_ok=True)
+            stack.enter_context(disk.locked(os.path.join(folder, ".lock"), wait=False))
+        except BlockingIOError:
+            raise UsageError(
+                f"Another process is at work in {folder}: wait for it, or {instead}."
+            ) from None
+        except OSError as error:
+            raise UsageError(
+                f"{folder} cannot be written ({error.strerror}): {instead}."
+            ) from error
+        yield
+
+
+def claim(workdir: str, config: ml_collections.ConfigDict, dataset: Dataset) -> None:
+    """Writes config.json and data.json, or checks that the run in the folder is this one.
+
+    Raises:
+      UsageError: when the folder holds a run with another config or other data.
+    """
+    path = os.path.join(workdir, "config.json")
+    if not os.path.exists(path):
+        write_json(os.path.join(workdir, "data.json"), dict(dataset.file_hashes))
+        write_json(path, config.to_dict())
+        return
+    _refuse_differences(workdir, BEFORE | read_json(path), config.to_dict())
+    check_data(workdir, dataset)
+
+
+def check_data(workdir: str, dataset: Dataset) -> None:
+    """Raises a UsageError when the run in the folder was trained on other files."""
+    held = read_json(os.path.join(workdir, "data.json"))
+    _refuse_differences(workdir, held, dict(dataset.file_hashes))
+
+
+def _refuse_differences(workdir: str, held: dict[str, Any], here: dict[str, Any]) -> None:
+    if fields := differing(held, here):
+        found = [
+            f"{field} is {held.get(field, ABSENT)!r} there and {here.get(field, ABSENT)!r} here"
+            for field in fields
+        ]
+        raise UsageError(
+            f"{workdir} holds another run ({'; '.join(found)}): name another folder with "
+            "--workdir, or remove this one."
+        )
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The fields in which two configs differ, in alphabetical order."""
+    fields = sorted(one.keys() | other.keys())
+    return [field for field in fields if one.get(field, ABSENT) != other.get(field, ABSENT)]
+
+
+def load_config(workdir: str) -> ml_collections.ConfigDict:
+    """The config of the run in a folder.
+
+    Raises:
+      UsageError: when there is none, or it cannot be read.
+    """
+    path = os.path.join(workdir, "config.json")
+    if not os.path.isfile(path):
+        raise UsageError(f"{workdir} holds no run (no config.json): train there first.")
+    try:
+        return ml_collections.ConfigDict(BEFORE | read_json(path))
+    except (ValueError, TypeError, AttributeError) as error:  # names that no field can have
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(
+            f"{path} is not a config ({error}); the run's folder is damaged."
+        ) from None

@@ -1,0 +1,265 @@
+"""A trained model in Python: `vamp_jax.load`, what can be asked of it, and `vamp_jax.export`.
+
+A model file is one .npz of plain arrays (no pickle): the parameters by their path, and a JSON text
+of the config and of what the data looked like. Loading one needs neither the data nor a checkpoint.
+"""
+
+import dataclasses
+import functools
+import importlib.resources
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from vamp_jax import choices, config_checks, generation, likelihoods, priors
+from vamp_jax import log_likelihood as estimates
+from vamp_jax.autoencoder import Autoencoder, Variables
+from vamp_jax.batches import in_batches
+from vamp_jax.datasets.inputs import DataSpec
+from vamp_jax.errors import UsageError
+from vamp_jax.posteriors import Normal
+from vamp_jax.random_streams import EVALUATION, latent_noise, stream
+
+Array = jax.Array
+
+ROWS = 500  # examples at a time
+FORMAT = 1
+MODEL_FILE = "model.npz"  # in a run's folder
+
+
+class LogLikelihood(NamedTuple):
+    """What an importance-sampled estimate tells of each example, [N] each, in nats."""
+
+    log_likelihood: np.ndarray
+    elbo: np.ndarray
+    effective_sample_size: np.ndarray  # from 1 to the number of samples
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained model. x is data as you have it, z an array [N, D] or a dict of them by layer.
+
+    x is [N, *shape]: zeros and ones for binary data, whole numbers for grey levels (0 to 255) and
+    counts, floats for real values. It is checked and scaled inside. Every method takes any number
+    of examples, goes through them in batches, and compiles once a shape.
+    """
+
+    config: dict[str, Any]
+    spec: DataSpec
+    autoencoder: Autoencoder
+    variables: Variables
+
+    @functools.cached_property
+    def prior(self) -> Any:
+        """p(z) of the top layer, a density with `log_prob(z)` and `sample(rng, num_samples)`."""
+        return jax.jit(self.autoencoder.prior_density)(self.variables)
+
+    def pseudo_inputs(self) -> np.ndarray:
+        """The prior's pseudo-inputs as the encoder sees them, [K, *shape].
+
+        Raises:
+          ValueError: where the prior has none.
+        """
+        found = self.autoencoder.pseudo_inputs(self.variables)
+        if found is None:
+            raise ValueError(
+                f"pseudo_inputs: the prior of this model, {self.config['prior']!r}, has none."
+            )
+        return jax.tree.map(np.asarray, found)
+
+    def encode(self, x: Any) -> Normal:
+        """q(z|x) of the top layer, before any flow: mean and log-variance, [N, D] each."""
+        return self._batches(lambda model, v, x: model.encode(v, x).top.base, self._x("encode", x))
+
+    def decode(self, z: Any) -> np.ndarray:
+        """The mean of p(x|z): [N, *shape]."""
+        latents = self._latents("decode", z)
+
+        def mean(model, variables, latents):
+            rng = jax.random.key(0)  # of pixels that are drawn one after the other
+            return generation.decoded(model, variables, rng, latents)
+
+        return self._batches(mean, latents)
+
+    def reconstruct(self, x: Any, seed: int = 0) -> np.ndarray:
+        """x through the model and back, with one draw of z each: [N, *shape]."""
+        x = self._x("reconstruct", x)
+        rng = stream(seed, EVALUATION)
+        return self._batches(lambda m, v, x: generation.reconstruct(m, v, rng, x), x)
+
+    def sample(self, rng: Array, num_samples: int, component: int | None = None) -> np.ndarray:
+        """Generates x [num_samples, *shape], z from the prior or from one of its components."""
+        if component is None:
+            return np.asarray(
+                generation.generate(self.autoencoder, self.variables, rng, num_samples)
+            )
+        if not 0 <= component < len(self.prior.mean):
+            raise ValueError(
+                f"sample: component is {component}; this prior has {len(self.prior.mean)}, from 0."
+            )
+        make = generation.generate_from_pseudo_input
+        return np.asarray(make(self.autoencoder, self.variables, rng, component, num_samples))
+
+    def log_likelihood(self, x: Any, num_samples: int = 1000, seed: int = 0) -> LogLikelihood:
+        """ln p(x) of each example by importance sampling, on all devices; for anomaly detection."""
+        found = estimates.estimate(
+            self.autoencoder,
+            self.variables,
+            self._x("log_likelihood", x),
+            num_samples=num_samples,
+            rng=stream(seed, EVALUATION),
+        )
+        return LogLikelihood(found.log_likelihood, found.elbo, found.effective_sample_size)
+
+    def log_prob_given(self, x: Any, z: Any) -> np.ndarray:
+        """ln p(x|z) of each pair, [N], in nats."""
+        x, latents = self._x("log_prob_given", x), self._latents("log_prob_given", z)
+        if len(x) != len(next(iter(latents.values()))):
+            raise ValueError(f"log_prob_given: {len(x)} examples do not pair with the rows of z.")
+
+        def log_prob(model, variables, x, latents):
+            heads, _ = model.decode(variables, latents, x)
+            return likelihoods.log_prob(model.likelihood, x, heads, 1)
+
+        return self._batches(log_prob, x, latents)
+
+    def responsibilities(self, x: Any) -> np.ndarray:
+        """p(k | z) of each component at the mean of q(z|x): [N, K]."""
+        means = self.encode(x).mean
+        return self._batches(lambda model, v, z: priors.responsibilities(z, self.prior), means)
+
+    def _batches(self, function: Callable[..., Any], *arrays: Any) -> Any:
+        """Applies function(autoencoder, variables, rows) to all rows, a batch at a time."""
+        count = len(jax.tree.leaves(arrays)[0])
+        compiled = jax.jit(functools.partial(function, self.autoencoder))
+        return in_batches(functools.partial(compiled, self.variables), arrays, min(ROWS, count))
+
+    def _x(self, name: str, x: Any) -> np.ndarray:
+        """x as the network sees it."""
+        x, shape = np.asarray(x), tuple(self.spec.shape)
+        if not len(x) or x.shape[1:] != shape:
+            wanted = ", ".join(map(str, shape))
+            raise ValueError(f"{name}: x must be [N, {wanted}] with N >= 1, not {x.shape}.")
+        likelihood = self.autoencoder.likelihood
+        x = np.asarray(likelihood.from_stored(jnp.asarray(x), 1.0))
+        low, high = likelihood.support
+        if not (x.min() >= low and x.max() <= high):  # nor nan
+            raise ValueError(
+                f"{name}: x must lie in [{low:g}, {high:g}] after scaling for {likelihood.name}, "
+                f"but goes from {x.min():g} to {x.max():g}."
+            )
+        return x
+
+    def _latents(self, name: str, z: Any) -> dict[str, Array]:
+        layers = self.autoencoder.network.latent_shapes
+        z = z if isinstance(z, dict) else {self.autoencoder.top: z}
+        found = {layer: np.asarray(part) for layer, part in z.items()}
+        shapes = {layer: part.shape[1:] for layer, part in found.items()}
+        if shapes != dict(layers) or len({len(part) for part in found.values()}) != 1:
+            raise ValueError(
+                f"{name}: z must be {_wanted(layers)} with one N, but has shapes "
+                f"{ {layer: part.shape for layer, part in found.items()} }."
+            )
+        return found
+
+    def latents(self, x: Any, seed: int = 0) -> dict[str, np.ndarray]:
+        """One draw of the latents of each layer from q(z|x), [N, *shape] each."""
+        x = self._x("latents", x)
+        shapes, rng = self.autoencoder.network.latent_shapes, stream(seed, EVALUATION)
+
+        def draw(model, variables, x, index):
+            noise = latent_noise(rng, index, shapes)
+            return model.draw(variables, model.encode(variables, x), noise).latents
+
+        return self._batches(draw, x, np.arange(len(x)))
+
+
+def _wanted(layers: dict[str, tuple[int, ...]]) -> str:
+    shown = {layer: f"[N, {', '.join(map(str, shape))}]" for layer, shape in layers.items()}
+    if len(shown) == 1:
+        return f"an array {next(iter(shown.values()))}"
+    return "a dict " + ", ".join(f"{layer}: {shape}" for layer, shape in shown.items())
+
+
+# ---------------------------------------------------------------------------------------------
+# Files.
+
+
+def load(path: str) -> Trained:
+    """Loads a trained model: a finished run's folder, a model file, or one that ships: 'digits'.
+
+    Raises:
+      UsageError: when there is none, or it cannot be read.
+    """
+    shipped = importlib.resources.files("vamp_jax") / "models_shipped" / f"{path}.npz"
+    if not os.path.exists(path) and shipped.is_file():
+        with importlib.resources.as_file(shipped) as file:
+            return _read(str(file))
+    if os.path.isdir(path):
+        path = os.path.join(path, MODEL_FILE)
+        if not os.path.exists(path):
+            raise UsageError(
+                f"{path} is missing: train.py and eval.py write it when they evaluate a run."
+            )
+    return _read(path)
+
+
+def export(model: Trained, path: str) -> None:
+    """Writes a model as one .npz of plain arrays, whole or not at all."""
+    leaves = jax.tree_util.tree_leaves_with_path(model.variables)
+    arrays = {"/".join(str(key.key) for key in where): np.asarray(leaf) for where, leaf in leaves}
+    about = {"format": FORMAT, "config": model.config, "spec": model.spec._asdict()}
+    text = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
+    partial = path + ".partial"
+    with open(partial, "wb") as file:
+        np.savez_compressed(file, about=text, **arrays)
+    os.replace(partial, path)
+
+
+def _read(path: str) -> Trained:
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        about = json.loads(arrays.pop("about").tobytes())
+        config = ml_collections.ConfigDict(config_checks.BEFORE | about["config"])
+        spec = DataSpec(**about["spec"] | {"shape": tuple(about["spec"]["shape"])})
+        version = about["format"]
+    # Not what they say, which may be advice to unpickle it.
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a model file"
+        raise UsageError(f"{path} cannot be read: {reason}.") from None
+    if version != FORMAT:
+        raise UsageError(f"{path} has format {version}; this version reads format {FORMAT}.")
+    config_checks.check(config)
+    autoencoder = choices.autoencoder(config, spec)
+    return Trained(config.to_dict(), spec, autoencoder, _variables(path, autoencoder, spec, arrays))
+
+
+def _variables(path: str, autoencoder: Autoencoder, spec: DataSpec, arrays: dict) -> Variables:
+    """The tree of variables of arrays by path, checked against the network's own shapes."""
+    tree: Variables = {"params": {"model": {}, "prior": {}}, "batch_stats": {}, "constants": {}}
+    for name, array in arrays.items():
+        *parents, last = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = jnp.asarray(array)
+    x = jnp.zeros((1, *spec.shape))
+    wanted = jax.eval_shape(lambda: autoencoder.network.init(jax.random.key(0), x))
+    shapes = jax.tree.map(lambda leaf: leaf.shape, (tree["params"]["model"], tree["batch_stats"]))
+    of_network = wanted["params"], wanted.get("batch_stats", {})
+    if shapes != jax.tree.map(lambda leaf: leaf.shape, of_network):
+        raise UsageError(f"{path} is damaged: its arrays are not those of its config's network.")
+    return tree
+
+
+def from_best(config: ml_collections.ConfigDict, dataset: Any, best: Any) -> Trained:
+    """Makes a `Trained` of a run's best parameters (training/best.py)."""
+    return Trained(config.to_dict(), DataSpec.of(dataset), best.autoencoder, best.variables)
