@@ -5,6 +5,9 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -69,9 +72,54 @@ def make_folder(folder: str) -> None:
         raise UsageError(f"{folder} cannot be made ({error.strerror}).") from None
 
 
+def expand_home(path: str) -> str:
+    """Replaces ~ and ~USER at the start of a path by that home, as a shell would.
+
+    Raises:
+      UsageError: when there is no such user.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise UsageError(f"{path} names no user's home; for a folder of this name write ./{path}.")
+    return expanded
+
+
+@contextlib.contextmanager
+def plain_path(folder: str | os.PathLike) -> Iterator[str]:
+    """Names a folder so that every library can read it: by letters, digits and / . _ - + = , @.
+
+    Orbax, TensorStore and etils take `[1]`, `**`, `gs:` and `\\` in a name for patterns and
+    addresses, and cannot take bytes that are not UTF-8. A folder with such a name is reached by a
+    symbolic link in the system's temporary folder, which goes at the end.
+
+    Raises:
+      UsageError: when the temporary folder has such a name, too.
+    """
+    path = os.path.abspath(folder)
+    if _is_plain(path):
+        yield path
+        return
+    temporary = tempfile.mkdtemp(prefix="vamp_jax-")
+    try:
+        if not _is_plain(temporary):
+            raise UsageError(
+                f"{path} has characters in its name that cannot be used, and so has the temporary "
+                f"folder {tempfile.gettempdir()}: name another folder, or set TMPDIR."
+            )
+        link = os.path.join(temporary, "link")
+        os.symlink(path, link)
+        yield link
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # removes the link, not what it points to
+
+
+def _is_plain(path: str) -> bool:
+    return re.fullmatch(r"[\w/.+=,@ -]*", path, re.ASCII) is not None and len(path) < 2000
+
+
 def digest(text: str, letters: int = 8) -> str:
     """The first letters of the SHA-256 of a text, to tell the names of files and folders apart."""
-    return hashlib.sha256(text.encode()).hexdigest()[:letters]
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:letters]
 
 
 def digest_of_values(values: Any) -> str:

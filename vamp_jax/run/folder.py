@@ -13,6 +13,8 @@ from vamp_jax.datasets import Dataset
 from vamp_jax.disk import read_json, write_json
 from vamp_jax.errors import UsageError
 
+LONGEST = 3800  # bytes: paths end at 4096, and a run's files have names of their own
+
 
 @contextlib.contextmanager
 def locked(folder: str, instead: str = "name another folder with --workdir") -> Iterator[None]:
@@ -24,6 +26,8 @@ def locked(folder: str, instead: str = "name another folder with --workdir") -> 
     Raises:
       UsageError: when it cannot be written, or another process is at work in it.
     """
+    if len(os.fsencode(os.path.abspath(folder))) > LONGEST:
+        raise UsageError(f"{folder} is too long a name for what goes into it: {instead}.")
     with contextlib.ExitStack() as stack:
         try:
             os.makedirs(folder, exist_ok=True)

@@ -26,6 +26,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as ocm
 
+from vamp_jax import disk
 from vamp_jax.errors import UsageError, first_line
 from vamp_jax.training import devices
 from vamp_jax.training.state import TrainState
@@ -56,9 +57,12 @@ class Checkpoints:
             os.makedirs(self.directory, exist_ok=True)
         elif not os.path.isdir(self.directory):
             raise UsageError(f"{workdir} holds no checkpoints: train there first, or name another.")
+        self._at_exit = contextlib.ExitStack()
+        path = self._at_exit.enter_context(disk.plain_path(self.directory))
         try:
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            self._manager = ocp.CheckpointManager(path, options=options)
         except Exception as error:  # of a time in a checkpoint's metadata that cannot be, for one
+            self._at_exit.close()
             raise UsageError(
                 f"{self.directory} cannot be read ({first_line(error)}): restore it, or "
                 "remove it to start anew."
@@ -68,7 +72,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, *exception):
-        with _saving(self.directory) if kind is None else contextlib.suppress(Exception):
+        waiting = _saving(self.directory) if kind is None else contextlib.suppress(Exception)
+        with self._at_exit, waiting:
             self._manager.close()  # waits for a save under way; an error before it counts more
 
     def save(self, state: TrainState) -> None:
