@@ -10,12 +10,11 @@ minimised is in objectives.py.
 import dataclasses
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 
 from vamp_jax import likelihoods, priors
 from vamp_jax.likelihoods import Likelihood
-from vamp_jax.models import Draw, Latents
+from vamp_jax.network import Draw, Latents, Network
 from vamp_jax.trainable_priors import Prior
 
 Array = jax.Array
@@ -45,7 +44,7 @@ class Terms(NamedTuple):
 class Autoencoder:
     """A network with a prior of its top layer and a likelihood, as functions of `Variables`."""
 
-    network: nn.Module
+    network: Network
     prior: Prior
     likelihood: Likelihood
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from vamp_jax import priors
 from vamp_jax.autoencoder import Autoencoder, Variables, network_variables
-from vamp_jax.models import Latents
+from vamp_jax.network import Latents
 from vamp_jax.posteriors import normal_sample
 from vamp_jax.random_streams import latent_noise
 

@@ -20,6 +20,7 @@ from vamp_jax.autoencoder import Autoencoder, Terms, Variables
 from vamp_jax.random_streams import example_keys, noise_of_samples
 
 Array = jax.Array
+Values = np.ndarray | Array  # on a device while computed, NumPy's when returned
 
 FEWER_SAMPLES = (1, 10, 100, 1000, 5000)
 
@@ -27,14 +28,14 @@ FEWER_SAMPLES = (1, 10, 100, 1000, 5000)
 class ImportanceSampled(NamedTuple):
     """What S samples say of each example, [N] each, in nats."""
 
-    log_likelihood: np.ndarray
-    with_fewer_samples: dict[int, np.ndarray]  # the estimate from the first 1, 10, 100, ... of S
-    reconstruction: np.ndarray  # mean over the samples of ln p(x|z)
-    kl: dict[str, np.ndarray]  # mean over the samples of ln q - ln p, each stochastic layer
-    effective_sample_size: np.ndarray  # (sum w)^2 / sum w^2, from 1 to S
+    log_likelihood: Values
+    with_fewer_samples: dict[int, Values]  # the estimate from the first 1, 10, 100, ... of S
+    reconstruction: Values  # mean over the samples of ln p(x|z)
+    kl: dict[str, Values]  # mean over the samples of ln q - ln p, each stochastic layer
+    effective_sample_size: Values  # (sum w)^2 / sum w^2, from 1 to S
 
     @property
-    def elbo(self) -> np.ndarray:
+    def elbo(self) -> Values:
         """The ELBO with S draws of z for each example."""
         return self.reconstruction - sum(self.kl.values())
 
@@ -100,6 +101,7 @@ def estimate(
         )
         done = jax.tree.map(lambda *parts: np.concatenate(parts), done, result) if done else result
         report(done)
+    assert done is not None  # there is at least one example
     return done
 
 
@@ -191,7 +193,9 @@ def _one_batch(
     (log_sums, log_sum_of_squares, sums), _ = jax.lax.scan(
         one_chunk, start, jnp.arange(0, num_samples, chunk)
     )
-    estimates = {size: log_sum - math.log(size) for size, log_sum in log_sums.items()}
+    estimates: dict[int, Values] = {
+        size: log_sum - math.log(size) for size, log_sum in log_sums.items()
+    }
     return ImportanceSampled(
         log_likelihood=estimates.pop(num_samples),
         with_fewer_samples=estimates,

@@ -47,7 +47,7 @@ import jax
 import jax.numpy as jnp
 
 from vamp_jax.autoencoder import Autoencoder, Encoded, Terms, Variables
-from vamp_jax.models import Draw, Latents
+from vamp_jax.network import Draw, Latents
 
 Array = jax.Array
 
