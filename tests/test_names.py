@@ -4,38 +4,19 @@ import os
 from pathlib import Path
 
 import chex
-import jax
 import numpy as np
 import pytest
 
+from tests.states import make_state
 from vamp_jax import datasets, disk
 from vamp_jax.errors import UsageError
 from vamp_jax.run.folder import locked
 from vamp_jax.training.checkpoints import Checkpoints
-from vamp_jax.training.devices import replicated
-from vamp_jax.training.state import TrainState
 
 NAMES = [
     *("run[1]", "exp[2]/run", "[!a]", "a**b", "**", "a*b?", "a\\b", "gs:/x", "a b", "a\nb", "~x"),
     *("{a}", "a%20b#c", "ü", os.fsdecode(b"not\xffutf8"), "x" * 255, "/".join(["deep" * 40] * 12)),
 ]
-
-
-def make_state(epoch):
-    """A state of the right fields; what is in them counts for nothing here."""
-    params = {"model": {"w": np.arange(6.0).reshape(2, 3) + epoch}, "prior": {}}
-    state = TrainState(
-        epoch=np.int32(epoch),
-        params=params,
-        batch_stats={},
-        constants={},
-        opt_state={"mu": params},
-        best_params=params,
-        best_batch_stats={},
-        best_epoch=np.int32(epoch),
-        best_loss=np.float32(1.5),
-    )
-    return jax.device_put(state, replicated())
 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[:20])
