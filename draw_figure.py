@@ -73,7 +73,7 @@ def points() -> list[sweep.Point]:
         SEEDS.value,
         IWAE_SAMPLES.value,
         overrides,
-        RUNS.value,
+        disk.expand_home(RUNS.value),
         DATA_DIR.value,
     )
 
@@ -130,17 +130,18 @@ def check_flags() -> None:
 
 def main() -> None:
     check_flags()
-    folders, data_dir = WORKDIRS.value, DATA_DIR.value
-    for folder in folders or ():
+    folders = [disk.expand_home(folder) for folder in WORKDIRS.value or ()]
+    data_dir, out = DATA_DIR.value, disk.expand_home(OUT.value)
+    for folder in folders:
         xla_flags.set_for(load_config(folder).get("model") in choices.CONVOLUTIONAL)
     # After the flags: a typo in one should not wait for JAX.
     from vamp_jax.paper import figures
     from vamp_jax.process import compilation_cache
 
     compilation_cache.enable()
-    disk.make_folder(OUT.value)
+    disk.make_folder(out)
     numbered = FIGURE.value.isdecimal()
-    path = os.path.join(OUT.value, f"figure{FIGURE.value}" if numbered else FIGURE.value)
+    path = os.path.join(out, f"figure{FIGURE.value}" if numbered else FIGURE.value)
     failed = []
     match FIGURE.value:
         case "3":

@@ -5,7 +5,7 @@ from typing import Any
 from absl import flags
 
 from vamp_jax import choices, config_checks, errors
-from vamp_jax.disk import read_json
+from vamp_jax.disk import expand_home, read_json
 from vamp_jax.evaluation import record
 from vamp_jax.paper import records
 from vamp_jax.process import command_line, hosts, xla_flags
@@ -41,11 +41,11 @@ def main() -> None:
         raise errors.UsageError("No run is named: pass --workdir=FOLDER.")
     with hosts.connected(HOSTS.value) as index:
         if index == 0:
-            evaluate_here()
+            evaluate_here(expand_home(WORKDIR.value))
 
 
-def evaluate_here() -> None:
-    config = load_config(WORKDIR.value)
+def evaluate_here(workdir: str) -> None:
+    config = load_config(workdir)
     xla_flags.set_for(config.get("model") in choices.CONVOLUTIONAL)
     # After the flags: a typo in one should not wait for JAX.
     import jax
@@ -60,25 +60,25 @@ def evaluate_here() -> None:
     num_samples = config.num_samples if NUM_SAMPLES.value is None else NUM_SAMPLES.value
     record.check(SPLIT.value, num_samples, NUM_EXAMPLES.value)
     which = (SPLIT.value, num_samples, NUM_EXAMPLES.value)
-    epochs = len(read_metrics(WORKDIR.value))
-    if RECORD.value and record.is_recorded(WORKDIR.value, epochs, *which):
-        path = record.record_path(WORKDIR.value, *which) + ".json"
+    epochs = len(read_metrics(workdir))
+    if RECORD.value and record.is_recorded(workdir, epochs, *which):
+        path = record.record_path(workdir, *which) + ".json"
         print(f"Evaluated already; remove {path} to have it done again.")
-        save(read_json(path))
+        save(workdir, read_json(path))
         return
     if RECORD.value:
-        with checkpoints.Checkpoints(WORKDIR.value, read_only=True) as held:
+        with checkpoints.Checkpoints(workdir, read_only=True) as held:
             saved = held.latest_step()
         if saved is not None and saved != epochs:
             raise errors.UsageError(
-                f"{WORKDIR.value} has {epochs} epochs in its log and {saved} in its checkpoint: "
+                f"{workdir} has {epochs} epochs in its log and {saved} in its checkpoint: "
                 "let it end, or go on with it (train.py) before you record it."
             )
     dataset = datasets.load(config.dataset, DATA_DIR.value)
-    check_data(WORKDIR.value, dataset)
+    check_data(workdir, dataset)
     with jax.default_matmul_precision(config.matmul_precision):
         evaluated = evaluate.evaluate_run(
-            WORKDIR.value,
+            workdir,
             dataset,
             split=SPLIT.value,
             num_samples=num_samples,
@@ -86,11 +86,11 @@ def evaluate_here() -> None:
             diagnostics=DIAGNOSTICS.value,
         )
     if RECORD.value:
-        save(evaluated)
+        save(workdir, evaluated)
 
 
-def save(evaluated: dict[str, Any]) -> None:
-    path = records.save_record(WORKDIR.value, evaluated)
+def save(workdir: str, evaluated: dict[str, Any]) -> None:
+    path = records.save_record(workdir, evaluated)
     print(f"Recorded: {path}; python run_table.py makes the table anew.")
 
 

@@ -6,7 +6,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from vamp_jax import choices, errors
+from vamp_jax import choices, disk, errors
 from vamp_jax.process import command_line, hosts, xla_flags
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -50,7 +50,7 @@ def main() -> None:
     )[0]
     # A field that is missing is for config_checks.check to say.
     default = f"runs/{name}-{config.get('dataset')}-seed{config.get('seed')}"
-    workdir = WORKDIR.value or default
+    workdir = disk.expand_home(WORKDIR.value or default)
 
     xla_flags.set_for(config.get("model") in choices.CONVOLUTIONAL)
     with hosts.connected(HOSTS.value):

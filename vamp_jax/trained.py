@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from vamp_jax import choices, config_checks, generation, likelihoods, priors
+from vamp_jax import choices, config_checks, disk, generation, likelihoods, priors
 from vamp_jax import log_likelihood as estimates
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.batches import in_batches
@@ -217,15 +217,13 @@ def export(model: Trained, path: str) -> None:
     arrays = {"/".join(str(key.key) for key in where): np.asarray(leaf) for where, leaf in leaves}
     about = {"format": FORMAT, "config": model.config, "spec": model.spec._asdict()}
     text = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
-    partial = path + ".partial"
-    with open(partial, "wb") as file:
+    with disk.whole_file(path, "wb") as file:
         np.savez_compressed(file, about=text, **arrays)
-    os.replace(partial, path)
 
 
 def _read(path: str) -> Trained:
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with disk.open_file(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(arrays.pop("about").tobytes())
         config = ml_collections.ConfigDict(config_checks.BEFORE | about["config"])

@@ -145,7 +145,8 @@ def _read(name: str, home: pathlib.Path, found: dict[str, pathlib.Path]) -> Data
 
     spec = protocols.SPECS[name]
     try:
-        splits, metadata = builders.read(name, home)
+        with disk.plain_path(home) as path:
+            splits, metadata = builders.read(name, pathlib.Path(path))
         hashes, signatures = metadata["sha256"], metadata["signatures"]
     except Exception:  # whatever TFDS stumbles over, preparing anew is the cure
         return None
@@ -180,7 +181,8 @@ def _prepare(name: str, home: pathlib.Path, paths: dict[str, pathlib.Path]) -> N
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=home, prefix=f".{name}-") as scratch:
         try:
-            builders.prepare(name, pathlib.Path(scratch), paths)
+            with disk.plain_path(scratch) as path:
+                builders.prepare(name, pathlib.Path(path), paths)
         except (UsageError, OSError):
             raise
         except Exception as error:  # array_record's own, of a full disk for one

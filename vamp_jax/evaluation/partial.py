@@ -42,7 +42,7 @@ def read(path: str, identity: str) -> tuple[ImportanceSampled | None, float]:
     (None, 0.0) if there is nothing to resume: no file, a damaged one, or another evaluation's.
     """
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with disk.open_file(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             if str(file["identity"]) != identity:
                 return None, 0.0
             arrays = {name: file[name] for name in file.files if name != "identity"}

@@ -25,7 +25,7 @@ from vamp_jax import (
 )
 from vamp_jax.batches import in_batches
 from vamp_jax.datasets import Dataset
-from vamp_jax.disk import read_json
+from vamp_jax.disk import open_file, read_json
 from vamp_jax.drawing import Panel
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation.record import record_path
@@ -237,7 +237,7 @@ def draw_histograms(folders: Sequence[str], path: str) -> None:
         if not os.path.exists(file):
             raise UsageError(f"{file} is missing: run eval.py --workdir={folder} first.")
         try:
-            with open(file, "rb") as opened, np.load(opened) as arrays:
+            with open_file(file, "rb") as opened, np.load(opened) as arrays:
                 found = arrays["log_likelihood"]
             if found.ndim != 1 or not len(found) or not np.isfinite(found).all():
                 raise ValueError("log_likelihood is not a finite number for each example")
