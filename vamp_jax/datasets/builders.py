@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from vamp_jax.datasets import files, protocols
+from vamp_jax.datasets.dataset import SPLITS
 from vamp_jax.errors import UsageError
 
 
@@ -159,7 +160,7 @@ def read(name: str, data_dir: pathlib.Path) -> tuple[protocols.Splits, dict]:
     splits = {}
     with _quiet():
         builder = BUILDERS[name](data_dir=data_dir)
-        for split in protocols.SPLITS:
+        for split in SPLITS:
             source = builder.as_data_source(split=split)
             examples = source.__getitems__(range(len(source)))
             splits[split] = np.stack([example["image"] for example in examples])

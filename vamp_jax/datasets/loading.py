@@ -7,45 +7,13 @@ import os
 import pathlib
 import shutil
 import tempfile
-from typing import NamedTuple
-
-import numpy as np
 
 from vamp_jax.datasets import files, protocols
+from vamp_jax.datasets.dataset import SPLITS, Dataset
 from vamp_jax.errors import UsageError
 
 NAMES = tuple(protocols.SPECS)
 _HOME = "vamp_jax"  # subfolder of the data folder: TFDS's own sets of the same names stay apart
-
-
-class Dataset(NamedTuple):
-    """Images in uint8, and what the paper says about them."""
-
-    name: str
-    train: np.ndarray  # uint8 [N, H, W, 1]
-    validation: np.ndarray  # likewise; of a dynamic set drawn once, values 0 and max_value
-    test: np.ndarray
-    likelihood: str  # 'bernoulli' or 'discretised_logistic'
-    dynamic: bool  # train / max_value are Bernoulli means, redrawn each time an example is seen
-    max_value: int  # the pixel value that stands for 1.0
-    pseudo_input_mean: float
-    pseudo_input_stddev: float
-    file_hashes: dict[str, str]  # source file, unpacked -> SHA-256; of digits, of the array's bytes
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of one image."""
-        return self.train.shape[1:]
-
-
-def spaced(count: int, wanted: int | None) -> np.ndarray:
-    """The numbers of `wanted` of `count` examples, evenly spaced; of all where None.
-
-    The first ones would not do: some files are sorted by class.
-    """
-    if wanted is None or wanted >= count:
-        return np.arange(count)
-    return np.arange(wanted) * count // wanted
 
 
 def load(name: str, data_dir: str | None = None) -> Dataset:
@@ -156,7 +124,7 @@ def _read(name: str, home: pathlib.Path, found: dict[str, pathlib.Path]) -> Data
         hashes, signatures = metadata["sha256"], metadata["signatures"]
     except Exception:  # whatever TFDS stumbles over, preparing anew is the cure
         return None
-    for split, size in zip(protocols.SPLITS, spec.sizes, strict=True):
+    for split, size in zip(SPLITS, spec.sizes, strict=True):
         if splits[split].shape != (size, *spec.shape, 1):
             return None
     for source in spec.sources:

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from vamp_jax.datasets import pickles, readers
+from vamp_jax.datasets.dataset import SPLITS
 from vamp_jax.datasets.files import Source
 from vamp_jax.errors import UsageError
 
 VERSION = "1.0.0"  # of the prepared sets: to be raised whenever a protocol below changes
-SPLITS = ("train", "validation", "test")
 _HELD_OUT_SEED = 777  # the authors'
 _OMNIGLOT_SEED = 123  # Burda's
 _OUR_SEED = 0  # of the splits that nobody has fixed before: freyfaces and digits
