@@ -41,7 +41,7 @@ def _splits(train, validation, test) -> Splits:
     return {split: np.ascontiguousarray(a, np.uint8)[..., None] for split, a in arrays.items()}
 
 
-def _draw_held_out(validation, test, max_value: int) -> list[np.ndarray]:
+def draw_held_out(validation, test, max_value: int) -> list[np.ndarray]:
     """Binarises Bernoulli means once, as the authors do: one stream, validation before test."""
     rng = np.random.RandomState(_HELD_OUT_SEED)
     return [rng.binomial(1, means) * max_value for means in (validation, test)]
@@ -69,7 +69,7 @@ def _dynamic_mnist(contents: dict[str, bytes], spec: Spec) -> Splits:
     )
     test = readers.idx_images(contents[second.name], second.name, num_test, spec.shape)
     means = (a.astype(np.float32) / 255 for a in (images[num_train:], test))
-    return _splits(images[:num_train], *_draw_held_out(*means, spec.max_value))
+    return _splits(images[:num_train], *draw_held_out(*means, spec.max_value))
 
 
 def _omniglot(contents: dict[str, bytes], spec: Spec) -> Splits:
@@ -86,7 +86,7 @@ def _omniglot(contents: dict[str, bytes], spec: Spec) -> Splits:
             )
     order = np.random.RandomState(_OMNIGLOT_SEED).permutation(num_train + num_validation)
     images = means["data"][order]
-    held_out = _draw_held_out(images[num_train:], means["testdata"], spec.max_value)
+    held_out = draw_held_out(images[num_train:], means["testdata"], spec.max_value)
     return _splits(np.rint(255 * images[:num_train]), *held_out)
 
 
@@ -150,7 +150,7 @@ def _digits(contents: dict[str, bytes], spec: Spec) -> Splits:
     images = np.frombuffer(contents["load_digits"], np.uint8).reshape(-1, *spec.shape)
     splits = _shuffled(images, spec)
     means = (splits[split] / spec.max_value for split in ("validation", "test"))
-    held_out = _draw_held_out(*means, spec.max_value)
+    held_out = draw_held_out(*means, spec.max_value)
     return _splits(splits["train"][..., 0], *(a[..., 0] for a in held_out))
 
 
