@@ -91,9 +91,11 @@ def digest(array: np.ndarray) -> str:
     return result.hexdigest()
 
 
-def arrange(given: Found) -> tuple[Found, str]:
-    """Three splits of images [N, H, W, C] or vectors [N, D], all checked, with NaN for what a mask
-    leaves out; and which of the two they are, 'images' or 'vectors'.
+def check(given: Found) -> tuple[Found, str]:
+    """The same arrays as numbers, with labels as whole numbers or text; and what they are.
+
+    Returns:
+      The arrays, not split yet and with the axes that they came with; 'images' or 'vectors'.
 
     Raises:
       UsageError: arrays that are not numbers, or whose shapes do not fit one another.
@@ -103,20 +105,26 @@ def arrange(given: Found) -> tuple[Found, str]:
         name: _labels(given.where, name, array, len(splits[name]))
         for name, array in given.labels.items()
     }
-    notes = list(given.notes)
     for name, mask in given.masks.items():
-        splits[name], share = _masked(given.where, name, splits[name], mask)
-        notes.append(f"{given.where}: the mask of {name} leaves out {share:.1%} of the values.")
-    shapes = {array.shape[1:] for array in splits.values()}
-    if len(shapes) > 1:
+        _check_mask(given.where, name, mask, splits[name].shape)
+    if len({array.shape[1:] for array in splits.values()}) > 1:
         several = ", ".join(f"{name} {array.shape}" for name, array in splits.items())
         raise UsageError(f"{given.where} has examples of several shapes ({several}): make them one")
-    kind, axis = _kind(given.where, next(iter(splits)), next(iter(splits.values())).shape)
-    if axis:
-        splits = {name: array[..., None] for name, array in splits.items()}
-    splits, labels, note = _three(given.where, splits, labels)
-    notes += [note] if note else []
-    return given._replace(splits=splits, labels=labels, masks={}, notes=tuple(notes)), kind
+    name, array = next(iter(splits.items()))
+    return given._replace(splits=splits, labels=labels), _kind(given.where, name, array.shape)
+
+
+def apply_masks(given: Found) -> Found:
+    """The same with NaN where a mask is 0, whole numbers as floats there."""
+    splits, notes = dict(given.splits), list(given.notes)
+    for name, mask in given.masks.items():
+        array, gap = splits[name], mask == 0
+        if array.dtype.kind != "f":
+            exact = array.dtype.itemsize < 4 or abs(array).max() <= 2**24
+            array = array.astype(np.float32 if exact else np.float64)
+        splits[name] = np.where(gap, np.array(np.nan, array.dtype), array)
+        notes.append(f"{given.where}: the mask of {name} leaves out {gap.mean():.1%} of it.")
+    return given._replace(splits=splits, masks={}, notes=tuple(notes))
 
 
 def _numbers(where: str, name: str, array: np.ndarray) -> np.ndarray:
@@ -143,64 +151,55 @@ def _labels(where: str, name: str, array: np.ndarray, count: int) -> np.ndarray:
     return array
 
 
-def _masked(where: str, name: str, array: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, float]:
-    """The values with NaN where the mask is 0, and the share of these."""
-    if mask.shape != array.shape:
-        raise UsageError(
-            f"{where}: the mask of {name} has shape {mask.shape} instead of {array.shape}"
-        )
+def _check_mask(where: str, name: str, mask: np.ndarray, shape: tuple[int, ...]) -> None:
+    if mask.shape != shape:
+        raise UsageError(f"{where}: the mask of {name} has shape {mask.shape} instead of {shape}")
     if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
         raise UsageError(
             f"{where}: the mask of {name} must be 1 where a value is there and 0 where none is"
         )
-    gap = mask == 0
-    if array.dtype.kind != "f":
-        wide = np.float32 if array.dtype.itemsize < 4 or abs(array).max() <= 2**24 else np.float64
-        array = array.astype(wide)
-    return np.where(gap, np.array(np.nan, array.dtype), array), float(gap.mean())
 
 
-def _kind(where: str, name: str, shape: tuple[int, ...]) -> tuple[str, bool]:
-    """Images or vectors, and whether an axis is to be added: of one channel, or of one value."""
+def _kind(where: str, name: str, shape: tuple[int, ...]) -> str:
     if len(shape) <= 2:
-        return "vectors", len(shape) == 1
+        return "vectors"
     if len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3)):
-        return "images", len(shape) == 3
+        return "images"
     cure = "give vectors [N, D], grey images [N, H, W] or colour images [N, H, W, 3]"
     if len(shape) == 4 and shape[1] in (1, 3):
         cure = "put the channels last, as by numpy.moveaxis(x, 1, -1)"
     raise UsageError(f"{where}: {name} has shape {shape}: {cure}")
 
 
-def _three(where: str, splits: dict, labels: dict) -> tuple[dict, dict, str]:
-    """Splits what is not split yet: x 80/10/10, and validation off train where there is none."""
+def split(given: Found) -> Found:
+    """Three splits, [N, H, W, C] or [N, D]: x is split 80/10/10, and where there is no validation
+    set a tenth of train becomes it, always in the same way."""
+    splits = {
+        name: array[..., None] if array.ndim in (1, 3) else array
+        for name, array in given.splits.items()
+    }
     if splits.keys() == set(SPLITS):
-        return {name: splits[name] for name in SPLITS}, labels, ""
+        return given._replace(splits={name: splits[name] for name in SPLITS})
     source = "x" if "x" in splits else "train"
     count = len(splits[source])
     if count < MIN_TO_SPLIT:
         raise UsageError(
-            f"{where} has {count} examples in {source}: at least {MIN_TO_SPLIT} are needed to take "
-            "others from, so give more or all of train, validation and test"
+            f"{given.where} has {count} examples in {source}: at least {MIN_TO_SPLIT} are needed "
+            "to take others from, so give more, or all of train, validation and test"
         )
     order = np.random.RandomState(_SEED).permutation(count)
     tenth = count // 10
-    parts = {"train": order[:-tenth], "validation": order[-tenth:]}
     if source == "x":
-        parts = {
-            "train": order[: -2 * tenth],
-            "validation": order[-2 * tenth : -tenth],
-            "test": order[-tenth:],
-        }
-        note = f"{where}: the {count:,} examples are split 80/10/10."
+        parts = np.split(order, [-2 * tenth, -tenth])
+        note = f"{given.where}: the {count:,} examples are split 80/10/10."
     else:
-        note = f"{where}: no validation set, so a tenth of train is taken for it."
+        parts = np.split(order, [-tenth])
+        note = f"{given.where}: no validation set, so a tenth of train is taken for it."
 
     def cut(arrays: dict) -> dict:
         if source not in arrays:
             return arrays
-        rest = {name: array for name, array in arrays.items() if name != source}
-        cut_up = {name: arrays[source][index] for name, index in parts.items()} | rest
-        return {name: cut_up[name] for name in SPLITS if name in cut_up}
+        new = dict(zip(SPLITS, (arrays[source][part] for part in parts), strict=False))
+        return {name: (arrays | new)[name] for name in SPLITS if name in arrays | new}
 
-    return cut(splits), cut(labels), note
+    return given._replace(splits=cut(splits), labels=cut(given.labels), notes=(*given.notes, note))

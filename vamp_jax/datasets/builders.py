@@ -134,11 +134,11 @@ BUILDERS = {
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """No TFDS chatter: it prints, logs and draws progress bars for sets that take seconds."""
     tfds.disable_progress_bar()
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
@@ -151,14 +151,14 @@ def prepare(name: str, data_dir: pathlib.Path, paths: dict[str, pathlib.Path]) -
     config = tfds.download.DownloadConfig(
         try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP
     )
-    with _quiet():
+    with quiet():
         BUILDERS[name](data_dir=data_dir, paths=paths).download_and_prepare(download_config=config)
 
 
 def read(name: str, data_dir: pathlib.Path) -> tuple[protocols.Splits, dict]:
     """The splits in source order, and the metadata: 'sha256' and 'signatures' of the sources."""
     splits = {}
-    with _quiet():
+    with quiet():
         builder = BUILDERS[name](data_dir=data_dir)
         for split in SPLITS:
             source = builder.as_data_source(split=split)

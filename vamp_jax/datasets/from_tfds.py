@@ -34,14 +34,16 @@ def read(name: str, data_dir: str | None) -> Found:
     folder = _folder(name, pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser())
     where = f"tfds:{name}"
     _check(folder, where)
+    from vamp_jax.datasets import builders  # imports TFDS, which takes a while
+
     try:
-        found = _read(folder, where)
+        with builders.quiet():
+            return _read(folder, where)
     except UsageError:
         raise
     except Exception as error:  # whatever TFDS and array_record stumble over
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UsageError(f"{where} in {files.shown(folder)} cannot be read ({reason})") from None
-    return found
 
 
 def _folder(name: str, root: pathlib.Path) -> pathlib.Path:
@@ -152,8 +154,9 @@ def _chosen(features, where: str) -> tuple[str, str | None]:
 def _split(builder, split: str, key: str, label: str | None, where: str):
     import tensorflow_datasets as tfds
 
-    wanted = {name: True for name in (key, label) if name}
-    source = builder.as_data_source(split=split, decoders=tfds.decode.PartialDecoding(wanted))
+    unused = {name for name in builder.info.features if name not in (key, label)}
+    decoders = {name: tfds.decode.SkipDecoding() for name in unused}
+    source = builder.as_data_source(split=split, decoders=decoders)
     parts, labels = [], []
     for start in range(0, len(source), _AT_ONCE):
         examples = source.__getitems__(range(start, min(start + _AT_ONCE, len(source))))

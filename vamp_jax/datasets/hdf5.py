@@ -4,83 +4,125 @@ Only what lies in the file itself is read: links to other files, and arrays whos
 elsewhere, are refused, and sizes are checked before memory is taken.
 """
 
-import contextlib
+import importlib.util
 import math
+import os
 import pathlib
-from collections.abc import Iterator
+import subprocess
+import sys
+import tempfile
 
 import numpy as np
 
-from vamp_jax.datasets import arrays, files
+from vamp_jax.datasets import arrays, files, npy_files
 from vamp_jax.datasets.dataset import Found
 from vamp_jax.errors import UsageError
 
 # Columns of a table of cells that say what kind each is; the first that is there.
 _LABEL_COLUMNS = ("cell_type", "celltype", "label", "labels")
-_MAX_TEXT = 1_000
+_MAX_TEXT = 1_000  # letters
+_LARGE = 100 << 20  # bytes, from which on it is said that a file is being read
+_SECONDS, _SECONDS_PER_BYTE = 60, 1e-6
 _SPARSE = {"csr_matrix": "csr", "csc_matrix": "csc"}
 
 
 def read(path: pathlib.Path) -> Found:
-    """The arrays at the top of a .h5 file: X and, for labels, Y; or named as those of a .npz.
+    """The arrays of a file.
+
+    Of a .h5 those at its top: X and, for labels, Y; or named as those of a .npz. Of a .h5ad X,
+    dense or sparse, [cells, genes], with labels from the table of cells.
 
     Raises:
       UsageError: h5py is not installed, the file is damaged, an array is none of numbers.
     """
-    with _opened(path) as (file, where):
-        names = [name for name in file if arrays.role(name)]
-        others = [files.shown(name) for name in file if name not in names]
-        held = {name: _array(file, name, where) for name in names}
+    where = files.shown(path)
+    with files.open_regular(path) as file:
+        size = file.seek(0, 2)
+    if importlib.util.find_spec("h5py") is None:
+        raise UsageError(f"{where} needs h5py: run pip install h5py")
+    if size > _LARGE:
+        print(f"Reading {where}, {size / 1e6:,.0f} MB.", flush=True)
+    # The library has been seen to loop for ever on damaged files, so another process reads them.
+    with tempfile.TemporaryDirectory() as scratch:
+        out = os.path.join(scratch, "arrays.npz")
+        command = [sys.executable, "-m", "vamp_jax.datasets.hdf5", os.path.abspath(path), out]
+        try:
+            child = subprocess.run(
+                command,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_SECONDS + size * _SECONDS_PER_BYTE,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise UsageError(
+                f"{where} cannot be read (no end of it in {error.timeout:.0f} s): write it anew"
+            ) from None
+        if child.returncode == UsageError.exit_code:
+            raise UsageError(f"{where}{child.stdout.decode()}")
+        if child.returncode:
+            raise UsageError(
+                f"{where} cannot be read (the reader ended with code {child.returncode}): "
+                "write it anew"
+            )
+        others = child.stdout.decode().split("\0")[1:]
+        held, _ = npy_files.read_npz(pathlib.Path(out), lambda name: True, where)
     return arrays.found(where, held, others)
 
 
-def read_anndata(path: pathlib.Path) -> Found:
-    """X of a .h5ad file, dense or sparse, [cells, genes]; labels from the table of cells.
-
-    Raises:
-      UsageError: as `read`; or it was written in a layout older than AnnData 0.8.
-    """
-    with _opened(path) as (file, where):
-        if "X" not in file:
-            raise UsageError(f"{where} has no X: write it with anndata's write_h5ad")
-        if _link(file, "X", where) == "group":
-            held = {"x": _sparse(file["X"], f"{where}: X")}
+def _main(path: str, out: str) -> None:
+    """The other process: writes the arrays to a .npz, the names of others to standard output."""
+    try:
+        read_all = _anndata if path.lower().endswith(".h5ad") else _plain
+        held, others = read_all(path)
+        np.savez(out, **held)
+        print(end="".join(f"\0{files.shown(name)}" for name in others))
+    except Exception as error:  # whatever h5py stumbles over
+        if isinstance(error, UsageError):
+            reason = f": {error}"
+        elif isinstance(error, MemoryError):
+            reason = " needs more memory than there is: make it smaller"
         else:
-            held = {"x": _array(file, "X", where)}
-        if "obs" in file and _link(file, "obs", where) == "group":
+            line = (str(error).splitlines() or [type(error).__name__])[0][:120]
+            reason = f" cannot be read ({line}): write it anew"
+        print(end=files.shown(reason))
+        sys.exit(UsageError.exit_code)
+
+
+def _plain(path: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    import h5py
+
+    with h5py.File(path, "r", locking="best-effort") as file:
+        names = [name for name in file if arrays.role(name)]
+        return {name: _array(file, name) for name in names}, sorted(file.keys() - set(names))
+
+
+def _anndata(path: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    import h5py
+
+    with h5py.File(path, "r", locking="best-effort") as file:
+        if "X" not in file:
+            raise UsageError("there is no X in it: write it with anndata's write_h5ad")
+        if _link(file, "X") == "group":
+            held = {"x": _sparse(file["X"])}
+        else:
+            held = {"x": _array(file, "X")}
+        if "obs" in file and _link(file, "obs") == "group":
             column = next((name for name in _LABEL_COLUMNS if name in file["obs"]), None)
             if column:
-                held["labels"] = _column(file["obs"], column, f"{where}: obs/{column}")
-    return arrays.found(where, held, [])
+                held["labels"] = _column(file["obs"], column)
+    return held, []
 
 
-@contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[tuple]:
-    """The open file, and its name for messages; errors within are sentences."""
-    where = files.shown(path)
-    try:
-        import h5py
-    except ImportError:
-        raise UsageError(f"{where} needs h5py: run pip install h5py") from None
-    try:
-        # A Python file: nothing else is opened under its name, and no lock is wanted on it.
-        with files.open_regular(path) as raw, h5py.File(raw, "r") as file:
-            yield file, where
-    except UsageError:
-        raise
-    except MemoryError:
-        raise UsageError(f"{where} needs more memory than there is: make it smaller") from None
-    except Exception as error:  # whatever h5py stumbles over
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UsageError(f"{where} cannot be read ({reason}): write it anew") from None
-
-
-def _link(group, name: str, where: str) -> str:
+def _link(group, name: str) -> str:
     """'array' or 'group'; refuses what lies outside the file."""
     import h5py
 
-    what = f"{where}: {files.shown(name)}"
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+    what = _path(group, name)
+    link = group.get(name, getlink=True)
+    if link is None:
+        raise UsageError(f"{what} is not there: the file is damaged")
+    if not isinstance(link, h5py.HardLink):
         raise UsageError(f"{what} is a link: write the file anew with the array in it")
     found = group[name]
     if isinstance(found, h5py.Group):
@@ -92,12 +134,12 @@ def _link(group, name: str, where: str) -> str:
     return "array"
 
 
-def _array(group, name: str, where: str) -> np.ndarray:
+def _array(group, name: str) -> np.ndarray:
     """An array of numbers, or of text."""
     import h5py
 
-    what = f"{where}: {files.shown(name)}"
-    if _link(group, name, where) != "array":
+    what = _path(group, name)
+    if _link(group, name) != "array":
         raise UsageError(
             f"{what} is a group and not an array: is the file one of AnnData's (.h5ad)?"
         )
@@ -126,13 +168,14 @@ def _text(found, what: str) -> np.ndarray:
     return np.array(texts, dtype=str)
 
 
-def _sparse(group, what: str) -> np.ndarray:
+def _sparse(group) -> np.ndarray:
     """A sparse matrix of AnnData as a plain one; its parts are checked against each other."""
+    what = _path(group)
     kind = group.attrs.get("encoding-type")
     shape = tuple(int(n) for n in np.ravel(group.attrs.get("shape", ())))
     if kind not in _SPARSE or len(shape) != 2 or min(shape) < 1:
         raise UsageError(f"{what} is no sparse matrix that is known: write it anew with AnnData")
-    data, indices, starts = (_array(group, name, what) for name in ("data", "indices", "indptr"))
+    data, indices, starts = (_array(group, name) for name in ("data", "indices", "indptr"))
     rows, columns = shape if kind == "csr_matrix" else shape[::-1]
     fits = (
         data.ndim == indices.ndim == starts.ndim == 1
@@ -154,15 +197,24 @@ def _sparse(group, what: str) -> np.ndarray:
     return dense if kind == "csr_matrix" else np.ascontiguousarray(dense.T)
 
 
-def _column(table, name: str, what: str) -> np.ndarray:
+def _column(table, name: str) -> np.ndarray:
     """A column of a table of AnnData: plain values, or categories with codes."""
-    if _link(table, name, what) == "array":
-        return _array(table, name, what)
+    what = _path(table, name)
+    if _link(table, name) == "array":
+        return _array(table, name)
     column = table[name]
     if column.attrs.get("encoding-type") != "categorical":
         raise UsageError(f"{what} is a column of an unknown kind")
-    codes, categories = (_array(column, part, what) for part in ("codes", "categories"))
+    codes, categories = (_array(column, part) for part in ("codes", "categories"))
     if codes.dtype.kind not in "iu" or codes.max(initial=-1) >= len(categories):
         raise UsageError(f"{what} is damaged: its codes do not fit its categories")
     names = np.append(categories.astype(str), "")  # -1 stands for none
     return names[codes]
+
+
+def _path(group, *names: str) -> str:
+    return files.shown("/".join([group.name, *names]).strip("/"))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

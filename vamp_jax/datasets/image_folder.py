@@ -153,6 +153,8 @@ def _decode(contents: bytes, where: str, size: tuple[int, int] | None) -> np.nda
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(contents), formats=("PNG", "JPEG")) as image:
+                image.verify()  # a PNG's check sums, which decoding does not look at
+            with Image.open(io.BytesIO(contents), formats=("PNG", "JPEG")) as image:
                 files.check_size(where, 8 * image.width * image.height)
                 image = _opaque(ImageOps.exif_transpose(image), where)
                 if size:

@@ -77,8 +77,15 @@ def _with_likelihood(dataset: Dataset, likelihood: str) -> Dataset:
             f"{dataset.likelihood} alone: leave out --config.likelihood={likelihood}"
         )
     splits = {split: getattr(dataset, split) for split in SPLITS}
-    known = values.facts(dataset.name, dataset.kind, splits, "refuse", dataset.max_value == 255)
-    stored, _ = values.store(splits, known, likelihood)
+    known = values.facts(
+        dataset.name,
+        dataset.kind,
+        splits,
+        in_bytes=True,
+        grey_levels=dataset.max_value == values.GREY_LEVELS - 1,
+    )
+    values.choose(splits, known, likelihood)
+    stored = values.store(splits, known, likelihood)
     mean, stddev = values.moments(stored, dataset.kind)
     return dataset._replace(
         **stored.splits,

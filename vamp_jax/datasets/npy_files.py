@@ -44,14 +44,17 @@ def read_npy(path: pathlib.Path) -> np.ndarray:
 
 
 def read_npz(
-    path: pathlib.Path, wanted: Callable[[str], bool]
+    path: pathlib.Path, wanted: Callable[[str], bool], where: str | None = None
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """The arrays of a .npz file whose names are `wanted`, and the names of the others.
+
+    Args:
+      where: what messages call the file; None for its path.
 
     Raises:
       UsageError: it is damaged, or holds something other than numbers or text.
     """
-    where = files.shown(path)
+    where = where or files.shown(path)
     with files.open_regular(path) as file, _one_sentence(where, "numpy.savez"):
         with zipfile.ZipFile(file) as archive:
             return _arrays(archive, file.seek(0, 2), where, wanted)

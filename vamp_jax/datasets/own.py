@@ -15,6 +15,8 @@ import pathlib
 import re
 from collections.abc import Callable
 
+import numpy as np
+
 from vamp_jax.datasets import arrays, files, npy_files, values
 from vamp_jax.datasets.dataset import Dataset, Found
 from vamp_jax.errors import UsageError
@@ -72,10 +74,20 @@ def load(
     Raises:
       UsageError: whatever is wrong with the file, with its name, the array and the place.
     """
-    given = _read(name, image_size, data_dir)
-    given, kind = arrays.arrange(given)
-    known = values.facts(given.where, kind, given.splits, missing, given.grey_levels)
-    stored, note = values.store(given.splits, known, likelihood)
+    if missing not in ("refuse", "mask"):
+        raise UsageError(f"missing is {missing!r}; it must be 'refuse' or 'mask'.")
+    given, kind = arrays.check(_read(name, image_size, data_dir))
+    if missing == "refuse":
+        values.refuse_nan(given.where, given.splits, given.masks)
+    in_bytes = all(array.dtype == np.uint8 for array in given.splits.values())
+    given = arrays.apply_masks(given)
+    known = values.facts(
+        given.where, kind, given.splits, in_bytes=in_bytes, grey_levels=given.grey_levels
+    )
+    # Before the splitting, so that messages name the places of the file.
+    likelihood, note = values.choose(given.splits, known, likelihood)
+    given = arrays.split(given)
+    stored = values.store(given.splits, known, likelihood)
     mean, stddev = values.moments(stored, kind)
     dataset = Dataset(
         name=short_name(name),
@@ -139,16 +151,10 @@ def _h5(path: pathlib.Path) -> Found:
     return hdf5.read(path)
 
 
-def _h5ad(path: pathlib.Path) -> Found:
-    from vamp_jax.datasets import hdf5
-
-    return hdf5.read_anndata(path)
-
-
 _READERS: dict[str, Callable[[pathlib.Path], Found]] = {
     ".npz": _npz,
     ".npy": _npy,
     ".h5": _h5,
     ".hdf5": _h5,
-    ".h5ad": _h5ad,
+    ".h5ad": _h5,
 }

@@ -52,23 +52,32 @@ class _Fit(NamedTuple):
     store: Callable[[Splits, Facts], Stored]
 
 
-def facts(where: str, kind: str, splits: Splits, missing: str, grey_levels: bool) -> Facts:
-    """Looks at all values.
+def refuse_nan(where: str, splits: Splits, masks: Splits) -> None:
+    """Raises a UsageError where a value is nan that no mask leaves out."""
+    cure = "pass --config.missing=mask to leave missing values out, or fill them in"
+    there = {
+        name: np.where(masks[name] == 0, 0, array) if name in masks else array
+        for name, array in splits.items()
+        if array.dtype.kind == "f"
+    }
+    _refuse_any(where, there, np.isnan, f"is not a number: {cure}")
+
+
+def facts(where: str, kind: str, splits: Splits, *, in_bytes: bool, grey_levels: bool) -> Facts:
+    """Looks at all values; nan is a missing one.
 
     Args:
-      missing: 'refuse', or 'mask' where NaN stands for a missing value.
+      where: what messages call the data.
+      kind: 'images' or 'vectors'.
+      splits: any number of them.
+      in_bytes: all arrays came as uint8.
       grey_levels: the values are known to be grey levels from 0 to 255, or colours.
 
     Raises:
-      UsageError: nan (unless it is asked for), infinity, nothing but one value.
+      UsageError: infinity, nothing but one value.
     """
-    if missing not in ("refuse", "mask"):
-        raise UsageError(f"missing is {missing!r}; it must be 'refuse' or 'mask'.")
     floats = {name: a for name, a in splits.items() if a.dtype.kind == "f"}
     _refuse_any(where, floats, np.isinf, "is infinite: every value must be a finite number")
-    if missing == "refuse":
-        cure = "pass --config.missing=mask to leave missing values out, or fill them in"
-        _refuse_any(where, floats, np.isnan, f"is not a number: {cure}")
     # fmin and fmax pass over nan, unless there is nothing else.
     ranges = {
         name: (float(np.fmin.reduce(a, axis=None)), float(np.fmax.reduce(a, axis=None)))
@@ -77,10 +86,9 @@ def facts(where: str, kind: str, splits: Splits, missing: str, grey_levels: bool
     for name, (low, high) in ranges.items():
         if np.isnan(low):
             raise UsageError(f"{where}: every value of {name} is missing")
-        if name == "train" and low == high:
-            raise UsageError(f"{where}: every value of train is {low:g}: nothing is to be learnt")
+        if name in ("train", "x") and low == high:
+            raise UsageError(f"{where}: every value of {name} is {low:g}: nothing is to be learnt")
     high = max(high for _, high in ranges.values())
-    in_bytes = all(a.dtype == np.uint8 for a in splits.values())
     return Facts(
         where=where,
         kind=kind,
@@ -93,20 +101,20 @@ def facts(where: str, kind: str, splits: Splits, missing: str, grey_levels: bool
     )
 
 
-def store(splits: Splits, known: Facts, likelihood: str | None) -> tuple[Stored, str]:
-    """The splits as their likelihood wants them, and a sentence where it has been guessed.
+def choose(splits: Splits, known: Facts, likelihood: str | None) -> tuple[str, str]:
+    """The likelihood, checked; and a sentence where it has been guessed, else ''.
 
     Args:
+      splits: any number of them.
       likelihood: of `LIKELIHOODS`; None where it is to be guessed.
 
     Raises:
       UsageError: an unknown likelihood, one that does not fit, none where several may be meant.
     """
-    note = ""
     if likelihood is None:
         likelihood, reason = _guess(splits, known)
-        note = f"{known.where}: {reason}, so the likelihood is {likelihood}."
-    elif likelihood not in _FITS:
+        return likelihood, f"{known.where}: {reason}, so the likelihood is {likelihood}."
+    if likelihood not in _FITS:
         choices = ", ".join(LIKELIHOODS)
         raise UsageError(f"likelihood is {likelihood!r}; it must be one of {choices}.")
     fit = _FITS[likelihood]
@@ -116,7 +124,12 @@ def store(splits: Splits, known: Facts, likelihood: str | None) -> tuple[Stored,
         lambda values: fit.outside(values, known),
         f"does not go with likelihood {likelihood}, which wants {fit.wanted}",
     )
-    return fit.store(splits, known), note
+    return likelihood, ""
+
+
+def store(splits: Splits, known: Facts, likelihood: str) -> Stored:
+    """Train, validation and test as the likelihood that was chosen wants them."""
+    return _FITS[likelihood].store(splits, known)
 
 
 def _guess(splits: Splits, known: Facts) -> tuple[str, str]:
@@ -133,7 +146,7 @@ def _guess(splits: Splits, known: Facts) -> tuple[str, str]:
     numbers = "whole numbers" if known.whole else "numbers"
     raise UsageError(
         f"{known.where} holds {known.kind} of {numbers} from {known.low:g} to {known.high:g}: "
-        f"say what they are with --config.likelihood=NAME, one of {', '.join(fitting)}"
+        f"say what they are with --config.likelihood={' or '.join(fitting)}"
     )
 
 
@@ -214,9 +227,9 @@ def _store_reals(splits: Splits, known: Facts) -> Stored:
         error = np.fmax(np.abs(stored[name] - values), 0)  # not of what is missing
         if ((error > 1e-3 * spread) & (spread > 0)).any() or np.isinf(stored[name]).any():
             raise UsageError(
-                f"{known.where}: the values of {name} (all are from {known.low:g} to "
-                f"{known.high:g}) cannot be told apart in 32 bits: subtract their mean and divide "
-                "by their deviation"
+                f"{known.where}: the values of {name} (all are from {known.low:.9g} to "
+                f"{known.high:.9g}) cannot be told apart in 32 bits: subtract their mean, and "
+                "divide by their deviation"
             )
     return Stored(stored, "gaussian")
 
@@ -264,7 +277,7 @@ _FITS = {
         _store_counts("negative_binomial"),
     ),
     "categorical": _Fit(
-        "numbers of classes",
+        "class numbers",
         f"whole numbers from 0 to {MAX_CLASSES - 1}, the numbers of classes",
         _outside(0, MAX_CLASSES - 1, whole=True),
         _store_classes,
