@@ -17,6 +17,7 @@ import scipy.io
 
 from vamp_jax import datasets
 from vamp_jax.datasets import files, loading, protocols
+from vamp_jax.datasets.resizing import area_averages
 from vamp_jax.errors import UsageError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -108,6 +109,7 @@ def test_spec(name):
     [
         ("static_mnist", (50000, 10000, 10000), (28, 28, 1), 1),
         ("dynamic_mnist", (50000, 10000, 10000), (28, 28, 1), 255),
+        ("omniglot_originals", (23000, 1345, 8115), (28, 28, 1), 225),
         ("caltech101_silhouettes", (4100, 2264, 2307), (28, 28, 1), 1),
         ("freyfaces", (1565, 200, 200), (28, 20, 1), 255),
         ("digits", (1000, 300, 497), (8, 8, 1), 16),
@@ -201,6 +203,53 @@ def test_omniglot_layout(monkeypatch, tmp_path):
     np.testing.assert_array_equal(data.validation[..., 0], 255 * rng.binomial(1, train[23:]))
     np.testing.assert_array_equal(data.test[..., 0], 255 * rng.binomial(1, test.astype(np.float32)))
     assert data.train[0, 5, 18, 0] > 100 and data.train[0, 18, 5, 0] == 0  # the bar of the F
+
+
+@pytest.mark.parametrize("sizes", [(105, 28), (12, 4), (7, 7), (3, 5), (10, 1)])
+def test_area_averages_are_those_of_a_finer_grid(sizes):
+    side, size = sizes
+    images = np.random.default_rng(0).integers(0, 2, (4, side, side))
+    fine = images.repeat(size, axis=1).repeat(size, axis=2)  # cells have whole sides in this one
+    cells = fine.reshape(4, size, side, size, side).sum((2, 4))
+    unit = np.gcd(side, size)
+    np.testing.assert_array_equal(area_averages(images, size) * unit**2, cells)
+
+
+def test_omniglot_originals_layout(monkeypatch, tmp_path):
+    """Fifteen drawers of each character in train and validation, the other five in the test set."""
+    spec = small(monkeypatch, "omniglot_originals", (40, 5, 15))
+    unpinned = tuple(source._replace(size=None, sha256=None) for source in spec.sources)
+    monkeypatch.setitem(protocols.SPECS, "omniglot_originals", spec._replace(sources=unpinned))
+    paper = np.ones((3, 20, 105, 105), bool)
+    ink = np.kron(GLYPH, np.ones((3, 3)))[:105, :105] > 0
+    for character, drawer in np.ndindex(3, 20):  # told apart by a dot
+        paper[character, drawer, :84, :84] = ~ink
+        paper[character, drawer, 100 - drawer, 90 + character] = False
+    for source, part in zip(spec.sources, (paper[:2], paper[2:]), strict=True):
+        np.savez_compressed(tmp_path / source.name, images=part, labels=np.zeros((len(part), 20)))
+    data = datasets.load("omniglot_originals", str(tmp_path))
+    small_images = area_averages(1 - paper.astype(int), 28)
+    first = small_images[:, :15].reshape(45, 28, 28)[np.random.RandomState(123).permutation(45)]
+    np.testing.assert_array_equal(data.train[..., 0], first[:40])
+    rng = np.random.RandomState(777)
+    np.testing.assert_array_equal(data.validation[..., 0], 225 * rng.binomial(1, first[40:] / 225))
+    test = small_images[:, 15:].reshape(15, 28, 28)
+    np.testing.assert_array_equal(data.test[..., 0], 225 * rng.binomial(1, test / 225))
+    assert data.dynamic and data.max_value == 225 == data.train.max()
+    assert data.train[0, 15, 6, 0] == 225 and data.train[0, 6, 15, 0] == 0  # the stem of the F
+
+
+def test_omniglot_originals_keep_their_ink(real, real_data_dir):
+    data = real("omniglot_originals")
+    with np.load(real_data_dir / "omniglot_originals" / "images_background.npz") as held:
+        drawings = ~held["images"][:3, :15].reshape(-1, 105, 105)
+    seen = {image.tobytes() for image in data.train}
+    found = [a for a in area_averages(drawings, 28) if a.astype(np.uint8).tobytes() in seen]
+    assert len(found) > 35  # the others went into the validation set
+    np.testing.assert_array_equal(
+        area_averages(drawings, 28).sum((1, 2)), 16 * drawings.sum((1, 2))
+    )  # a pixel is 4 x 4 parts of the 15 x 15 of a cell
+    assert 0.07 < data.train.mean() / 225 < 0.09
 
 
 @pytest.mark.parametrize("layout", ["flat arrays", "square arrays", "floats", "one array"])

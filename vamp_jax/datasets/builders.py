@@ -95,6 +95,12 @@ class Omniglot(ImageBuilder, skip_registration=True):
     name = "omniglot"
 
 
+class OmniglotOriginals(ImageBuilder, skip_registration=True):
+    """All original drawings of OMNIGLOT by exact area averages, v / 225; not Burda's images."""
+
+    name = "omniglot_originals"
+
+
 class Caltech101Silhouettes(ImageBuilder, skip_registration=True):
     """Marlin's 28x28 silhouettes, inverted: 1 - x."""
 
@@ -125,6 +131,7 @@ BUILDERS = {
         StaticMnist,
         DynamicMnist,
         Omniglot,
+        OmniglotOriginals,
         Caltech101Silhouettes,
         Freyfaces,
         Histopathology,

@@ -54,10 +54,16 @@ def read_npz(
     Raises:
       UsageError: it is damaged, or holds something other than numbers or text.
     """
-    where = where or files.shown(path)
-    with files.open_regular(path) as file, _one_sentence(where, "numpy.savez"):
-        with zipfile.ZipFile(file) as archive:
-            return _arrays(archive, file.seek(0, 2), where, wanted)
+    with files.open_regular(path) as file:
+        return unpack_npz(file, wanted, where or files.shown(path))
+
+
+def unpack_npz(
+    file: BinaryIO, wanted: Callable[[str], bool], where: str
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """As `read_npz`, of an open file."""
+    with _one_sentence(where, "numpy.savez"), zipfile.ZipFile(file) as archive:
+        return _arrays(archive, file.seek(0, 2), where, wanted)
 
 
 @contextlib.contextmanager
@@ -166,9 +172,9 @@ def _fill(target: memoryview, stream: BinaryIO, what: str) -> None:
 
 
 def _check_bytes(raw: np.ndarray, dtype: np.dtype, what: str) -> None:
-    """Refuses bytes that stand for nothing: a truth of 2, a letter beyond Unicode."""
-    if dtype.kind == "b" and raw.size and raw.max() > 1:
-        raise UsageError(f"{what} has truth values other than 0 and 1: the file is damaged")
+    """Refuses letters that Unicode does not have; makes every truth 0 or 1, as Pillow does not."""
+    if dtype.kind == "b":
+        raw[:] = raw != 0
     if dtype.kind == "U":
         points = raw.view(np.dtype(np.uint32).newbyteorder(dtype.byteorder))
         if ((points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))).any():

@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 
+from vamp_jax.datasets import npy_files
 from vamp_jax.errors import UsageError
 
 
@@ -125,6 +126,34 @@ def _inflate_mat(data: bytes, name: str, limit: int) -> bytes:
         if total > limit:
             _refuse(name, "unpacks to too much")
     return b"".join(parts)
+
+
+def npz(data: bytes, name: str, shapes: dict[str, tuple[int | None, ...]]) -> dict[str, np.ndarray]:
+    """Arrays of zeros and ones of a .npz file.
+
+    Args:
+      data: the file.
+      name: what the error calls it.
+      shapes: the arrays wanted and the shape each must have; None where any size will do.
+
+    Returns:
+      Variable -> array of that shape, of the file's number type.
+    """
+    try:
+        held, _ = npy_files.unpack_npz(io.BytesIO(data), shapes.__contains__, name)
+    except UsageError as error:
+        raise UsageError(f"{error}: replace it by the official file") from None
+    for key, shape in shapes.items():
+        if key not in held:
+            _refuse(name, f"has no array {key}")
+        sizes = held[key].shape
+        if len(sizes) != len(shape) or any(
+            wanted not in (None, size) for wanted, size in zip(shape, sizes, strict=True)
+        ):
+            _refuse(name, f"has {key} of shape {sizes} instead of {shape}")
+        if held[key].dtype.kind not in "biuf" or not np.isin(held[key], (0, 1)).all():
+            _refuse(name, f"has values other than 0 and 1 in {key}")
+    return held
 
 
 def pickled_images(images, name: str, num_images: int, shape: tuple[int, int]) -> np.ndarray:
