@@ -510,6 +510,67 @@ def test_wrong_number_of_images(tmp_path, monkeypatch):
         datasets.load("omniglot", str(tmp_path))
 
 
+def write_histopathology(folder, change):
+    """Images that `change` spoils, in the official layout; (training, validation, test)."""
+    images = np.random.default_rng(0).uniform(0, 1, (600, 784))
+    images = change(images)
+    parts = dict(zip(("training", "validation", "test"), np.split(images, (200, 400)), strict=True))
+    (folder / "histopathology.pkl").write_bytes(pickle.dumps(parts, protocol=2))
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (np.zeros_like, "holds 200 images of one colour"),
+        (np.ones_like, "holds 200 images of one colour"),
+        (lambda a: np.concatenate([a[:390], np.zeros((210, 784))]), "10 images of one colour"),
+        (lambda a: 0.4 + 0.1 * a, "uses little of the range of its pixels (0.40 to 0.50)"),
+        (lambda a: a**200, "is nearly all black or white"),
+        (lambda a: np.where(a > 0.9999, a, 0.3 + 0.01 * a), "holds images without contrast"),
+        (lambda a: np.tile(a[:60], (10, 1)), "holds only 60 different images among 200"),
+    ],
+)
+def test_contents_of_files_without_a_known_hash(monkeypatch, tmp_path, change, says):
+    small(monkeypatch, "histopathology", (200, 200, 200))
+    write_histopathology(tmp_path, change)
+    with pytest.raises(UsageError) as caught:
+        datasets.load("histopathology", str(tmp_path))
+    assert says in str(caught.value) and "histopathology.pkl (" in str(caught.value)
+
+
+def test_black_faces_and_drawings_are_refused(monkeypatch, tmp_path):
+    with open(tmp_path / "freyfaces.pkl", "wb") as file:
+        pickle.dump([np.zeros((1965, 560), np.uint8)], file, protocol=2)
+    with pytest.raises(UsageError, match="freyfaces.pkl holds 1965 images of one colour"):
+        datasets.load("freyfaces", str(tmp_path))
+    small(monkeypatch, "omniglot", (23, 7, 10))
+    write_omniglot(tmp_path, np.random.default_rng(0), glyph=0 * GLYPH)
+    with pytest.raises(UsageError, match="chardata.mat .data. holds 30 images of one colour"):
+        datasets.load("omniglot", str(tmp_path))
+
+
+def test_two_files_of_one_name_are_said(tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    write_freyfaces(tmp_path, seed=0)
+    write_freyfaces(tmp_path / "a", seed=1)
+    datasets.load("freyfaces", str(tmp_path))
+    said = f"freyfaces: {tmp_path}/freyfaces.pkl is taken, and {tmp_path}/a/freyfaces.pkl is not.\n"
+    assert capsys.readouterr().out == said
+    (tmp_path / "a" / "freyfaces.pkl").unlink()
+    (tmp_path / "a" / "freyfaces.pkl").symlink_to(tmp_path / "freyfaces.pkl")  # the same
+    datasets.load("freyfaces", str(tmp_path))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_named_pipe_for_an_official_file_is_refused(tmp_path):
+    source = protocols.SPECS["freyfaces"].sources[0]
+    os.mkfifo(tmp_path / source.name)
+    with pytest.raises(UsageError, match="is a named pipe"):
+        files.read(source, tmp_path / source.name)
+    with pytest.raises(UsageError, match="freyfaces needs the file freyfaces.pkl"):
+        datasets.load("freyfaces", str(tmp_path))
+
+
 def test_gzip_bomb(tmp_path):
     import gzip
 

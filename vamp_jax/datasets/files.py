@@ -35,11 +35,22 @@ class Source(NamedTuple):
 
 def find(source: Source, folders: Sequence[pathlib.Path]) -> pathlib.Path | None:
     """The file (plain or gzipped) in the first place that has it, see `_searched`."""
+    return next(_found(source, folders), None)
+
+
+def find_others(source: Source, folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """More files of that name in other places, which `find` leaves alone."""
+    found = list(_found(source, folders))
+    return [
+        path for path in found[1:] if path.parent != found[0].parent and not path.samefile(found[0])
+    ]
+
+
+def _found(source: Source, folders: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:
     for folder in _searched(folders):
         for name in (source.name, source.name + ".gz"):
             if (folder / name).is_file():
-                return folder / name
-    return None
+                yield folder / name
 
 
 def _searched(folders: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:

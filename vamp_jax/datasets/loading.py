@@ -137,6 +137,9 @@ def _load(name: str, folders: list[pathlib.Path], target: pathlib.Path) -> Datas
     sources = protocols.SPECS[name].sources
     found = {source.name: files.find(source, folders) for source in sources}
     found = {source: path for source, path in found.items() if path is not None}
+    for source in sources:
+        for other in files.find_others(source, folders):
+            print(f"{name}: {found[source.name]} is taken, and {other} is not.", flush=True)
     for folder in folders:
         with _lock(folder / _HOME, name):
             dataset = _read(name, folder / _HOME, found)

@@ -85,6 +85,7 @@ def _omniglot(contents: dict[str, bytes], spec: Spec) -> Splits:
             raise UsageError(
                 f"{source.name} has pixels outside [0, 1] in {key}: replace it by the official file"
             )
+        readers.check_images(array, f"{source.name} ({key})", 1)
     order = np.random.RandomState(_OMNIGLOT_SEED).permutation(num_train + num_validation)
     images = means["data"][order]
     held_out = draw_held_out(images[num_train:], means["testdata"], spec.max_value)
@@ -142,6 +143,7 @@ def _freyfaces(contents: dict[str, bytes], spec: Spec) -> Splits:
             f"{source.name} has pixels that are not integers from 0 to 255: "
             "replace it by the official file"
         )
+    readers.check_images(images, source.name, 255)
     return _shuffled(images, spec)
 
 
@@ -165,6 +167,7 @@ def _histopathology(contents: dict[str, bytes], spec: Spec) -> Splits:
             raise UsageError(
                 f"{source.name} has pixels outside [0, 1] in {key}: replace it by the official file"
             )
+        readers.check_images(images, f"{source.name} ({key})", 1)
         arrays.append(np.clip(np.floor(256 * images.astype(np.float64)), 0, 255))
     return _splits(*arrays)
 

@@ -187,3 +187,29 @@ def _pickled_row(image, name: str, num_pixels: int) -> np.ndarray:
             except OverflowError:
                 pass
     _refuse(name, f"holds an image that is not {num_pixels} numbers")
+
+
+def check_images(images: np.ndarray, name: str, top: float) -> None:
+    """Refuses what cannot be photographs or drawings; for files whose hash is not known.
+
+    Args:
+      images: [N, H, W], pixels from 0 to `top`.
+      name: what the error calls them.
+
+    Raises:
+      UsageError: black, white, flat or repeated images, or pixels that use little of their range.
+    """
+    flat = images.reshape(len(images), -1).astype(np.float32) / top
+    low, high, deviation = flat.min(axis=1), flat.max(axis=1), flat.std(axis=1)
+    if (constant := int((low == high).sum())) > len(flat) / 100:
+        _refuse(name, f"holds {constant} images of one colour")
+    if high.max() - low.min() < 0.5:
+        _refuse(
+            name, f"uses little of the range of its pixels ({low.min():.2f} to {high.max():.2f})"
+        )
+    if not 0.02 < (mean := flat.mean()) < 0.98:
+        _refuse(name, f"is nearly all black or white (its mean is {mean:.3f})")
+    if (middle := np.median(deviation)) < 0.02:
+        _refuse(name, f"holds images without contrast (their deviation is {middle:.3f})")
+    if (distinct := len({image.tobytes() for image in flat})) < len(flat) / 2:
+        _refuse(name, f"holds only {distinct} different images among {len(flat)}")
