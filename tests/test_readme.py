@@ -24,3 +24,9 @@ def test_readme_names_every_config_and_data_set():
         assert not name.endswith(".py") or f"{name}`" in text, name
     for name in datasets.NAMES:
         assert f"`{name}`" in text, name
+
+
+def test_readme_is_a_front_page():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    assert [line for line in lines if len(line) > 110] == []

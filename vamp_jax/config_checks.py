@@ -46,7 +46,7 @@ FIELDS = {
     # What is trained.
     "model": _one_of("hvae", "The network.", choices.NETWORKS),
     "prior": _one_of("vamp", "p(z) of the top layer.", choices.PRIORS),
-    "dataset": _one_of("digits", "The data set (README).", datasets.NAMES),
+    "dataset": _one_of("digits", "The data set, see the README.", datasets.NAMES),
     "posterior": _one_of(
         "normal",
         "q(z|.) of every layer. Householder flows have an exact VampPrior; with the other flows it "
@@ -55,7 +55,7 @@ FIELDS = {
         before="normal",
     ),
     "num_flows": _count(
-        4, "Of the posterior.", only_with=("posterior", choices.WITH_FLOWS), before=4
+        4, "Flows in the posterior.", only_with=("posterior", choices.WITH_FLOWS), before=4
     ),
     "likelihood": _one_of(
         choices.THE_DATA_S_OWN,
@@ -65,7 +65,8 @@ FIELDS = {
     ),
     "gaussian_variance": _one_of(
         "scalar",
-        "Of the gaussian likelihood: one for all, one a value, decoded from z, or fixed at 1.",
+        "Variance of the gaussian likelihood: one for all values, one for each (unit), decoded "
+        "from z, or fixed at 1.",
         choices.GAUSSIAN_VARIANCES,
         before="scalar",
     ),
@@ -73,7 +74,10 @@ FIELDS = {
     "latent_dim": _count(40, "Units in every stochastic layer."),
     "hidden_dim": _count(300, "Units in every dense hidden layer."),
     "dense_init": _one_of(
-        "he", "How dense weights start: as the code or the paper.", choices.DENSE_INITS, before="he"
+        "he",
+        "How dense weights start: as the authors' code (he) or paper (glorot).",
+        choices.DENSE_INITS,
+        before="he",
     ),
     "num_components": _count(500, "K of the mixture priors."),
     "components_per_step": Field(
@@ -83,51 +87,70 @@ FIELDS = {
         only_with=("prior", choices.WITH_PSEUDO_INPUTS),
         before=0,
     ),
-    "learned_weights": Field(False, "Mixture weights; 1/K in the paper.", only_with=MIXTURES),
+    "learned_weights": Field(
+        False, "Learns the weights of the mixture; in the paper all are 1/K.", only_with=MIXTURES
+    ),
     "pseudo_inputs_from_data": Field(
-        False, "Start at K training examples + N(0, 0.01).", only_with=("prior", ("vamp",))
+        False,
+        "Pseudo-inputs start at K training examples, plus noise of standard deviation 0.01.",
+        only_with=("prior", ("vamp",)),
     ),
     "proper_logistic": Field(
         False, "Grey images: the outer bins reach to infinity, so that they sum to 1."
     ),
     "pixel_mask_z": Field(
-        True, "z seen only at earlier pixels, as in the authors' code.", only_with=PIXEL
+        True,
+        "A pixel sees z's maps at earlier pixels only, as in the authors' code.",
+        only_with=PIXEL,
     ),
     "pixel_gated_stacks": Field(
-        False, "Two gated stacks, which have no blind spot.", only_with=PIXEL
+        False, "Two gated stacks without a blind spot in place of the paper's one.", only_with=PIXEL
     ),
     # Optimisation.
-    "batch_size": _count(100, "Over all devices."),
-    "learning_rate": Field(5e-4, "Of Adam on gradients of unit norm.", above=0, below=math.inf),
+    "batch_size": _count(100, "Examples in a step, over all devices."),
+    "learning_rate": Field(
+        5e-4, "Step size of Adam, which gets gradients of unit norm.", above=0, below=math.inf
+    ),
     "learning_rate_schedule": _one_of(
         "constant",
-        "Or cosine: from learning_rate to final_learning_rate over num_epochs.",
+        "Constant, or down a cosine to final_learning_rate over num_epochs.",
         choices.LEARNING_RATE_SCHEDULES,
         before="constant",
     ),
     "final_learning_rate": Field(
         1e-4,
-        "Where the schedule ends.",
+        "Learning rate at the end of the schedule.",
         least=0,
         below=math.inf,
         only_with=("learning_rate_schedule", ("cosine",)),
         before=1e-4,
     ),
-    "num_epochs": _count(2000, "At most."),
-    "warmup_epochs": Field(100, "beta = epoch / warmup_epochs, then 1.", least=0),
-    "early_stopping_epochs": _count(50, "Without a better validation ELBO, after the warm-up."),
-    "num_importance_samples": _count(1, "M of the importance-weighted bound; 1 is the ELBO."),
+    "num_epochs": _count(2000, "Epochs, at most."),
+    "warmup_epochs": Field(
+        100, "Weight of the KL: beta = epoch / warmup_epochs, then 1; 0: 1 from the start.", least=0
+    ),
+    "early_stopping_epochs": _count(
+        50, "Stops after so many epochs without a better validation ELBO, after the warm-up."
+    ),
+    "num_importance_samples": _count(
+        1,
+        "M, draws of z for an example; from 2 on the bound is that of renyi_alpha, 1 is the ELBO.",
+    ),
     "renyi_alpha": Field(
         0.0,
-        "Of the bound with several samples: 0 importance-weighted, 1 the ELBO, -inf VR-max.",
+        "The bound with several samples: 0 is importance-weighted, 1 the ELBO, -inf VR-max.",
         below=math.inf,
         before=0.0,
     ),
     "importance_gradient": _one_of(
-        "standard", "Or dreg: doubly reparameterised.", choices.GRADIENTS
+        "standard",
+        "Gradient of the importance-weighted bound: standard, or dreg, doubly reparameterised.",
+        choices.GRADIENTS,
     ),
-    "seed": Field(0, "Of everything that is random.", least=0, below=2**32),
-    "matmul_precision": _one_of("float32", "The others are faster on GPU and TPU.", PRECISIONS),
+    "seed": Field(0, "Seed of all that is random.", least=0, below=2**32),
+    "matmul_precision": _one_of(
+        "float32", "Precision of products; the others are faster on GPU and TPU.", PRECISIONS
+    ),
     # Evaluation.
     "eval_batch_size": _count(500, "Validation examples at a time on each device."),
     "num_samples": _count(5000, "S of the importance-sampled test log-likelihood."),

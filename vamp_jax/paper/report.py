@@ -141,7 +141,7 @@ def _worse(ours: dict[Cell, Estimate]) -> str:
     says = "Cells of ours more than 0.5 nats or 0.05 bits/dim worse than the paper and all reruns: "
     if not found:
         return says + "none."
-    known = "What is known of them is in [README.md](../README.md#numbers-to-expect)."
+    known = "What is known of them is in [docs/numbers.md](../docs/numbers.md)."
     return "\n\n".join([says, "\n".join(sorted(found)), known])
 
 
