@@ -23,7 +23,7 @@ from configs import default
 from vamp_jax import choices, disk
 from vamp_jax.errors import UsageError
 from vamp_jax.paper import sweep
-from vamp_jax.process import command_line, xla_flags
+from vamp_jax.process import command_line, jax_start, xla_flags
 from vamp_jax.run.folder import load_config
 
 FIGURE = flags.DEFINE_enum(
@@ -134,11 +134,10 @@ def main() -> None:
     data_dir, out = DATA_DIR.value, disk.expand_home(OUT.value)
     for folder in folders:
         xla_flags.set_for(load_config(folder).get("model") in choices.CONVOLUTIONAL)
+    jax_start.start()
     # After the flags: a typo in one should not wait for JAX.
     from vamp_jax.paper import figures
-    from vamp_jax.process import compilation_cache
 
-    compilation_cache.enable()
     disk.make_folder(out)
     numbered = FIGURE.value.isdecimal()
     path = os.path.join(out, f"figure{FIGURE.value}" if numbered else FIGURE.value)

@@ -8,7 +8,7 @@ from vamp_jax import choices, config_checks, errors
 from vamp_jax.disk import expand_home, read_json
 from vamp_jax.evaluation import record
 from vamp_jax.paper import records
-from vamp_jax.process import command_line, hosts, xla_flags
+from vamp_jax.process import command_line, hosts, jax_start, xla_flags
 from vamp_jax.run.folder import check_data, load_config
 from vamp_jax.run.metrics_log import read_metrics
 
@@ -47,15 +47,14 @@ def main() -> None:
 def evaluate_here(workdir: str) -> None:
     config = load_config(workdir)
     xla_flags.set_for(config.get("model") in choices.CONVOLUTIONAL)
+    jax_start.start()
     # After the flags: a typo in one should not wait for JAX.
     import jax
 
     from vamp_jax import datasets
     from vamp_jax.evaluation import evaluate
-    from vamp_jax.process import compilation_cache
     from vamp_jax.training import checkpoints
 
-    compilation_cache.enable()
     config_checks.check(config)
     num_samples = config.num_samples if NUM_SAMPLES.value is None else NUM_SAMPLES.value
     record.check(SPLIT.value, num_samples, NUM_EXAMPLES.value)

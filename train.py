@@ -7,7 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vamp_jax import choices, disk, errors
-from vamp_jax.process import command_line, hosts, xla_flags
+from vamp_jax.process import command_line, hosts, jax_start, xla_flags
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a data set: configs/vamp_hvae.py:static_mnist."
@@ -54,11 +54,10 @@ def main() -> None:
 
     xla_flags.set_for(config.get("model") in choices.CONVOLUTIONAL)
     with hosts.connected(HOSTS.value):
+        jax_start.start()
         # After the flags: a typo in one should not wait for JAX.
         from vamp_jax import experiment
-        from vamp_jax.process import compilation_cache
 
-        compilation_cache.enable()
         experiment.train_and_evaluate(config, workdir, DATA_DIR.value, CHECKPOINT_SECONDS.value)
 
 
