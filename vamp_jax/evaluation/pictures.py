@@ -21,52 +21,26 @@ def draw(
     split: str,
     autoencoder: Autoencoder,
     variables: Variables,
-    images: np.ndarray,
+    x: np.ndarray,
     sampled: ImportanceSampled,
     rng: jax.Array,
 ) -> None:
-    """Samples, reconstructions of some images of a split, pseudo-inputs, curves: figures/*.png.
+    """Draws figures/*.png: curves, and of images also samples, reconstructions, pseudo-inputs.
 
     Args:
       workdir: the run's folder, in which there is figures/.
-      split, images: what was evaluated; [N, H, W, C] in [0, 1].
+      split, x: what was evaluated, [N, ...].
       autoencoder, variables: the network with its prior.
       sampled: the evaluation; of the test split, its histogram is drawn.
       rng: key of what is drawn from the model.
     """
     folder = os.path.join(workdir, "figures")
-    sample_rng, reconstruct_rng, chosen_rng = jax.random.split(rng, 3)
-    samples = generation.generate(autoencoder, variables, sample_rng, SHOWN)
-    drawing.image_grid(samples, os.path.join(folder, "samples.png"))
-    shown = images[spaced(len(images), SHOWN // 2)]
-    reconstructed = generation.reconstruct(
-        autoencoder, variables, reconstruct_rng, jnp.asarray(shown)
-    )
-    name = "reconstructions.png" if split == "test" else f"reconstructions_{split}.png"
-    drawing.pairs(shown, reconstructed, os.path.join(folder, name))
-    pseudo_inputs = autoencoder.pseudo_inputs(variables)
-    is_plane = autoencoder.network.latent_shapes[autoencoder.top] == (2,)
-    if pseudo_inputs is not None or is_plane:
-        spread = images[spaced(len(images), 1000)]
+    if drawing.is_image(autoencoder.network.x_shape):
+        _draw_images(folder, split, autoencoder, variables, x, rng)
+    if autoencoder.network.latent_shapes[autoencoder.top] == (2,):
         prior = autoencoder.prior_density(variables)
-        z = jax.jit(autoencoder.encode)(variables, spread).top.base.mean
-    if pseudo_inputs is not None:
-        drawing.image_grid(pseudo_inputs[:SHOWN], os.path.join(folder, "pseudo_inputs.png"))
-        # Figure 4: a pseudo-input, then what the model makes of it; those used most.
-        chosen = [int(k) for k in jnp.argsort(-prior_use(z, prior).mass)[:8]]
-        made = [
-            generation.generate_from_pseudo_input(
-                autoencoder, variables, jax.random.fold_in(chosen_rng, k), k, 7
-            )
-            for k in chosen
-        ]
-        rows = [
-            jnp.concatenate([pseudo_inputs[k][None], x]) for k, x in zip(chosen, made, strict=True)
-        ]
-        drawing.image_grid(jnp.concatenate(rows), os.path.join(folder, "from_pseudo_inputs.png"))
-    if is_plane:
         drawing.latent_plane(
-            np.asarray(z),
+            np.asarray(_means(autoencoder, variables, x)),
             np.asarray(prior.mean),
             lambda z: priors.log_prob(z, prior),
             os.path.join(folder, "latent_plane"),
@@ -79,3 +53,32 @@ def draw(
     rows = read_metrics(workdir)
     if rows:
         drawing.training_curves(rows, os.path.join(folder, "training_curves.png"))
+
+
+def _means(autoencoder: Autoencoder, variables: Variables, x: np.ndarray) -> jax.Array:
+    """The means of q(z|x) of up to 1,000 examples, evenly spaced: [N, D]."""
+    spread = x[spaced(len(x), 1000)]
+    return jax.jit(autoencoder.encode)(variables, spread).top.base.mean
+
+
+def _draw_images(folder, split, autoencoder, variables, x, rng) -> None:
+    """What can only be looked at: samples, reconstructions, pseudo-inputs."""
+    sample_rng, reconstruct_rng, chosen_rng = jax.random.split(rng, 3)
+    samples = generation.generate(autoencoder, variables, sample_rng, SHOWN)
+    drawing.image_grid(samples, os.path.join(folder, "samples.png"))
+    shown = x[spaced(len(x), SHOWN // 2)]
+    made = generation.reconstruct(autoencoder, variables, reconstruct_rng, jnp.asarray(shown))
+    name = "reconstructions.png" if split == "test" else f"reconstructions_{split}.png"
+    drawing.pairs(shown, made, os.path.join(folder, name))
+    pseudo_inputs = autoencoder.pseudo_inputs(variables)
+    if pseudo_inputs is None:
+        return
+    drawing.image_grid(pseudo_inputs[:SHOWN], os.path.join(folder, "pseudo_inputs.png"))
+    # Figure 4: a pseudo-input, then what the model makes of it; those used most.
+    z, prior = _means(autoencoder, variables, x), autoencoder.prior_density(variables)
+    rows = []
+    for k in [int(k) for k in jnp.argsort(-prior_use(z, prior).mass)[:8]]:
+        key = jax.random.fold_in(chosen_rng, k)
+        of_one = generation.generate_from_pseudo_input(autoencoder, variables, key, k, 7)
+        rows.append(jnp.concatenate([pseudo_inputs[k][None], of_one]))
+    drawing.image_grid(jnp.concatenate(rows), os.path.join(folder, "from_pseudo_inputs.png"))
