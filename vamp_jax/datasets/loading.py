@@ -5,64 +5,105 @@ import os
 import pathlib
 import shutil
 import tempfile
-from typing import NamedTuple
-
-import numpy as np
 
 from vamp_jax import disk
-from vamp_jax.datasets import files, protocols
+from vamp_jax.datasets import files, own, protocols, values
+from vamp_jax.datasets.dataset import SPLITS, Dataset
 from vamp_jax.errors import UsageError
 
 NAMES = tuple(protocols.SPECS)
 _HOME = "vamp_jax"  # subfolder of the data folder: TFDS's own sets of the same names stay apart
 
 
-class Dataset(NamedTuple):
-    """Images in uint8, and what the paper says about them."""
-
-    name: str
-    train: np.ndarray  # uint8 [N, H, W, 1]
-    validation: np.ndarray  # likewise; of a dynamic set drawn once, values 0 and max_value
-    test: np.ndarray
-    likelihood: str  # 'bernoulli' or 'discretised_logistic'
-    dynamic: bool  # train / max_value are Bernoulli means, redrawn each time an example is seen
-    max_value: int  # the pixel value that stands for 1.0
-    pseudo_input_mean: float
-    pseudo_input_stddev: float
-    file_hashes: dict[str, str]  # source file, unpacked -> SHA-256; of digits, of the array's bytes
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of one image."""
-        return self.train.shape[1:]
+def check_name(name: str) -> None:
+    """Raises a UsageError unless this is one of `NAMES` or names one's own data."""
+    if name not in NAMES and not (isinstance(name, str) and own.is_own(name)):
+        raise UsageError(
+            f"there is no data set {name!r}: choose one of {', '.join(NAMES)}, or name your own "
+            "data (a .npz, .npy, .h5 or .h5ad file, a folder of images, tfds:NAME)"
+        )
 
 
-def spaced(count: int, wanted: int | None) -> np.ndarray:
-    """The numbers of `wanted` of `count` examples, evenly spaced; of all where None.
-
-    The first ones would not do: some files are sorted by class.
-    """
-    if wanted is None or wanted >= count:
-        return np.arange(count)
-    return np.arange(wanted) * count // wanted
+def short_name(name: str) -> str:
+    """The name for a run's folder: the data set's, or of one's own data the file's, made safe."""
+    if name in NAMES:
+        return name
+    short = own.short_name(name)
+    return f"own_{short}" if short in NAMES else short
 
 
-def load(name: str, data_dir: str | None = None) -> Dataset:
-    """Loads a data set; prepares it first where that has not been done or the files have changed.
-
-    Official files are looked for by name in data_dir/downloads/manual, one folder below that, in
-    data_dir, and one folder below that; what is missing is downloaded. The prepared set goes into
-    data_dir/vamp_jax, or, where data_dir cannot be written to, into the user's cache folder.
+def load(
+    name: str,
+    data_dir: str | None = None,
+    *,
+    likelihood: str | None = None,
+    missing: str = "refuse",
+    image_size: int | tuple[int, int] | None = None,
+) -> Dataset:
+    """Loads a data set, and says what it assumed of one's own.
 
     Args:
-      name: one of `NAMES`.
+      name: one of `NAMES`, or one's own data (see `own`).
       data_dir: TFDS's data folder, by default ~/tensorflow_datasets.
+      likelihood: None for the data set's own, or where it can be guessed.
+      missing: 'mask' if NaN stands for what is missing.
+      image_size: of one's own folder of images, where they are to be scaled.
 
     Raises:
       UsageError: an unknown name, a missing or wrong file, a folder that cannot be written to.
     """
-    if name not in NAMES:
-        raise UsageError(f"there is no data set {name!r}: choose one of {', '.join(NAMES)}")
+    check_name(name)
+    if name in NAMES:
+        if image_size:
+            raise UsageError(f"image_size is for a folder of pictures, and {name} is none")
+        dataset = _load_named(name, data_dir)
+        return dataset if likelihood is None else _with_likelihood(dataset, likelihood)
+    dataset, notes = own.load(
+        name, likelihood=likelihood, missing=missing, image_size=image_size, data_dir=data_dir
+    )
+    for note in notes:
+        print(note, flush=True)
+    return dataset._replace(name=short_name(name))
+
+
+def _with_likelihood(dataset: Dataset, likelihood: str) -> Dataset:
+    """The same images for another likelihood, where their values fit."""
+    if likelihood == dataset.likelihood:
+        return dataset
+    if dataset.dynamic:
+        raise UsageError(
+            f"the images of {dataset.name} are chances of a 1, for likelihood "
+            f"{dataset.likelihood} alone: leave out --config.likelihood={likelihood}"
+        )
+    splits = {split: getattr(dataset, split) for split in SPLITS}
+    known = values.facts(
+        dataset.name,
+        dataset.kind,
+        splits,
+        in_bytes=True,
+        grey_levels=dataset.max_value == values.GREY_LEVELS - 1,
+    )
+    values.choose(splits, known, likelihood)
+    stored = values.store(splits, known, likelihood)
+    mean, stddev = values.moments(stored, dataset.kind)
+    return dataset._replace(
+        **stored.splits,
+        likelihood=stored.likelihood,
+        dynamic=stored.dynamic,
+        max_value=stored.max_value,
+        num_classes=stored.num_classes,
+        pseudo_input_mean=mean,
+        pseudo_input_stddev=stddev,
+    )
+
+
+def _load_named(name: str, data_dir: str | None) -> Dataset:
+    """Prepares a set first where that has not been done or the files have changed.
+
+    Official files are looked for by name in data_dir/downloads/manual, one folder below that, in
+    data_dir, and one folder below that; what is missing is downloaded. The prepared set goes into
+    data_dir/vamp_jax, or, where data_dir cannot be written to, into the user's cache folder.
+    """
     try:
         given = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser().absolute()
         if "://" in str(data_dir) or (given.exists() and not given.is_dir()):
@@ -95,6 +136,9 @@ def _load(name: str, folders: list[pathlib.Path], target: pathlib.Path) -> Datas
     sources = protocols.SPECS[name].sources
     found = {source.name: files.find(source, folders) for source in sources}
     found = {source: path for source, path in found.items() if path is not None}
+    for source in sources:
+        for other in files.find_others(source, folders):
+            print(f"{name}: {found[source.name]} is taken, and {other} is not.", flush=True)
     for folder in folders:
         with _lock(folder / _HOME, name):
             dataset = _read(name, folder / _HOME, found)
@@ -150,7 +194,7 @@ def _read(name: str, home: pathlib.Path, found: dict[str, pathlib.Path]) -> Data
         hashes, signatures = metadata["sha256"], metadata["signatures"]
     except Exception:  # whatever TFDS stumbles over, preparing anew is the cure
         return None
-    for split, size in zip(protocols.SPLITS, spec.sizes, strict=True):
+    for split, size in zip(SPLITS, spec.sizes, strict=True):
         if splits[split].shape != (size, *spec.shape, 1):
             return None
     for source in spec.sources:
