@@ -21,7 +21,7 @@ from absl import flags
 
 from configs import default
 from vamp_jax import choices, disk
-from vamp_jax.errors import UsageError
+from vamp_jax.errors import PicturesError, UsageError
 from vamp_jax.paper import sweep
 from vamp_jax.process import command_line, jax_start, xla_flags
 from vamp_jax.run.folder import load_config
@@ -91,7 +91,8 @@ def draw_active_units(path: str) -> list[str]:
         if trained := units is None:
             print(f"Run {i + 1} of {len(wanted)}: {shlex.join(point.command)}", flush=True)
             code = sweep.call(point.command)
-            units = figures.active_units(point.workdir, point.config) if code == 0 else None
+            done = code in (0, PicturesError.exit_code)
+            units = figures.active_units(point.workdir, point.config) if done else None
             if units is None:  # the other runs are still worth having
                 print(f"{which}: train.py ended with {code}.", file=sys.stderr, flush=True)
                 failed.append(which)

@@ -75,16 +75,22 @@ def evaluate_here(workdir: str) -> None:
     dataset = choices.dataset(config, DATA_DIR.value)
     check_data(workdir, dataset)
     with jax.default_matmul_precision(config.matmul_precision):
-        evaluated = evaluate.evaluate_run(
-            workdir,
-            dataset,
-            split=SPLIT.value,
-            num_samples=num_samples,
-            num_examples=NUM_EXAMPLES.value,
-            diagnostics=DIAGNOSTICS.value,
-        )
+        failed = None
+        try:
+            evaluate.evaluate_run(
+                workdir,
+                dataset,
+                split=SPLIT.value,
+                num_samples=num_samples,
+                num_examples=NUM_EXAMPLES.value,
+                diagnostics=DIAGNOSTICS.value,
+            )
+        except errors.PicturesError as error:  # the numbers are there
+            failed = error
     if RECORD.value:
-        save(workdir, evaluated)
+        save(workdir, read_json(record.record_path(workdir, *which) + ".json"))
+    if failed:
+        raise failed
 
 
 def save(workdir: str, evaluated: dict[str, Any]) -> None:

@@ -23,7 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from vamp_jax.errors import HostLostError, NonFiniteLossError, Stopped, UsageError, first_line
+from vamp_jax.errors import (
+    HostLostError,
+    NonFiniteLossError,
+    PicturesError,
+    Stopped,
+    UsageError,
+    first_line,
+)
 from vamp_jax.process import jax_start
 
 CONNECT_SECONDS = 300  # timeout for all processes to connect
@@ -155,7 +162,8 @@ def connected(text: str | None) -> Iterator[int]:
             try:
                 _check_devices()
                 yield _index
-            except (AgreedError, NonFiniteLossError, Stopped):  # of all processes alike
+            except (AgreedError, NonFiniteLossError, PicturesError, Stopped):
+                # Of all processes alike, or of the first when the others have nothing left to do.
                 _leave_together()
                 raise
             except jax.errors.JaxRuntimeError as error:
