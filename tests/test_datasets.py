@@ -16,7 +16,7 @@ import pytest
 import scipy.io
 
 from vamp_jax import datasets
-from vamp_jax.datasets import files, loading, protocols
+from vamp_jax.datasets import files, loading, protocols, sequences
 from vamp_jax.datasets.resizing import area_averages
 from vamp_jax.errors import UsageError
 
@@ -96,7 +96,7 @@ def write_freyfaces(folder, seed=0, num=1965):
 # What comes out
 
 
-@pytest.mark.parametrize("name", datasets.NAMES)
+@pytest.mark.parametrize("name", protocols.SPECS)
 def test_spec(name):
     spec = protocols.SPECS[name]
     assert spec.likelihood in ("bernoulli", "discretised_logistic")
@@ -455,7 +455,7 @@ def test_builder_is_a_tfds_builder(tmp_path):
     assert len(source) == 200 and builder.info.features["image"].shape == (28, 20, 1)
     last = np.random.RandomState(0).permutation(1965)[-1]
     np.testing.assert_array_equal(source[199]["image"].reshape(-1), images[last])
-    assert set(builders.BUILDERS) == set(datasets.NAMES)
+    assert set(builders.BUILDERS) == set(protocols.SPECS)
 
 
 # Mistakes
@@ -468,12 +468,15 @@ def test_unknown_name():
         datasets.load("mnist")
 
 
-@pytest.mark.parametrize("name", [name for name in datasets.NAMES if name != "digits"])
+SOURCES = {name: spec.sources for name, spec in protocols.SPECS.items()} | sequences.SOURCES
+
+
+@pytest.mark.parametrize("name", [name for name in datasets.NAMES if SOURCES[name]])
 def test_missing_file(tmp_path, name):
     folder = tmp_path / "absent"
     with pytest.raises(UsageError) as caught:
         datasets.load(name, str(folder))
-    message, source = str(caught.value), protocols.SPECS[name].sources[0]
+    message, source = str(caught.value), SOURCES[name][0]
     for part in (name, source.name, str(folder), source.urls[0], "--data_dir", "no network"):
         assert part in message
     assert "\n" not in message and not folder.exists()

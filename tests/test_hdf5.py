@@ -97,12 +97,6 @@ def test_files_of_anndata_itself(tmp_path):
         assert set(data.labels["train"]) == {"kind 0", "kind 1", "kind 2"}
 
 
-def test_without_h5py_it_is_a_sentence(tmp_path, monkeypatch):
-    path = h5(tmp_path / "c.h5", X=COUNTS)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert refusal(path) == f"{path} needs h5py: run pip install h5py"
-
-
 def test_a_file_that_takes_for_ever_is_a_sentence(tmp_path, monkeypatch):
     """Some damaged files make the HDF5 library loop; it runs in a process that can be ended."""
     path = h5(tmp_path / "c.h5", X=COUNTS)

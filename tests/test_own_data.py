@@ -295,6 +295,8 @@ def test_the_hash_is_of_the_contents_and_nothing_else(tmp_path):
         ("x/\udcff\udcfe.npz", "data"),
         ("/", "data"),
         ("x/-rf.h5ad", "rf"),
+        ("text:a/notes.md", "notes.md"),
+        ("a/book.txt", "book"),
     ],
 )
 def test_short_names(name, short):
@@ -303,11 +305,11 @@ def test_short_names(name, short):
 
 def test_names_are_told_from_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("digits", "my.npz", "a/b", "tfds:mnist", "~/x", "x.h5ad"):
+    for name in ("digits", "my.npz", "a/b", "tfds:mnist", "~/x", "x.h5ad", "x.txt", "text:x"):
         datasets.check_name(name)
     (tmp_path / "photos").mkdir()
     datasets.check_name("photos")
-    for name in ("mnist", "", "a\0b", None, 3, "x" * 5000, "my.npz.txt"):
+    for name in ("mnist", "", "a\0b", None, 3, "x" * 5000, "my.npz.zip"):
         with pytest.raises(UsageError, match="there is no data set"):
             datasets.check_name(name)
 
@@ -466,7 +468,7 @@ def test_names_that_are_no_text(tmp_path):
         ({"x": REALS + 1j}, {}, "is an array of complex numbers"),
         ({"x": np.zeros(20, "M8[s]")}, {}, "is an array of dates"),
         ({"x": np.zeros(20, "i4,f4")}, {}, "is a structured array"),
-        ({"x": np.ones((20, 3))}, {}, "every value of x is 1: nothing is to be learnt"),
+        ({"x": np.ones((20, 3))}, {}, "every value of x is 1: there is nothing to learn"),
         ({"x": np.full((20, 3), np.nan)}, {"missing": "mask"}, "every value of x is missing"),
         ({"x": np.where(REALS > 1, np.inf, REALS)}, {"likelihood": "gaussian"}, "= inf"),
         ({"x": REALS * 1e39}, {"likelihood": "gaussian"}, "cannot be told apart in 32 bits"),
@@ -525,8 +527,6 @@ def test_pickles_are_never_loaded(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".h5", ".h5ad", ""])
 def test_what_is_no_file(tmp_path, suffix):
-    if suffix in (".h5", ".h5ad"):
-        pytest.importorskip("h5py")
     os.mkfifo(tmp_path / f"fifo{suffix}")
     says = "is a named pipe" if suffix else "ends in none of .npz"
     assert says in refusal(f"{tmp_path}/fifo{suffix}")
@@ -535,6 +535,13 @@ def test_what_is_no_file(tmp_path, suffix):
     assert says in refusal(f"{tmp_path}/zero{suffix}")
     says = "No such file" if suffix else "ends in none of .npz"
     assert says in refusal(f"{tmp_path}/absent{suffix}")
+
+
+def test_without_h5py_its_files_are_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (tmp_path / "c.h5").write_bytes(b"")
+    path = str(tmp_path / "c.h5")
+    assert refusal(path) == f"{path} needs h5py: run pip install h5py"
 
 
 def test_a_link_that_the_user_names_is_followed(tmp_path):
@@ -589,4 +596,4 @@ def test_named_sets_with_another_likelihood(real_data_dir, tmp_path, monkeypatch
     np.testing.assert_allclose(faces.pseudo_input_mean, faces.train.mean() / 255)
     same = datasets.load("freyfaces", str(tmp_path), likelihood="discretised_logistic")
     assert same.pseudo_input_mean == 0.5  # the paper's
-    assert "chances of a 1" in refusal("digits", str(tmp_path), likelihood="gaussian")
+    assert "likelihood bernoulli alone" in refusal("digits", str(tmp_path), likelihood="gaussian")
