@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
-from vamp_jax.distributions import normal_log_prob
+from vamp_jax.posteriors import normal_log_prob
 from vamp_jax.priors.checks import check_counts
 
 Array = jax.Array
