@@ -21,9 +21,9 @@ from absl import flags
 
 from configs import default
 from vamp_jax import choices, disk
-from vamp_jax.errors import UsageError
+from vamp_jax.errors import PicturesError, UsageError
 from vamp_jax.paper import sweep
-from vamp_jax.process import command_line, xla_flags
+from vamp_jax.process import command_line, jax_start, xla_flags
 from vamp_jax.run.folder import load_config
 
 FIGURE = flags.DEFINE_enum(
@@ -73,7 +73,7 @@ def points() -> list[sweep.Point]:
         SEEDS.value,
         IWAE_SAMPLES.value,
         overrides,
-        RUNS.value,
+        disk.expand_home(RUNS.value),
         DATA_DIR.value,
     )
 
@@ -91,7 +91,8 @@ def draw_active_units(path: str) -> list[str]:
         if trained := units is None:
             print(f"Run {i + 1} of {len(wanted)}: {shlex.join(point.command)}", flush=True)
             code = sweep.call(point.command)
-            units = figures.active_units(point.workdir, point.config) if code == 0 else None
+            done = code in (0, PicturesError.exit_code)
+            units = figures.active_units(point.workdir, point.config) if done else None
             if units is None:  # the other runs are still worth having
                 print(f"{which}: train.py ended with {code}.", file=sys.stderr, flush=True)
                 failed.append(which)
@@ -130,17 +131,17 @@ def check_flags() -> None:
 
 def main() -> None:
     check_flags()
-    folders, data_dir = WORKDIRS.value, DATA_DIR.value
-    for folder in folders or ():
+    folders = [disk.expand_home(folder) for folder in WORKDIRS.value or ()]
+    data_dir, out = DATA_DIR.value, disk.expand_home(OUT.value)
+    for folder in folders:
         xla_flags.set_for(load_config(folder).get("model") in choices.CONVOLUTIONAL)
+    jax_start.start()
     # After the flags: a typo in one should not wait for JAX.
     from vamp_jax.paper import figures
-    from vamp_jax.process import compilation_cache
 
-    compilation_cache.enable()
-    disk.make_folder(OUT.value)
+    disk.make_folder(out)
     numbered = FIGURE.value.isdecimal()
-    path = os.path.join(OUT.value, f"figure{FIGURE.value}" if numbered else FIGURE.value)
+    path = os.path.join(out, f"figure{FIGURE.value}" if numbered else FIGURE.value)
     failed = []
     match FIGURE.value:
         case "3":

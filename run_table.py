@@ -12,6 +12,7 @@ import sys
 
 from absl import flags
 
+from vamp_jax.disk import expand_home
 from vamp_jax.errors import UsageError
 from vamp_jax.paper import report, sweep
 from vamp_jax.process import command_line
@@ -28,15 +29,15 @@ DATA_DIR = flags.DEFINE_string(
 
 
 def main() -> None:
-    failed = []
+    failed, folder = [], expand_home(RESULTS.value)
     if TABLE.value is not None:
         runs = sweep.select(TABLE.value, ROWS.value, COLUMNS.value, SEEDS.value)
         if not runs:
             raise UsageError(f"Table {TABLE.value} has no such cell: see --rows and --columns.")
-        failed = sweep.run_all(runs, RUNS.value, RESULTS.value, DATA_DIR.value)
+        failed = sweep.run_all(runs, expand_home(RUNS.value), folder, DATA_DIR.value)
     elif any(flags.FLAGS[name].present for name in ("rows", "columns", "seeds")):
         raise UsageError("No table is named: pass --table=1, 2, 3 or 4.")
-    print(f"Written: {report.write_report(RESULTS.value, sweep.paper_config)}")
+    print(f"Written: {report.write_report(folder, sweep.paper_config)}")
     if failed:
         listed = "; ".join(f"{name} on {dataset}, seed {seed}" for name, dataset, seed in failed)
         print(f"{len(failed)} of {len(runs)} runs failed: {listed}.", file=sys.stderr)

@@ -1,12 +1,17 @@
 """The pictures: what is where, and that grey stays grey."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from vamp_jax import drawing
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def levels(path):
@@ -141,3 +146,25 @@ def test_active_units_histograms_and_curves_of_several_runs_are_drawn(tmp_path):
         pixels = levels(tmp_path / f"{name}.png")[..., :3].astype(int)
         assert pixels.shape[1] > 1000 and (np.ptp(pixels, axis=-1) > 60).sum() > 1000
         assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("backend", ["not_there", "module://matplotlib_inline.no_backend"])
+def test_no_setting_from_outside_changes_a_figure_or_stops_it(tmp_path, backend):
+    """A backend as a notebook passes it on, and a matplotlibrc of somebody's taste."""
+    program = (
+        "import sys; import numpy as np; from vamp_jax import drawing\n"
+        "drawing.log_likelihood_histogram(np.arange(9.0), sys.argv[1])"
+    )
+    images = []
+    for name, rc in (("plain", ""), ("tasteful", "text.usetex: True\nfont.size: 30\n")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "matplotlibrc").write_text(rc)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        if rc:
+            environment["MPLBACKEND"] = backend
+        command = [sys.executable, "-c", program, "figure.png"]
+        result = subprocess.run(command, cwd=folder, env=environment, capture_output=True)
+        assert result.returncode == 0, result.stderr
+        images.append(np.asarray(Image.open(folder / "figure.png")))
+    np.testing.assert_array_equal(*images)

@@ -9,18 +9,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from tests.trees import perturbed
 from vamp_jax import flows
 
 DIMS = (1, 2, 5)
-
-
-def perturbed(params, seed, scale=0.7):
-    """The parameters with noise on every leaf, so that a flow is far from its start."""
-    leaves, treedef = jax.tree.flatten(params)
-    rng = np.random.RandomState(seed)
-    noise = [scale * rng.standard_normal(np.shape(leaf)) for leaf in leaves]
-    noisy = [jnp.asarray(a + n, jnp.float32) for a, n in zip(leaves, noise, strict=True)]
-    return jax.tree.unflatten(treedef, noisy)
 
 
 def sylvester(z, params):
@@ -336,8 +328,12 @@ MISTAKES = {
         "context must be given where",
     ),
     "another D than a coupling's": (
-        lambda: flows.couplings(V, flows.init_couplings(jax.random.key(0), 5)),
-        "takes 2 units",
+        lambda: flows.couplings(V, flows.init_couplings(jax.random.key(0), 2)),
+        "z must be [..., 2]",
+    ),
+    "the other half": (
+        lambda: flows.coupling(V, flows.init_coupling(jax.random.key(0), 3), flip=True),
+        "flip is True, but the parameters were made for False",
     ),
     "no layers": (
         lambda: flows.init_couplings(jax.random.key(0), 5, num_layers=0),

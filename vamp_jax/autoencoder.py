@@ -11,6 +11,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from vamp_jax import likelihoods, priors
 from vamp_jax.likelihoods import Likelihood
@@ -47,6 +48,7 @@ class Autoencoder:
     network: Network
     prior: Prior
     likelihood: Likelihood
+    fill: float | None = None  # what an encoder sees of a missing value, which is NaN in x
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -89,8 +91,9 @@ class Autoencoder:
 
     def encode(self, variables: Variables, x: Any) -> Encoded:
         """Computes what depends on x [B, ...] alone."""
-        top = self.apply(variables, x, method="encode")
-        return Encoded(x, top, self.apply(variables, x, method="features"))
+        seen = x if self.fill is None else jnp.where(jnp.isnan(x), self.fill, x)
+        top = self.apply(variables, seen, method="encode")
+        return Encoded(x, top, self.apply(variables, seen, method="features"))
 
     def draw(self, variables: Variables, encoded: Encoded, noise: Latents) -> Draw:
         """Draws the latents of all layers from the posterior, with ln q of each layer.

@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     import ml_collections
     import optax
@@ -43,8 +45,13 @@ def _discretised_logistic(config: Config, dataset: Dataset) -> Likelihood:
 
 
 def _rgb_logistic_mixture(config: Config, dataset: Dataset) -> Likelihood:
-    from vamp_jax import likelihoods
+    from vamp_jax import errors, likelihoods
 
+    if dataset.shape[-1] != 3:
+        raise errors.UsageError(
+            f"likelihood 'rgb_logistic_mixture' goes with images of three channels, not "
+            f"{dataset.shape[-1]}: take 'discretised_logistic'."
+        )
     return likelihoods.rgb_logistic_mixture()
 
 
@@ -83,6 +90,8 @@ LIKELIHOODS = {
 }
 GAUSSIAN_VARIANCES = ("scalar", "unit", "decoded", "fixed")
 THE_DATA_S_OWN = "data"
+# Where data is stored for another likelihood of the same values; None: as the data set says.
+STORED_AS = {THE_DATA_S_OWN: None, "rgb_logistic_mixture": "discretised_logistic"}
 
 # ---------------------------------------------------------------------------------------------
 # Priors: (config, support of x) -> Prior.
@@ -240,9 +249,29 @@ GRADIENTS = {"standard": _standard_gradient, "dreg": _dreg}
 # What a config and its data stand for.
 
 
+def dataset(config: Config, data_dir: str | None) -> Dataset:
+    """Loads the data that a config names.
+
+    Raises:
+      UsageError: for data that is not there, or wrong.
+    """
+    from vamp_jax import datasets
+
+    return datasets.load(
+        config.dataset,
+        data_dir,
+        likelihood=STORED_AS.get(config.likelihood, config.likelihood),
+        missing=config.missing,
+        image_size=config.image_size or None,
+    )
+
+
 def likelihood(config: Config, dataset: Dataset) -> Likelihood:
     """Returns p(x|.) of one value of this data."""
-    return LIKELIHOODS[likelihood_name(config, dataset)](config, dataset)
+    from vamp_jax import likelihoods
+
+    found = LIKELIHOODS[likelihood_name(config, dataset)](config, dataset)
+    return likelihoods.missing(found) if dataset.missing else found
 
 
 def likelihood_name(config: Config, dataset: Dataset) -> str:
@@ -275,6 +304,7 @@ def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
         ),
         prior=PRIORS[config.prior](config, of_x.support),
         likelihood=of_x,
+        fill=float(np.mean(dataset.pseudo_input_mean)) if dataset.missing else None,
     )
 
 

@@ -46,7 +46,19 @@ FIELDS = {
     # What is trained.
     "model": _one_of("hvae", "The network.", choices.NETWORKS),
     "prior": _one_of("vamp", "p(z) of the top layer.", choices.PRIORS),
-    "dataset": _one_of("digits", "The data set, see the README.", datasets.NAMES),
+    "dataset": Field("digits", "A data set by name (README), or where data of your own lies."),
+    "missing": _one_of(
+        "refuse",
+        "What NaN in data of your own is: a mistake, or a missing value.",
+        ("refuse", "mask"),
+        before="refuse",
+    ),
+    "image_size": Field(
+        0,
+        "Of a folder of images of your own: scales them to a square; 0: as they are.",
+        least=0,
+        before=0,
+    ),
     "posterior": _one_of(
         "normal",
         "q(z|.) of every layer. Householder flows have an exact VampPrior; with the other flows it "
@@ -169,6 +181,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UsageError(f"The config has no field {name!r}; see configs/default.py.")
     for name, field in FIELDS.items():
         _check_field(name, config[name], field)
+    if not datasets.is_own(config.dataset):
+        check_choice("dataset", config.dataset, datasets.NAMES)
     for name, field in FIELDS.items():
         if field.only_with and config[name] != field.default:
             other, values = field.only_with

@@ -5,7 +5,9 @@ Those of one run are PNG files to look at; the figures for a paper (`image_panel
 and come as PNG with 300 dots an inch and as PDF.
 """
 
+import functools
 import math
+import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,8 +19,29 @@ DPI = 300
 STYLES = ("-", "--", "-.", ":")
 
 
+def _by_our_settings(draw: Callable[..., None]) -> Callable[..., None]:
+    """Draws with matplotlib's own settings, whatever a matplotlibrc or the environment says."""
+
+    @functools.wraps(draw)
+    def drawn(*args, **kwargs):
+        # A late import of a large package. It refuses a backend that is not there, as a notebook's
+        # is not outside of the notebook; we use none.
+        outside = os.environ.pop("MPLBACKEND", None)
+        try:
+            import matplotlib
+        finally:
+            if outside is not None:
+                os.environ["MPLBACKEND"] = outside
+        settings = dict(matplotlib.rcParamsDefault)
+        del settings["backend"]
+        with matplotlib.rc_context(settings):
+            draw(*args, **kwargs)
+
+    return drawn
+
+
 def _figure(width: float, height: float):
-    # A figure without pyplot: no global state, no display, and a late import of a large package.
+    # A figure without pyplot: no global state, no display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -85,12 +108,18 @@ def _save_array(canvas: np.ndarray, path: str) -> None:
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
 
 
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Whether an x of this shape can be drawn: [H, W, C], grey or RGB."""
+    return len(shape) == 3 and shape[-1] in (1, 3)
+
+
 def math_name(layer: str) -> str:
     """The name of a layer in a formula: z2 -> z_{2}."""
     letter, number = layer[:1], layer[1:]
     return f"{letter}_{{{number}}}" if number else letter
 
 
+@_by_our_settings
 def training_curves(rows: Sequence[dict[str, float]], path: str) -> None:
     """Losses and their parts against the epoch, from the rows of metrics.jsonl."""
     needed = ("epoch", "train_loss", "val_loss", "val_reconstruction", "val_kl")
@@ -117,6 +146,7 @@ def training_curves(rows: Sequence[dict[str, float]], path: str) -> None:
     _save(figure, path)
 
 
+@_by_our_settings
 def log_likelihood_histogram(values: np.ndarray, path: str) -> None:
     """The histogram of the per-example log-likelihoods [N], in nats, with their mean."""
     if np.ndim(values) != 1 or not len(values) or not np.isfinite(values).all():
@@ -134,6 +164,7 @@ def log_likelihood_histogram(values: np.ndarray, path: str) -> None:
     _save(figure, path)
 
 
+@_by_our_settings
 def latent_plane(
     means: np.ndarray,
     components: np.ndarray,
@@ -187,6 +218,7 @@ class Panel(NamedTuple):
     framed: int | None = None  # the number of an image to put a red frame around
 
 
+@_by_our_settings
 def image_panels(panels: Sequence[Panel], path: str, columns: int = 5) -> None:
     """Panels of as many images each, `columns` abreast: path.png and path.pdf.
 
@@ -250,6 +282,7 @@ def _wrapped(text: str, width: int) -> str:
 Counts = Mapping[str, Sequence[int]]  # of each stochastic layer, a number for every seed
 
 
+@_by_our_settings
 def active_units(
     counts: Mapping[str, Mapping[int | None, Counts]], latent_dim: int, path: str
 ) -> None:
@@ -309,6 +342,7 @@ def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
+@_by_our_settings
 def log_likelihood_histograms(values: Mapping[str, np.ndarray], path: str) -> None:
     """Per-example log-likelihoods [N] in nats of several models: path.png and path.pdf."""
     figure = _figure(4.5, 3.2)
@@ -328,6 +362,7 @@ def log_likelihood_histograms(values: Mapping[str, np.ndarray], path: str) -> No
     _save_for_paper(figure, path)
 
 
+@_by_our_settings
 def validation_curves(rows: Mapping[str, Sequence[dict[str, float]]], path: str) -> None:
     """The validation ELBO of several runs against the epoch: path.png and path.pdf.
 

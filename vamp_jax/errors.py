@@ -16,6 +16,12 @@ class NonFiniteLossError(RuntimeError):
     exit_code = 1
 
 
+class PicturesError(RuntimeError):
+    """An evaluation is written, but not all of its pictures; exit code 4."""
+
+    exit_code = 4
+
+
 class HostLostError(RuntimeError):
     """Another process of a run on several hosts has ended or cannot be reached; exit code 3."""
 

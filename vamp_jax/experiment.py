@@ -6,7 +6,7 @@ import json
 import jax
 import ml_collections
 
-from vamp_jax import choices, config_checks, datasets
+from vamp_jax import choices, config_checks
 from vamp_jax.datasets import Dataset
 from vamp_jax.evaluation import evaluate, record
 from vamp_jax.process import hosts
@@ -33,7 +33,7 @@ def train_and_evaluate(
             _warn_of_short_run(config)
             if hosts.is_first():
                 stack.enter_context(locked(workdir))
-            dataset = datasets.load(config.dataset, data_dir)
+            dataset = choices.dataset(config, data_dir)
             config_checks.check_with_data(config, dataset)
             if hosts.is_first():
                 claim(workdir, config, dataset)
@@ -66,6 +66,6 @@ def _check_hosts_agree(config: ml_collections.ConfigDict, dataset: Dataset) -> N
         return
     hosts.check_same(
         The_config=json.dumps(config.to_dict(), sort_keys=True).encode(),
-        The_data_set=dataset.train.tobytes() + dataset.validation.tobytes(),
+        The_data_set=b"".join(leaf.tobytes() for leaf in jax.tree.leaves(dataset[1:3])),
         The_version_of_JAX=jax.__version__.encode(),
     )

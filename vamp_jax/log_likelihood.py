@@ -117,10 +117,12 @@ def _check(autoencoder: Autoencoder, x, index, counts: dict[str, int]) -> None:
             raise ValueError(f"estimate: {name} is {count!r}; it must be a whole number above 0.")
     size = tuple(autoencoder.network.x_shape)
     low, high = autoencoder.likelihood.support
-    if x.shape[1:] != size or not (x.min() >= low and x.max() <= high):  # nor nan
+    # NaN is a missing value where the likelihood knows of them, and elsewhere a mistake.
+    smallest, largest = (np.min, np.max) if autoencoder.fill is None else (np.nanmin, np.nanmax)
+    if x.shape[1:] != size or not (smallest(x) >= low and largest(x) <= high):
         raise ValueError(
             f"estimate: x must be [N, *{size}] and in [{low:g}, {high:g}], but has shape "
-            f"{x.shape} and goes from {x.min()} to {x.max()}."
+            f"{x.shape} and goes from {smallest(x)} to {largest(x)}."
         )
     if index.shape != x.shape[:1]:
         raise ValueError(

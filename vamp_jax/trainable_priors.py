@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vamp_jax import priors
+from vamp_jax.priors.rotated import RotatedMixture
 
 Array = jax.Array
 Params = dict[str, Any]
@@ -40,6 +41,13 @@ class Prior(NamedTuple):
     build: Callable[[Params, Params, Any], Any]
     # (params, constants) -> the pseudo-inputs as the encoder sees them, [K, ...].
     pseudo_inputs: Callable[[Params, Params], Any] | None = None
+
+
+def _of_components(params: Params, components: Any) -> Any:
+    """The VampPrior of encoded pseudo-inputs: (mean, log_var) [K, D], and rotations [K, D, D]."""
+    mean, log_var, *rotation = components
+    mixture = priors.vamp(params, lambda u: (mean, log_var))
+    return RotatedMixture(mixture, *rotation) if rotation else mixture
 
 
 # Cached, so that the same choice is the same value and JAX does not compile again.
@@ -104,7 +112,7 @@ def vamp(
 
     return Prior(
         init,
-        lambda params, constants, components: priors.vamp(params, lambda u: components),
+        lambda params, constants, components: _of_components(params, components),
         pseudo_inputs,
     )
 
@@ -121,8 +129,6 @@ def vamp_data(num_components: int, *, learned_weights: bool = False) -> Prior:
 
     return Prior(
         init,
-        lambda params, constants, components: priors.vamp_data(
-            params | constants, lambda u: components
-        ),
-        lambda params, constants: constants["pseudo_inputs"],
+        lambda params, constants, components: _of_components(params | constants, components),
+        lambda params, constants: jax.lax.stop_gradient(constants["pseudo_inputs"]),
     )

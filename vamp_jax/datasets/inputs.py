@@ -19,11 +19,14 @@ class DataSpec(NamedTuple):
     max_value: int
     dynamic: bool
     num_classes: int | None = None
+    missing: bool = False
+    pseudo_input_mean: float = 0.0  # what the encoder sees of a missing value
 
     @classmethod
     def of(cls, dataset: Any) -> "DataSpec":
         """That of a data set."""
-        return cls(*(getattr(dataset, name, None) for name in cls._fields))
+        spec = cls(*(getattr(dataset, name) for name in cls._fields))
+        return spec._replace(pseudo_input_mean=float(np.mean(spec.pseudo_input_mean)))
 
 
 class Inputs(NamedTuple):

@@ -12,9 +12,9 @@ import numpy as np
 from vamp_jax import disk, log_likelihood, trained
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets import Dataset, spaced
-from vamp_jax.errors import UsageError
+from vamp_jax.errors import PicturesError, UsageError
 from vamp_jax.evaluation import diagnose, partial, pictures
-from vamp_jax.evaluation.record import check, record_path, summary, write_npz
+from vamp_jax.evaluation.record import UNFINISHED, check, record_path, summary, write_npz
 from vamp_jax.evaluation.summary_text import table
 from vamp_jax.log_likelihood import ImportanceSampled
 from vamp_jax.models import Network
@@ -24,8 +24,6 @@ from vamp_jax.run import provenance
 from vamp_jax.run.folder import load_config, locked
 from vamp_jax.training import best as best_parameters
 from vamp_jax.training.state import init_prior
-
-UNFINISHED = ".unfinished.npz"  # after record_path
 
 
 def evaluate_run(
@@ -40,8 +38,7 @@ def evaluate_run(
     """Evaluates the best checkpoint of a run, writes eval/*.json, *.npz and figures/*.png.
 
     Args:
-      workdir: the folder of the run.
-      dataset: of the run's config.
+      workdir, dataset: the folder of the run, and the data of its config.
       split: train, validation or test.
       num_samples: S; None takes the config's.
       num_examples: only so many, evenly spaced (some files are sorted by class); None takes all.
@@ -50,16 +47,12 @@ def evaluate_run(
       What the JSON file holds. Nats, unless the name says bits.
     Raises:
       UsageError: for anything that a sentence explains, before any work where possible.
+      PicturesError: when a picture cannot be drawn, once all else is written.
     """
     config = load_config(workdir)
     num_samples = config.num_samples if num_samples is None else num_samples
     check(split, num_samples, num_examples)
-    in_split = len(getattr(dataset, split))
-    if num_examples is not None and num_examples > in_split:
-        raise UsageError(
-            f"num_examples is {num_examples}, but the {split} split has {in_split} examples."
-        )
-    index = spaced(in_split, num_examples)
+    index = _chosen(dataset, split, num_examples)
     path = record_path(workdir, split, num_samples, num_examples)
     # Two at once would write the same files.
     with locked(os.path.dirname(path), "evaluate a copy of the run's folder"):
@@ -77,22 +70,12 @@ def evaluate_run(
         rng = stream(config.seed, EVALUATION)
         sampled, seconds = _sample(autoencoder, variables, x, index, num_samples, rng, path, start)
         inspected = {}
-        for name in dict.fromkeys(("train", split)) if diagnostics else ():
-            part = _x(best, dataset, name, config.seed)
-            part = part[spaced(len(part), num_examples)]
-            with Progress(f"diagnostics, {name} split", 2 * len(part), unit="step") as progress:
-                inspected[name] = diagnose.inspect(autoencoder, variables, part, rng, progress.show)
-        learned = variables["params"]["prior"].get("pseudo_inputs")
-        if diagnostics and learned is not None:
-            start_of_prior, _ = init_prior(autoencoder, dataset, best.inputs, config.seed)
-            inspected["pseudo_inputs"] = diagnose.pseudo_inputs(
-                learned, start_of_prior["pseudo_inputs"], autoencoder.likelihood.support
-            )
-
+        if diagnostics:
+            inspected = _inspect(best, dataset, split, num_examples, config.seed)
         record = start | {
             "split": split,
             "num_examples": len(index),
-            "num_examples_in_split": in_split,
+            "num_examples_in_split": len(getattr(dataset, split)),
             "num_samples": num_samples,
             "best_epoch": best.epoch,
             **summary(sampled, autoencoder.likelihood, dataset.shape),
@@ -102,13 +85,49 @@ def evaluate_run(
         write_npz(path + ".npz", index, sampled)
         model = trained.from_best(config, dataset, best)
         trained.export(model, os.path.join(workdir, trained.MODEL_FILE))
-        pictures.draw(workdir, split, autoencoder, variables, x, sampled, rng)
-        disk.write_json(path + ".json", record)  # last: its presence says that all is done
+        disk.write_json(path + ".json", record)  # last: its presence says that all is evaluated
+        print(table(record))
+        print(f"Written: {path}.json, {path}.npz", flush=True)
+        if undrawn := pictures.draw(workdir, split, autoencoder, variables, x, sampled, rng):
+            raise PicturesError(
+                f"The evaluation is written, but not these pictures: {'; '.join(undrawn)}. "
+                f"eval.py --workdir={workdir} draws them once the cause is gone."
+            )
         with contextlib.suppress(FileNotFoundError):
             os.remove(path + UNFINISHED)
-    print(table(record))
-    print(f"Written: {path}.json, {path}.npz, {os.path.join(workdir, 'figures')}/*.png")
+    print(f"Written: {os.path.join(workdir, 'figures')}/*.png")
     return record
+
+
+def _chosen(dataset: Dataset, split: str, num_examples: int | None) -> np.ndarray:
+    """The indices of the examples that are evaluated."""
+    count = len(getattr(dataset, split))
+    if num_examples is not None and num_examples > count:
+        raise UsageError(
+            f"num_examples is {num_examples}, but the {split} split has {count} examples."
+        )
+    return spaced(count, num_examples)
+
+
+def _inspect(
+    best: best_parameters.Best, dataset: Dataset, split: str, num_examples: int | None, seed: int
+) -> dict[str, Any]:
+    """The diagnostics over the training split and this one, and of the pseudo-inputs."""
+    inspected, rng = {}, stream(seed, EVALUATION)
+    for name in dict.fromkeys(("train", split)):
+        x = _x(best, dataset, name, seed)
+        x = x[spaced(len(x), num_examples)]
+        with Progress(f"diagnostics, {name} split", 2 * len(x), unit="step") as progress:
+            inspected[name] = diagnose.inspect(
+                best.autoencoder, best.variables, x, rng, progress.show
+            )
+    learned = best.variables["params"]["prior"].get("pseudo_inputs")
+    if learned is not None:
+        start, _ = init_prior(best.autoencoder, dataset, best.inputs, seed)
+        inspected["pseudo_inputs"] = diagnose.pseudo_inputs(
+            learned, start["pseudo_inputs"], best.autoencoder.likelihood.support
+        )
+    return inspected
 
 
 def _sample(
@@ -148,6 +167,7 @@ def _sample(
             done=done,
             report=report,
         )
+        keep(sampled, at_once=True)
     return sampled, seconds + time.monotonic() - begun
 
 

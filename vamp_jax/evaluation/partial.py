@@ -12,8 +12,8 @@ SECONDS_BETWEEN_WRITES = 5.0
 PLAIN = ("log_likelihood", "reconstruction", "effective_sample_size")
 
 
-def writer(path: str, identity: str, seconds: float = 0.0) -> Callable[[ImportanceSampled], None]:
-    """Makes a function that writes what is done to `path`, at most every few seconds.
+def writer(path: str, identity: str, seconds: float = 0.0) -> Callable[..., None]:
+    """Makes a function that writes what is done to `path`, every few seconds at most or at once.
 
     Args:
       path: of an .npz file.
@@ -22,9 +22,9 @@ def writer(path: str, identity: str, seconds: float = 0.0) -> Callable[[Importan
     """
     start = last = time.monotonic()
 
-    def keep(done: ImportanceSampled) -> None:
+    def keep(done: ImportanceSampled, at_once: bool = False) -> None:
         nonlocal last
-        if time.monotonic() < last + SECONDS_BETWEEN_WRITES:
+        if time.monotonic() < last + SECONDS_BETWEEN_WRITES and not at_once:
             return
         last = time.monotonic()
         arrays = {name: getattr(done, name) for name in PLAIN}
@@ -42,7 +42,7 @@ def read(path: str, identity: str) -> tuple[ImportanceSampled | None, float]:
     (None, 0.0) if there is nothing to resume: no file, a damaged one, or another evaluation's.
     """
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with disk.open_file(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             if str(file["identity"]) != identity:
                 return None, 0.0
             arrays = {name: file[name] for name in file.files if name != "identity"}

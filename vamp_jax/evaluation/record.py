@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vamp_jax.likelihoods import Likelihood
     from vamp_jax.log_likelihood import ImportanceSampled
 
+UNFINISHED = ".unfinished.npz"  # after record_path; there until the pictures are drawn
 SPLITS = ("train", "validation", "test")
 
 
@@ -27,9 +28,11 @@ def record_path(workdir: str, split: str, num_samples: int, num_examples: int | 
 def is_recorded(
     workdir: str, epochs: int, split: str, num_samples: int, num_examples: int | None
 ) -> bool:
-    """Whether the run has been evaluated so after this number of epochs."""
-    path = record_path(workdir, split, num_samples, num_examples) + ".json"
-    return os.path.exists(path) and disk.read_json(path).get("epochs") == epochs
+    """Whether the run has been evaluated so after this number of epochs, with its pictures."""
+    path = record_path(workdir, split, num_samples, num_examples)
+    if not os.path.exists(path + ".json") or os.path.exists(path + UNFINISHED):
+        return False
+    return disk.read_json(path + ".json").get("epochs") == epochs
 
 
 def check(split: str, num_samples: int, num_examples: int | None) -> None:

@@ -29,13 +29,20 @@ def _shift_and_log_scale(kept: Array, params: Params) -> tuple[Array, Array]:
     return shift, MAX_LOG_SCALE * jnp.tanh(log_scale / MAX_LOG_SCALE)
 
 
+def coupling_dim(params: Params) -> int:
+    """Returns the D of the parameters of a coupling."""
+    last = params[f"dense_{len(params) - 1}"]["bias"]
+    return jnp.shape(params["dense_0"]["kernel"])[0] + jnp.shape(last)[0] // 2
+
+
 def _check_coupling(name: str, z: Array, params: Params, flip: bool) -> None:
-    dim, kept = last_axis(name, z), jnp.shape(params["dense_0"]["kernel"])[0]
-    if kept != (dim - dim // 2 if flip else dim // 2):
+    dim, made_for = last_axis(name, z), coupling_dim(params)
+    if dim != made_for:
         raise ValueError(
-            f"{name}: z must be [..., D] for the D that the parameters were made for, but has "
-            f"shape {jnp.shape(z)}, and their network takes {kept} units (flip is {flip})."
+            f"{name}: z must be [..., {made_for}] for these parameters, but has {jnp.shape(z)}."
         )
+    if jnp.shape(params["dense_0"]["kernel"])[0] != (dim - dim // 2 if flip else dim // 2):
+        raise ValueError(f"{name}: flip is {flip}, but the parameters were made for {not flip}.")
 
 
 def coupling(z: Array, params: Params, *, flip: bool = False) -> tuple[Array, Array]:

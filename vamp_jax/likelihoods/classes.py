@@ -28,6 +28,7 @@ def _mean(logits: Array) -> Array:
 
 def _as_classes(stored: Array, scale: float) -> Array:
     del scale
+    stored = jnp.asarray(stored)
     return jnp.where(jnp.isnan(stored), -1, stored.astype(jnp.int32))
 
 

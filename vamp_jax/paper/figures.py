@@ -25,7 +25,7 @@ from vamp_jax import (
 )
 from vamp_jax.batches import in_batches
 from vamp_jax.datasets import Dataset
-from vamp_jax.disk import read_json
+from vamp_jax.disk import open_file, read_json
 from vamp_jax.drawing import Panel
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation.record import record_path
@@ -101,7 +101,7 @@ def load(folders: Sequence[str], data_dir: str | None) -> list[Run]:
         with Checkpoints(folder, read_only=True) as checkpoints:
             if checkpoints.latest_step() is None:
                 raise UsageError(f"{folder} holds no checkpoint yet: go on training there.")
-    dataset = datasets.load(next(iter(configs.values())).dataset, data_dir)
+    dataset = choices.dataset(next(iter(configs.values())), data_dir)
     runs = []
     for folder, (title, config) in zip(folders, configs.items(), strict=True):
         check_data(folder, dataset)
@@ -237,7 +237,7 @@ def draw_histograms(folders: Sequence[str], path: str) -> None:
         if not os.path.exists(file):
             raise UsageError(f"{file} is missing: run eval.py --workdir={folder} first.")
         try:
-            with open(file, "rb") as opened, np.load(opened) as arrays:
+            with open_file(file, "rb") as opened, np.load(opened) as arrays:
                 found = arrays["log_likelihood"]
             if found.ndim != 1 or not len(found) or not np.isfinite(found).all():
                 raise ValueError("log_likelihood is not a finite number for each example")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from vamp_jax import config_checks, disk
-from vamp_jax.errors import UsageError, check_choice
+from vamp_jax.errors import PicturesError, UsageError, check_choice
 from vamp_jax.evaluation.record import record_path
 from vamp_jax.paper import numbers, records, report
 from vamp_jax.process import signals
@@ -124,7 +124,7 @@ def run_all(
         command = train_command(name, dataset, {"seed": seed}, workdir, data_dir)
         print(f"{which}: {shlex.join(command)}", flush=True)
         try:
-            if (code := call(command)) != 0:
+            if (code := call(command)) not in (0, PicturesError.exit_code):
                 raise UsageError(f"train.py ended with exit code {code}.")
             num_samples = paper_config(name, dataset)["num_samples"]
             evaluated = record_path(workdir, "test", num_samples, None) + ".json"

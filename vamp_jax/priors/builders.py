@@ -38,7 +38,7 @@ def mixture_of_gaussians(params: Params, encode: Encode | None = None) -> Gaussi
       ValueError: when a parameter is missing or the shapes do not fit together.
     """
     del encode
-    mean, log_var = (_entry("mixture_of_gaussians", params, name) for name in ("mean", "log_var"))
+    mean, log_var = (entry("mixture_of_gaussians", params, name) for name in ("mean", "log_var"))
     return _mixture("mixture_of_gaussians", mean, log_var, params)
 
 
@@ -60,12 +60,12 @@ def vamp(
       ValueError: for pseudo-inputs or bounds that cannot be, or an encoder that returns other
         shapes.
     """
-    pseudo_inputs = _entry("vamp", params, "pseudo_inputs")
+    pseudo_inputs = entry("vamp", params, "pseudo_inputs")
     if bounds is not None:
         if len(bounds) != 2 or not bounds[0] <= bounds[1]:
             raise ValueError(f"vamp: bounds is {bounds}; it must be (lowest, highest).")
         pseudo_inputs = jax.tree.map(lambda u: jnp.clip(u, *bounds), pseudo_inputs)
-    return _mixture("vamp", *_encoded("vamp", encode, pseudo_inputs), params)
+    return _mixture("vamp", *encode_components("vamp", encode, pseudo_inputs), params)
 
 
 def vamp_data(params: Params, encode: Encode) -> GaussianMixture:
@@ -80,18 +80,19 @@ def vamp_data(params: Params, encode: Encode) -> GaussianMixture:
     Raises:
       ValueError: for examples that cannot be, or an encoder that returns other shapes.
     """
-    examples = jax.tree.map(jax.lax.stop_gradient, _entry("vamp_data", params, "pseudo_inputs"))
-    return _mixture("vamp_data", *_encoded("vamp_data", encode, examples), params)
+    examples = jax.tree.map(jax.lax.stop_gradient, entry("vamp_data", params, "pseudo_inputs"))
+    return _mixture("vamp_data", *encode_components("vamp_data", encode, examples), params)
 
 
-def _entry(name: str, params: Params, key: str) -> Any:
+def entry(name: str, params: Params, key: str) -> Any:
+    """Returns params[key], or raises a ValueError in the name of a function."""
     if not isinstance(params, Mapping) or key not in params:
         held = sorted(params) if isinstance(params, Mapping) else type(params).__name__
         raise ValueError(f"{name}: params must be a dict with {key!r}, but is or has {held}.")
     return params[key]
 
 
-def _encoded(name: str, encode: Encode, inputs: Any) -> tuple[Array, Array]:
+def encode_components(name: str, encode: Encode, inputs: Any) -> tuple[Array, Array]:
     """(mean, log_var) of K pseudo-inputs."""
     num_components = num_examples(name, "pseudo_inputs", inputs)
     if not callable(encode):
@@ -118,6 +119,7 @@ def _mixture(name: str, mean: Array, log_var: Array, params: Params) -> Gaussian
             f"{jnp.shape(mean)} and {jnp.shape(log_var)}."
         )
     check_sizes(name, mean)
+    mean, log_var = jnp.asarray(mean), jnp.asarray(log_var)
     num_components = mean.shape[0]
     logits = params.get("weight_logits")
     if logits is None:

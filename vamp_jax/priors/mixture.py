@@ -39,7 +39,8 @@ class GaussianMixture(NamedTuple):
         check_mixture("sample", self)
         component_rng, noise_rng = jax.random.split(rng)
         index = jax.random.categorical(component_rng, self.log_weight, shape=(num_samples,))
-        noise = jax.random.normal(noise_rng, (num_samples, self.mean.shape[1]), self.mean.dtype)
+        dtype = jnp.result_type(self.mean)
+        noise = jax.random.normal(noise_rng, (num_samples, self.mean.shape[1]), dtype)
         return self.mean[index] + jnp.exp(0.5 * self.log_var[index]) * noise
 
 
@@ -179,17 +180,17 @@ def _log_joint_vmap(axis_size, batched, z, *prior):
 
 
 @jax.custom_jvp
-def _log_joint(z: Array, mean: Array, log_var: Array, log_weight: Array) -> tuple[Array, Array]:
+def log_joint(z: Array, mean: Array, log_var: Array, log_weight: Array) -> tuple[Array, Array]:
     """(ln p(z) [S], ln p(k | z) [S, K]) for z [S, D] and a mixture of K components."""
     return _batchable_log_joint(z, mean, log_var, log_weight)
 
 
-@_log_joint.defjvp
-def _log_joint_jvp(primals, tangents):
+@log_joint.defjvp
+def log_joint_jvp(primals, tangents):
     """d ln p(z) = sum_k p(k | z) d ln p(k, z), and d ln p(k | z) = d ln p(k, z) - d ln p(z)."""
     z, mean, log_var, log_weight = primals
     dz, dmean, dlog_var, dlog_weight = tangents
-    value, log_share = _log_joint(*primals)
+    value, log_share = log_joint(*primals)
     # A component of weight zero has no share, whatever else it holds.
     share = jnp.where(jnp.isneginf(log_weight), 0.0, jnp.exp(log_share))  # [S, K]
 
@@ -215,4 +216,4 @@ def _log_joint_jvp(primals, tangents):
 
 
 def _mixture_log_prob(z: Array, mean: Array, log_var: Array, log_weight: Array) -> Array:
-    return _log_joint(z, mean, log_var, log_weight)[0]
+    return log_joint(z, mean, log_var, log_weight)[0]

@@ -2,6 +2,7 @@
 
 Exit codes: 0 done; 1 the run failed (a loss that is not finite); 2 a mistake in a flag, a config, a
 file or a folder; 3 another process of a run on several hosts has ended or cannot be reached;
+4 an evaluation is written, but not all of its pictures;
 128 + n stopped by signal n with the state saved (143 SIGTERM, 130 SIGINT).
 """
 
@@ -11,7 +12,14 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from vamp_jax.errors import HostLostError, NonFiniteLossError, Stopped, UsageError, last_line
+from vamp_jax.errors import (
+    HostLostError,
+    NonFiniteLossError,
+    PicturesError,
+    Stopped,
+    UsageError,
+    last_line,
+)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -19,7 +27,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         _parse()
         main()
-    except (UsageError, NonFiniteLossError, HostLostError, Stopped) as error:
+    except (UsageError, NonFiniteLossError, HostLostError, PicturesError, Stopped) as error:
         print(f"{sys.argv[0]}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
     except OSError as error:  # a full disk above all

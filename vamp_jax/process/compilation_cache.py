@@ -6,6 +6,7 @@ another folder; JAX_ENABLE_COMPILATION_CACHE=false turns it off.
 
 import os
 import platform
+import tempfile
 from pathlib import Path
 
 import jax
@@ -20,8 +21,11 @@ def enable() -> None:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "vamp_jax" / f"xla-{_processor()}"
     try:
+        str(folder).encode()
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a home that cannot be written costs time, not the run
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, UnicodeError):  # a home that cannot be written costs time, not the run
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -23,7 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from vamp_jax.errors import HostLostError, NonFiniteLossError, Stopped, UsageError, first_line
+from vamp_jax.errors import (
+    HostLostError,
+    NonFiniteLossError,
+    PicturesError,
+    Stopped,
+    UsageError,
+    first_line,
+)
+from vamp_jax.process import jax_start
 
 CONNECT_SECONDS = 300  # timeout for all processes to connect
 HEARTBEAT_SECONDS = 55  # without a sign of life from a process it counts as lost
@@ -123,6 +131,11 @@ def connected(text: str | None) -> Iterator[int]:
 
     import jax
 
+    print(
+        f"Waiting for the other processes of this run, at most {CONNECT_SECONDS} s.",
+        file=sys.stderr,
+        flush=True,
+    )
     # JAX would take SIGTERM for itself; training.py agrees on it here.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -140,15 +153,17 @@ def connected(text: str | None) -> Iterator[int]:
                     f"the processes of this run did not find each other ({first_line(error)}); "
                     "start all of them with the same COORDINATOR:PORT and COUNT."
                 ) from None
+            jax_start.check_devices()  # none can start before all have come here
             global _index
-            _index = jax.process_index()  # starts the devices: none can before all have come here
+            _index = jax.process_index()
             if _index > 0:
                 nothing = stack.enter_context(open(os.devnull, "w"))
                 stack.enter_context(contextlib.redirect_stdout(nothing))
             try:
                 _check_devices()
                 yield _index
-            except (AgreedError, NonFiniteLossError, Stopped):  # of all processes alike
+            except (AgreedError, NonFiniteLossError, PicturesError, Stopped):
+                # Of all processes alike, or of the first when the others have nothing left to do.
                 _leave_together()
                 raise
             except jax.errors.JaxRuntimeError as error:
@@ -221,7 +236,11 @@ def together() -> Iterator[None]:
         yield
     except UsageError as error:
         own = error
-    sentence = str(own or "").encode()[:SENTENCE_BYTES].ljust(SENTENCE_BYTES, b"\0")
+    sentence = (
+        str(own or "")
+        .encode(errors="backslashreplace")[:SENTENCE_BYTES]
+        .ljust(SENTENCE_BYTES, b"\0")
+    )
     sentences = _gather(np.frombuffer(sentence, np.uint8))
     if own:
         raise AgreedError(str(own)) from own

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 
@@ -12,6 +12,8 @@ from vamp_jax.config_checks import ABSENT, BEFORE
 from vamp_jax.datasets import Dataset
 from vamp_jax.disk import read_json, write_json
 from vamp_jax.errors import UsageError
+
+LONGEST = 3800  # bytes: paths end at 4096, and a run's files have names of their own
 
 
 @contextlib.contextmanager
@@ -24,13 +26,16 @@ def locked(folder: str, instead: str = "name another folder with --workdir") -> 
     Raises:
       UsageError: when it cannot be written, or another process is at work in it.
     """
+    if len(os.fsencode(os.path.abspath(folder))) > LONGEST:
+        raise UsageError(f"{folder} is too long a name for what goes into it: {instead}.")
     with contextlib.ExitStack() as stack:
         try:
             os.makedirs(folder, exist_ok=True)
             stack.enter_context(disk.locked(os.path.join(folder, ".lock"), wait=False))
-        except BlockingIOError:
+        except BlockingIOError as error:
             raise UsageError(
-                f"Another process is at work in {folder}: wait for it, or {instead}."
+                f"Another process is at work in {folder} ({error.strerror}): wait for it, or "
+                f"{instead}."
             ) from None
         except OSError as error:
             raise UsageError(
@@ -54,6 +59,50 @@ def claim(workdir: str, config: ml_collections.ConfigDict, dataset: Dataset) -> 
     check_data(workdir, dataset)
 
 
+class Identity(NamedTuple):
+    """What makes a run: the fields of its config, and the SHA-256 of its data files."""
+
+    config: dict[str, Any]
+    data: dict[str, str]
+
+
+def identity(workdir: str) -> Identity | None:
+    """Reads what makes the run in a folder; None where the folder does not say.
+
+    Raises:
+      UsageError: when config.json or data.json cannot be read.
+    """
+    config, data = (os.path.join(workdir, name) for name in ("config.json", "data.json"))
+    if not (os.path.exists(config) and os.path.exists(data)):
+        return None
+    return Identity(read_json(config), read_json(data))
+
+
+def check_same_run(workdir: str, saved: Identity, where: str) -> None:
+    """Raises a UsageError when something saved in a run's folder is not of the run it names.
+
+    Args:
+      saved: whose it is.
+      where: what carries it, with its verb: "the checkpoint of epoch 3 has".
+    """
+    here = identity(workdir)
+    if here is None:
+        return
+    for file, held, found in (
+        ("config.json", BEFORE | here.config, BEFORE | saved.config),
+        ("data.json", here.data, saved.data),
+    ):
+        if fields := differing(held, found):
+            differences = "; ".join(
+                f"{field} {held.get(field, ABSENT)!r}, and {where} {found.get(field, ABSENT)!r}"
+                for field in fields
+            )
+            raise UsageError(
+                f"{workdir} mixes two runs: {file} has {differences}. Nothing there has been "
+                "changed: put back what was edited or copied, or name another folder."
+            )
+
+
 def check_data(workdir: str, dataset: Dataset) -> None:
     """Raises a UsageError when the run in the folder was trained on other files."""
     held = read_json(os.path.join(workdir, "data.json"))
@@ -67,8 +116,7 @@ def _refuse_differences(workdir: str, held: dict[str, Any], here: dict[str, Any]
             for field in fields
         ]
         raise UsageError(
-            f"{workdir} holds another run ({'; '.join(found)}): name another folder with "
-            "--workdir, or remove this one."
+            f"{workdir} holds another run ({'; '.join(found)}): name another folder with --workdir."
         )
 
 

@@ -1,5 +1,6 @@
 """The log of a run's epochs: metrics.jsonl, and the same values as TensorBoard events."""
 
+import hashlib
 import json
 import math
 import os
@@ -59,13 +60,19 @@ class MetricsLog:
             self._flushed = time.monotonic()
 
 
+def digest_up_to(workdir: str, epoch: int) -> str:
+    """SHA-256 of the log's rows up to an epoch; of what is there, if the log ends before."""
+    rows = [row for row in read_metrics(workdir) if row["epoch"] <= epoch]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
 def read_metrics(workdir: str) -> list[dict[str, float]]:
     """The rows of metrics.jsonl up to the first that is not whole."""
     rows: list[dict[str, float]] = []
     path = os.path.join(workdir, "metrics.jsonl")
     if not os.path.exists(path):
         return rows
-    with open(path, errors="replace") as file:
+    with disk.open_file(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 row = json.loads(line)

@@ -56,7 +56,9 @@ def density(
     scaled = jax.tree.map(lambda x: _scale_gradient(x, scale), fresh)
     components = jax.tree.map(lambda old, new: old.at[rows].set(new), turns.encoded, scaled)
     before = jax.tree.map(lambda old: old[rows], turns.encoded)
-    drift = jnp.mean(jnp.sum(normal_kl_per_unit(*jax.lax.stop_gradient(fresh), *before), axis=-1))
+    drift = jnp.mean(
+        jnp.sum(normal_kl_per_unit(*jax.lax.stop_gradient(fresh[:2]), *before[:2]), axis=-1)
+    )
     turns = turns._replace(encoded=jax.lax.stop_gradient(components))
     return autoencoder.density(variables, components), turns, drift
 
