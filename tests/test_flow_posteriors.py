@@ -1,4 +1,4 @@
-"""Posteriors with flows: their densities by autodiff, and the evidence of small models by quadrature."""
+"""Posteriors with flows: densities by autodiff, and the evidence of small models by quadrature."""
 
 import itertools
 
@@ -27,7 +27,7 @@ def head_of(name, dim, num_flows=3):
     rng = np.random.RandomState(dim)
     h = jnp.asarray(rng.standard_normal((4, HIDDEN)), jnp.float32)
     params = head.init(jax.random.key(0), h)
-    moved = jax.tree.map(lambda p: p + 0.3 * rng.standard_normal(p.shape).astype("f"), params)
+    moved = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape).astype("f"), params)
     return lambda h: head.apply(moved, h), h
 
 
@@ -189,15 +189,15 @@ def test_importance_sampling_agrees_with_quadrature(posterior, prior):
     rng = np.random.RandomState(0)
     variables = variables_for(plan, data)
     moved = jax.tree.map(
-        lambda p: p + 0.15 * rng.standard_normal(p.shape).astype("f"), variables["params"]
+        lambda p: p + 0.04 * rng.standard_normal(p.shape).astype("f"), variables["params"]
     )
     variables = variables | {"params": moved}
     x = np.asarray(plan.inputs.of(data.test))[:5].round()
     exact = evidence_by_quadrature(plan.autoencoder, variables, x)
-    samples = 4000
+    samples = 20_000
     found = log_likelihood.estimate(
         plan.autoencoder, variables, x, num_samples=samples, rng=jax.random.key(0)
     )
     error = np.sqrt(1 / found.effective_sample_size - 1 / samples)
-    assert error.max() < 0.2
+    assert error.max() < 0.15
     assert np.all(np.abs(found.log_likelihood - exact) < 4 * error + 1e-3)

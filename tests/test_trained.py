@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 import zipfile
 
 import jax
@@ -156,7 +157,7 @@ def test_a_damaged_file_is_a_sentence(run, tmp_path, change):
 
 
 def test_a_file_cut_short_is_a_sentence(run, tmp_path):
-    whole = open(f"{run[0]}/model.npz", "rb").read()
+    whole = pathlib.Path(run[0], "model.npz").read_bytes()
     path = tmp_path / "model.npz"
     for length in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])

@@ -1,4 +1,4 @@
-"""A few components a step: unbiased, as fresh as can be, the same when resumed and on any devices."""
+"""A few components a step: unbiased, fresh, the same when resumed and on any devices."""
 
 import jax
 import jax.numpy as jnp

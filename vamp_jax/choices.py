@@ -305,7 +305,7 @@ def inputs(config: Config, dataset: Dataset) -> Inputs:
     """Returns how the data, as it is stored, becomes x."""
     from vamp_jax.datasets.inputs import Inputs
 
-    return Inputs(likelihood(config, dataset), dataset.max_value, dataset.dynamic)
+    return Inputs(likelihood(config, dataset), dataset.max_value, dataset.dynamic, dataset.missing)
 
 
 def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
