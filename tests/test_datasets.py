@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import json
 import os
 import pathlib
 import pickle
@@ -364,6 +365,31 @@ def test_damaged_preparation_is_made_anew(tmp_path):
             (home / "dataset_info.json").unlink()
         again = datasets.load("freyfaces", str(tmp_path))
         np.testing.assert_array_equal(again.train, first.train)
+
+
+def test_swapped_splits_are_noticed(tmp_path, capsys):
+    """Validation and test set of a prepared set change places: both have 200 faces."""
+    write_freyfaces(tmp_path)
+    first = datasets.load("freyfaces", str(tmp_path))
+    home = tmp_path / "vamp_jax" / "freyfaces" / protocols.VERSION
+    (one,), (two,) = home.glob("*validation*"), home.glob("*test*")
+    held = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(held)
+    again = datasets.load("freyfaces", str(tmp_path))
+    np.testing.assert_array_equal(again.test, first.test)
+    assert "freyfaces: what was prepared in" in capsys.readouterr().out
+
+
+def test_sets_that_older_code_has_prepared_are_read(tmp_path, monkeypatch):
+    write_freyfaces(tmp_path)
+    first = datasets.load("freyfaces", str(tmp_path))
+    path = tmp_path / "vamp_jax" / "freyfaces" / protocols.VERSION / "metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata["contents"]
+    path.write_text(json.dumps(metadata))
+    monkeypatch.setattr(loading, "_prepare", None)
+    np.testing.assert_array_equal(datasets.load("freyfaces", str(tmp_path)).test, first.test)
 
 
 def test_killed_preparation(tmp_path):

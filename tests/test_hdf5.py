@@ -7,6 +7,7 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.data_files import refusal
 from tests.hostile import FUZZ, bounded_memory, damaged  # noqa: F401 - a fixture of every test
 from vamp_jax import datasets
 from vamp_jax.errors import UsageError
@@ -14,13 +15,6 @@ from vamp_jax.errors import UsageError
 h5py = pytest.importorskip("h5py")
 
 COUNTS = np.random.default_rng(0).poisson(0.3, (30, 8))
-
-
-def refusal(path, **options) -> str:
-    with pytest.raises(UsageError) as caught:
-        datasets.load(str(path), **options)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
 
 
 def h5(path, **held):

@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 import scipy.io
 
+from tests.data_files import refusal
 from vamp_jax import datasets
 from vamp_jax.datasets import readers, sequences
 from vamp_jax.errors import UsageError
-
-
-def refusal(*arguments, **options) -> str:
-    with pytest.raises(UsageError) as caught:
-        datasets.load(*arguments, **options)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
 
 
 def steps(split):

@@ -128,8 +128,30 @@ def _vamp(config: Config, support: tuple[float, float]) -> Prior:
     )
 
 
-PRIORS = {"standard": _standard, "mog": _mog, "vamp_data": _vamp_data, "vamp": _vamp}
-WITH_PSEUDO_INPUTS = ("vamp", "vamp_data")
+def _warped(base):
+    def choose(config: Config, support: tuple[float, float]) -> Prior:
+        from vamp_jax import trainable_priors
+
+        stop = config.stop_components
+        return trainable_priors.warped(base(config, support), stop_components=stop)
+
+    return choose
+
+
+PRIORS = {
+    "standard": _standard,
+    "mog": _mog,
+    "vamp_data": _vamp_data,
+    "vamp": _vamp,
+    "flow": _warped(_standard),
+    "mog_flow": _warped(_mog),
+    "vamp_data_flow": _warped(_vamp_data),
+    "vamp_flow": _warped(_vamp),
+}
+WITH_PSEUDO_INPUTS = ("vamp", "vamp_data", "vamp_flow", "vamp_data_flow")
+WITH_LEARNED_PSEUDO_INPUTS = ("vamp", "vamp_flow")
+WITH_COMPONENTS = tuple(name for name in PRIORS if name not in ("standard", "flow"))
+WARPED = tuple(name for name in PRIORS if name.endswith("flow"))
 
 # ---------------------------------------------------------------------------------------------
 # Networks: (config) -> (the class, its own fields beside those that all have).

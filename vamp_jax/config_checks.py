@@ -40,7 +40,7 @@ def _count(default: int, doc: str, **more) -> Field:
 
 
 PIXEL = ("model", ("pixel_hvae",))
-MIXTURES = ("prior", tuple(name for name in choices.PRIORS if name != "standard"))
+MIXTURES = ("prior", choices.WITH_COMPONENTS)
 
 FIELDS = {
     # What is trained.
@@ -99,13 +99,19 @@ FIELDS = {
         only_with=("prior", choices.WITH_PSEUDO_INPUTS),
         before=0,
     ),
+    "stop_components": Field(
+        False,
+        "Lets no gradient through the components of a warped prior, for ablations.",
+        only_with=("prior", choices.WARPED),
+        before=False,
+    ),
     "learned_weights": Field(
         False, "Learns the weights of the mixture; in the paper all are 1/K.", only_with=MIXTURES
     ),
     "pseudo_inputs_from_data": Field(
         False,
         "Pseudo-inputs start at K training examples, plus noise of standard deviation 0.01.",
-        only_with=("prior", ("vamp",)),
+        only_with=("prior", choices.WITH_LEARNED_PSEUDO_INPUTS),
     ),
     "proper_logistic": Field(
         False, "Grey images: the outer bins reach to infinity, so that they sum to 1."
@@ -228,6 +234,11 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
 
 def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Raises a UsageError for the first field that does not fit the data."""
+    if isinstance(dataset.train, dict):
+        raise UsageError(
+            f"{config.dataset} holds sequences of several lengths; the models take images and "
+            "vectors: name another data set."
+        )
     name = choices.likelihood_name(config, dataset)
     if config.proper_logistic and name != "discretised_logistic":
         raise UsageError(
@@ -238,7 +249,10 @@ def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None
         if not len(getattr(dataset, split)):
             raise UsageError(f"The {split} split of {config.dataset} is empty: name another set.")
     count = len(dataset.train)
-    from_data = config.prior == "vamp_data" or config.pseudo_inputs_from_data
+    from_data = config.pseudo_inputs_from_data or (
+        config.prior in choices.WITH_PSEUDO_INPUTS
+        and config.prior not in choices.WITH_LEARNED_PSEUDO_INPUTS
+    )
     if from_data and config.num_components > count:
         raise UsageError(
             f"num_components is {config.num_components}, but {config.dataset} has only {count} "

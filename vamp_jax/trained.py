@@ -100,10 +100,9 @@ class Trained:
             return np.asarray(
                 generation.generate(self.autoencoder, self.variables, rng, num_samples)
             )
-        if not 0 <= component < len(self.prior.mean):
-            raise ValueError(
-                f"sample: component is {component}; this prior has {len(self.prior.mean)}, from 0."
-            )
+        count = len(self.prior.component_means())
+        if not 0 <= component < count:
+            raise ValueError(f"sample: component is {component}; this prior has {count}, from 0.")
         make = generation.generate_from_pseudo_input
         return np.asarray(make(self.autoencoder, self.variables, rng, component, num_samples))
 

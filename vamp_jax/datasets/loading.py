@@ -8,7 +8,7 @@ import tempfile
 from typing import NamedTuple
 
 from vamp_jax import disk
-from vamp_jax.datasets import files, protocols
+from vamp_jax.datasets import arrays, files, protocols
 from vamp_jax.datasets.dataset import SPLITS, Dataset
 from vamp_jax.errors import UsageError
 
@@ -140,6 +140,12 @@ def _read(name: str, home: pathlib.Path, found: dict[str, pathlib.Path]) -> Data
     for split, size in zip(SPLITS, spec.sizes, strict=True):
         if splits[split].shape != (size, *spec.shape, 1):
             return None
+    digests = {split: arrays.digest(images) for split, images in splits.items()}
+    if metadata.get("contents", digests) != digests:
+        print(
+            f"{name}: what was prepared in {home} has changed since, and is not used.", flush=True
+        )
+        return None
     for source in spec.sources:
         if (
             source.name not in found

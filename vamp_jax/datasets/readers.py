@@ -175,7 +175,8 @@ def npz(data: bytes, name: str, shapes: dict[str, tuple[int | None, ...]]) -> di
             wanted not in (None, size) for wanted, size in zip(shape, sizes, strict=True)
         ):
             _refuse(name, f"has {key} of shape {sizes} instead of {shape}")
-        if held[key].dtype.kind not in "biuf" or not np.isin(held[key], (0, 1)).all():
+        kind = held[key].dtype.kind
+        if kind not in "biuf" or (kind != "b" and not np.isin(held[key], (0, 1)).all()):
             _refuse(name, f"has values other than 0 and 1 in {key}")
     return held
 

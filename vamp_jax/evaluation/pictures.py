@@ -112,7 +112,7 @@ def _plane(run: Evaluated) -> None:
     prior = run.autoencoder.prior_density(run.variables)
     drawing.latent_plane(
         np.asarray(_means(run)),
-        np.asarray(prior.mean),
+        np.asarray(prior.component_means()),
         lambda z: priors.log_prob(z, prior),
         run.path("latent_plane"),
         drawing.math_name(run.autoencoder.top),

@@ -218,7 +218,7 @@ def draw_latent_plane(run: Run, path: str) -> None:
         prior = run.best.autoencoder.prior_density(run.best.variables)
         drawing.latent_plane(
             means,
-            np.asarray(prior.mean),
+            np.asarray(prior.component_means()),
             lambda z: priors.log_prob(z, prior),
             path,
             drawing.math_name(run.best.autoencoder.top),

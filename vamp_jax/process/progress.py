@@ -13,7 +13,7 @@ class Progress:
     """Counts up to `total`; a context manager."""
 
     def __init__(self, what: str, total: int, done: int = 0, unit: str = "epoch"):
-        self._what, self._total, self._unit = what, total, unit
+        self._what, self._total, self._done, self._unit = what, total, done, unit
         self._last_line = 0.0
         self._bar = None
         if sys.stderr.isatty():
@@ -24,6 +24,9 @@ class Progress:
             )
 
     def __enter__(self):
+        if self._done < self._total:  # a compilation of minutes should not look like nothing
+            self.show(self._done, "compiling")
+            self._last_line = 0.0
         return self
 
     def __exit__(self, *exception):
