@@ -12,7 +12,7 @@ from scipy import integrate
 from vamp_jax import choices
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "extending.md"
-TABLES = ("LIKELIHOODS", "PRIORS", "POSTERIORS", "NETWORKS")
+TABLES = ("LIKELIHOODS", "STORED_AS", "PRIORS", "POSTERIORS", "NETWORKS")
 
 
 @pytest.fixture(scope="module")

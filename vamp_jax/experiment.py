@@ -21,10 +21,10 @@ def train_and_evaluate(
     data_dir: str | None = None,
     checkpoint_seconds: float = 15.0,
 ) -> None:
-    """Trains (or goes on training) the run of this config in a folder, then evaluates its best.
+    """Trains the run of this config in a folder, or resumes it, and evaluates its best epoch.
 
     Raises:
-      UsageError: for anything that a sentence explains, before any work where possible.
+      UsageError: for any mistake that a sentence explains, before any work if possible.
       Stopped: after SIGTERM or SIGINT, with the state saved.
     """
     with contextlib.ExitStack() as stack:

@@ -1,6 +1,6 @@
 """Examples from a model: drawn from the prior, from one pseudo-input, and reconstructed.
 
-Each x is the decoder's mean, as the paper shows it; drawn where the decoder is autoregressive.
+Each x is the decoder's mean, as the paper shows it, or a draw if the decoder is autoregressive.
 """
 
 import functools
@@ -66,7 +66,7 @@ def _from_top(autoencoder: Autoencoder, variables: Variables, rng: Array, z_top:
 
 
 def decoded(autoencoder: Autoencoder, variables: Variables, rng: Array, latents: Latents) -> Array:
-    """Returns x of latents [N, ...]: the mean, or a draw where the decoder is autoregressive."""
+    """Decodes latents [N, ...] to x: its mean, or a draw if the decoder is autoregressive."""
     if autoencoder.network.sample_x is not None:
         return autoencoder.network.sample_x(network_variables(variables), rng, latents)
     heads, _ = autoencoder.decode(variables, latents, x=None)

@@ -87,9 +87,9 @@ def vamp(
 
     Args:
       num_components: K.
-      bounds: clips pseudo-inputs; the paper's hard tanh: outside there is no gradient.
-      from_data: start at training examples plus N(0, 0.01^2) noise.
-      learned_weights: or all are 1/K.
+      bounds: clips pseudo-inputs, the paper's hard tanh; outside there is no gradient.
+      from_data: starts them at training examples plus N(0, 0.01^2) noise.
+      learned_weights: learns the weights; otherwise all are 1/K.
     """
 
     def init(rng, start):

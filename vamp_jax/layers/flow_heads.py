@@ -46,7 +46,7 @@ class PlanarHead(nn.Module):
 
 
 class SylvesterHead(nn.Module):
-    """q(z|x) with T Sylvester flows; `kind` says where Q comes from."""
+    """q(z|x) with T Sylvester flows; `make_q` says where Q comes from."""
 
     features: int
     kernel_init: Callable = he_kernel
