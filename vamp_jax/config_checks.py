@@ -185,6 +185,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Raises a UsageError for the first field that is invalid."""
     for name in FIELDS.keys() - config.keys():
         raise UsageError(f"The config has no field {name!r}; see configs/default.py.")
+    for name in config.keys() - FIELDS.keys():
+        raise UsageError(f"The config has a field {name!r} that is not known.")
     for name, field in FIELDS.items():
         _check_field(name, config[name], field)
     if not datasets.is_own(config.dataset):
@@ -209,6 +211,8 @@ def _check_field(name: str, value: Any, field: Field) -> None:
         check_choice(name, value, field.choices)
     if kind not in (int, float):
         return
+    if math.isnan(value):
+        raise UsageError(f"{name} is nan; it must be a number.")
     if field.above != -math.inf and not value > field.above:
         raise UsageError(f"{name} is {value}; it must be above {field.above}.")
     if not value >= field.least:
