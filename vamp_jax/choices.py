@@ -224,6 +224,7 @@ POSTERIORS = {
     "householder": _flow_head("HouseholderHead"),
     "iaf": _flow_head("InverseAutoregressiveHead"),
 }
+WITH_DENSITY = ("normal", "householder")  # at a given point; the other flows have no inverse
 WITH_FLOWS = tuple(name for name in POSTERIORS if name != "normal")
 
 # ---------------------------------------------------------------------------------------------

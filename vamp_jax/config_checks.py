@@ -200,6 +200,12 @@ def check(config: ml_collections.ConfigDict) -> None:
                     f"{name} goes with {other} {shown}; the {other} is {config[other]!r}."
                 )
     _check_gradient(config)
+    encoded = config.prior in choices.WITH_PSEUDO_INPUTS and config.prior in choices.WARPED
+    if config.posterior == "householder" and encoded:
+        raise UsageError(
+            f"prior {config.prior!r} warps diagonal components, and those of posterior "
+            "'householder' have full covariance: use prior 'vamp', or another posterior."
+        )
 
 
 def _check_field(name: str, value: Any, field: Field) -> None:
@@ -228,6 +234,11 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
     if config.renyi_alpha != 0.0:
         raise UsageError(
             f"importance_gradient 'dreg' goes with renyi_alpha 0; it is {config.renyi_alpha}."
+        )
+    if config.posterior not in choices.WITH_DENSITY:
+        raise UsageError(
+            "importance_gradient 'dreg' needs the posterior's density at a given point, which "
+            f"posterior {config.posterior!r} does not have: use 'standard'."
         )
     if config.model == "pixel_hvae" and not config.pixel_gated_stacks:
         raise UsageError(
