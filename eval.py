@@ -55,7 +55,6 @@ def evaluate_here(workdir: str) -> None:
     # After the flags: a typo in one should not wait for JAX.
     import jax
 
-    from vamp_jax import datasets
     from vamp_jax.evaluation import evaluate
     from vamp_jax.training import checkpoints
 
@@ -77,7 +76,7 @@ def evaluate_here(workdir: str) -> None:
                 f"{workdir} has {epochs} epochs in its log and {saved} in its checkpoint: "
                 "let it end, or go on with it (train.py) before you record it."
             )
-    dataset = datasets.load(config.dataset, DATA_DIR.value)
+    dataset = choices.dataset(config, DATA_DIR.value)
     check_data(workdir, dataset)
     with jax.default_matmul_precision(config.matmul_precision):
         failed = None

@@ -8,7 +8,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # which python -
 from absl import flags
 from ml_collections import config_flags
 
-from vamp_jax import choices, disk, errors
+from vamp_jax import choices, datasets, disk, errors
 from vamp_jax.process import command_line, hosts, jax_start, xla_flags
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -51,7 +51,8 @@ def main() -> None:
         os.path.basename(config_flags.get_config_filename(flags.FLAGS["config"]))
     )[0]
     # A field that is missing is for config_checks.check to say.
-    default = f"runs/{name}-{config.get('dataset')}-seed{config.get('seed')}"
+    data = datasets.short_name(str(config.get("dataset")))
+    default = f"runs/{name}-{data}-seed{config.get('seed')}"
     workdir = disk.expand_home(WORKDIR.value or default)
 
     xla_flags.set_for(config.get("model") in choices.CONVOLUTIONAL)

@@ -7,6 +7,7 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.data_files import refusal
 from tests.hostile import FUZZ, bounded_memory, damaged  # noqa: F401 - a fixture of every test
 from vamp_jax import datasets
 from vamp_jax.errors import UsageError
@@ -14,13 +15,6 @@ from vamp_jax.errors import UsageError
 h5py = pytest.importorskip("h5py")
 
 COUNTS = np.random.default_rng(0).poisson(0.3, (30, 8))
-
-
-def refusal(path, **options) -> str:
-    with pytest.raises(UsageError) as caught:
-        datasets.load(str(path), **options)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
 
 
 def h5(path, **held):
@@ -95,12 +89,6 @@ def test_files_of_anndata_itself(tmp_path):
             COUNTS[np.random.RandomState(0).permutation(30)],
         )
         assert set(data.labels["train"]) == {"kind 0", "kind 1", "kind 2"}
-
-
-def test_without_h5py_it_is_a_sentence(tmp_path, monkeypatch):
-    path = h5(tmp_path / "c.h5", X=COUNTS)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert refusal(path) == f"{path} needs h5py: run pip install h5py"
 
 
 def test_a_file_that_takes_for_ever_is_a_sentence(tmp_path, monkeypatch):

@@ -12,9 +12,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from tests.data_files import refusal
 from vamp_jax import datasets
 from vamp_jax.datasets import builders
-from vamp_jax.errors import UsageError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 PICTURES = np.random.default_rng(0).integers(0, 256, (30, 6, 5, 3), dtype=np.uint8)
@@ -80,13 +80,6 @@ def folder(tmp_path_factory):
         ):
             builder.download_and_prepare(download_config=config)
     return folder
-
-
-def refusal(name, folder, **options) -> str:
-    with pytest.raises(UsageError) as caught:
-        datasets.load(name, str(folder), **options)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
 
 
 def test_pictures_with_labels(folder, capfd):

@@ -40,13 +40,25 @@ def _count(default: int, doc: str, **more) -> Field:
 
 
 PIXEL = ("model", ("pixel_hvae",))
-MIXTURES = ("prior", tuple(name for name in choices.PRIORS if name != "standard"))
+MIXTURES = ("prior", choices.WITH_COMPONENTS)
 
 FIELDS = {
     # What is trained.
     "model": _one_of("hvae", "The network.", choices.NETWORKS),
     "prior": _one_of("vamp", "p(z) of the top layer.", choices.PRIORS),
-    "dataset": _one_of("digits", "The data set, see the README.", datasets.NAMES),
+    "dataset": Field("digits", "A data set by name (README), or where data of your own lies."),
+    "missing": _one_of(
+        "refuse",
+        "What NaN in data of your own is: a mistake, or a missing value.",
+        ("refuse", "mask"),
+        before="refuse",
+    ),
+    "image_size": Field(
+        0,
+        "Of a folder of images of your own: scales them to a square; 0: as they are.",
+        least=0,
+        before=0,
+    ),
     "posterior": _one_of(
         "normal",
         "q(z|.) of every layer. Householder flows have an exact VampPrior; with the other flows it "
@@ -87,13 +99,19 @@ FIELDS = {
         only_with=("prior", choices.WITH_PSEUDO_INPUTS),
         before=0,
     ),
+    "stop_components": Field(
+        False,
+        "Lets no gradient through the components of a warped prior, for ablations.",
+        only_with=("prior", choices.WARPED),
+        before=False,
+    ),
     "learned_weights": Field(
         False, "Learns the weights of the mixture; in the paper all are 1/K.", only_with=MIXTURES
     ),
     "pseudo_inputs_from_data": Field(
         False,
         "Pseudo-inputs start at K training examples, plus noise of standard deviation 0.01.",
-        only_with=("prior", ("vamp",)),
+        only_with=("prior", choices.WITH_LEARNED_PSEUDO_INPUTS),
     ),
     "proper_logistic": Field(
         False, "Grey images: the outer bins reach to infinity, so that they sum to 1."
@@ -167,8 +185,12 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Raises a UsageError for the first field that is invalid."""
     for name in FIELDS.keys() - config.keys():
         raise UsageError(f"The config has no field {name!r}; see configs/default.py.")
+    for name in config.keys() - FIELDS.keys():
+        raise UsageError(f"The config has a field {name!r} that is not known.")
     for name, field in FIELDS.items():
         _check_field(name, config[name], field)
+    if not datasets.is_own(config.dataset):
+        check_choice("dataset", config.dataset, datasets.NAMES)
     for name, field in FIELDS.items():
         if field.only_with and config[name] != field.default:
             other, values = field.only_with
@@ -178,6 +200,12 @@ def check(config: ml_collections.ConfigDict) -> None:
                     f"{name} goes with {other} {shown}; the {other} is {config[other]!r}."
                 )
     _check_gradient(config)
+    encoded = config.prior in choices.WITH_PSEUDO_INPUTS and config.prior in choices.WARPED
+    if config.posterior == "householder" and encoded:
+        raise UsageError(
+            f"prior {config.prior!r} warps diagonal components, and those of posterior "
+            "'householder' have full covariance: use prior 'vamp', or another posterior."
+        )
 
 
 def _check_field(name: str, value: Any, field: Field) -> None:
@@ -189,6 +217,8 @@ def _check_field(name: str, value: Any, field: Field) -> None:
         check_choice(name, value, field.choices)
     if kind not in (int, float):
         return
+    if math.isnan(value):
+        raise UsageError(f"{name} is nan; it must be a number.")
     if field.above != -math.inf and not value > field.above:
         raise UsageError(f"{name} is {value}; it must be above {field.above}.")
     if not value >= field.least:
@@ -205,6 +235,11 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
         raise UsageError(
             f"importance_gradient 'dreg' goes with renyi_alpha 0; it is {config.renyi_alpha}."
         )
+    if config.posterior not in choices.WITH_DENSITY:
+        raise UsageError(
+            "importance_gradient 'dreg' needs the posterior's density at a given point, which "
+            f"posterior {config.posterior!r} does not have: use 'standard'."
+        )
     if config.model == "pixel_hvae" and not config.pixel_gated_stacks:
         raise UsageError(
             "importance_gradient 'dreg' is biased with batch norm, which pixel_hvae has unless "
@@ -214,6 +249,11 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
 
 def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Raises a UsageError for the first field that does not fit the data."""
+    if isinstance(dataset.train, dict):
+        raise UsageError(
+            f"{config.dataset} holds sequences of several lengths; the models take images and "
+            "vectors: name another data set."
+        )
     name = choices.likelihood_name(config, dataset)
     if config.proper_logistic and name != "discretised_logistic":
         raise UsageError(
@@ -224,7 +264,10 @@ def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None
         if not len(getattr(dataset, split)):
             raise UsageError(f"The {split} split of {config.dataset} is empty: name another set.")
     count = len(dataset.train)
-    from_data = config.prior == "vamp_data" or config.pseudo_inputs_from_data
+    from_data = config.pseudo_inputs_from_data or (
+        config.prior in choices.WITH_PSEUDO_INPUTS
+        and config.prior not in choices.WITH_LEARNED_PSEUDO_INPUTS
+    )
     if from_data and config.num_components > count:
         raise UsageError(
             f"num_components is {config.num_components}, but {config.dataset} has only {count} "

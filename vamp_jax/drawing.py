@@ -108,6 +108,11 @@ def _save_array(canvas: np.ndarray, path: str) -> None:
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
 
 
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Whether an x of this shape can be drawn: [H, W, C], grey or RGB."""
+    return len(shape) == 3 and shape[-1] in (1, 3)
+
+
 def math_name(layer: str) -> str:
     """The name of a layer in a formula: z2 -> z_{2}."""
     letter, number = layer[:1], layer[1:]

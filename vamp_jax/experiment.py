@@ -6,7 +6,7 @@ import json
 import jax
 import ml_collections
 
-from vamp_jax import choices, config_checks, datasets
+from vamp_jax import choices, config_checks
 from vamp_jax.datasets import Dataset
 from vamp_jax.evaluation import evaluate, record
 from vamp_jax.process import hosts
@@ -21,10 +21,10 @@ def train_and_evaluate(
     data_dir: str | None = None,
     checkpoint_seconds: float = 15.0,
 ) -> None:
-    """Trains (or goes on training) the run of this config in a folder, then evaluates its best.
+    """Trains the run of this config in a folder, or resumes it, and evaluates its best epoch.
 
     Raises:
-      UsageError: for anything that a sentence explains, before any work where possible.
+      UsageError: for any mistake that a sentence explains, before any work if possible.
       Stopped: after SIGTERM or SIGINT, with the state saved.
     """
     with contextlib.ExitStack() as stack:
@@ -33,7 +33,7 @@ def train_and_evaluate(
             _warn_of_short_run(config)
             if hosts.is_first():
                 stack.enter_context(locked(workdir))
-            dataset = datasets.load(config.dataset, data_dir)
+            dataset = choices.dataset(config, data_dir)
             config_checks.check_with_data(config, dataset)
             if hosts.is_first():
                 claim(workdir, config, dataset)
@@ -66,6 +66,6 @@ def _check_hosts_agree(config: ml_collections.ConfigDict, dataset: Dataset) -> N
         return
     hosts.check_same(
         The_config=json.dumps(config.to_dict(), sort_keys=True).encode(),
-        The_data_set=dataset.train.tobytes() + dataset.validation.tobytes(),
+        The_data_set=b"".join(leaf.tobytes() for leaf in jax.tree.leaves(dataset[1:3])),
         The_version_of_JAX=jax.__version__.encode(),
     )

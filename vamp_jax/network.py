@@ -34,25 +34,25 @@ class Network(Protocol):
         """Calls the method of this name with these variables, as linen has it."""
 
     def encode(self, x: Any) -> Any:
-        """q(top|x), a posterior (see posteriors.py). A VampPrior encodes pseudo-inputs by it."""
+        """Computes q(top|x), a posterior (posteriors.py); also of a VampPrior's pseudo-inputs."""
 
     def features(self, x: Any) -> Any:
-        """Whatever else of x the posteriors need, computed once for all samples; or None."""
+        """Computes what else the posteriors need of x, once for all samples; or returns None."""
 
     def infer(self, top: Any, features: Any, noise: Latents) -> tuple[Latents, Latents]:
-        """Draws all latents, and ln q of each layer [...]: from `encode`, `features`, noise."""
+        """Draws all latents, and computes ln q of each layer, [...]."""
 
     def posteriors(self, top: Any, features: Any, latents: Latents) -> dict[str, Any]:
-        """q of each layer, given x and the latents that it is conditioned on."""
+        """Computes q of each layer from x and the latents that the layer depends on."""
 
     def conditional_priors(self, latents: Latents) -> dict[str, Any]:
-        """p(z_l | layers above) of every layer but the top; {} with one layer."""
+        """Computes p(z_l | layers above) of every layer but the top; {} with one layer."""
 
     def descend(self, z_top: Array, noise: Latents) -> Latents:
         """Draws the lower layers from p(z_l | layers above); returns all latents."""
 
     def decode(self, latents: Latents, x: Any = None) -> tuple[Array, ...]:
-        """The likelihood's heads; an autoregressive one looks at x."""
+        """Computes the likelihood's heads; an autoregressive network looks at x."""
 
 
 class Draw(NamedTuple):

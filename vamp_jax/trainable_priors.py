@@ -87,9 +87,9 @@ def vamp(
 
     Args:
       num_components: K.
-      bounds: clips pseudo-inputs; the paper's hard tanh: outside there is no gradient.
-      from_data: start at training examples plus N(0, 0.01^2) noise.
-      learned_weights: or all are 1/K.
+      bounds: clips pseudo-inputs, the paper's hard tanh; outside there is no gradient.
+      from_data: starts them at training examples plus N(0, 0.01^2) noise.
+      learned_weights: learns the weights; otherwise all are 1/K.
     """
 
     def init(rng, start):
@@ -132,3 +132,25 @@ def vamp_data(num_components: int, *, learned_weights: bool = False) -> Prior:
         lambda params, constants, components: _of_components(params | constants, components),
         lambda params, constants: jax.lax.stop_gradient(constants["pseudo_inputs"]),
     )
+
+
+@functools.cache
+def warped(base: Prior, *, stop_components: bool = False) -> Prior:
+    """Any mixture warped by a flow on the prior's side: p(z) = base(f(z)) |det df/dz|.
+
+    Args:
+      base: a prior whose density is a mixture of diagonal Gaussians.
+      stop_components: lets no gradient through the components, for ablations.
+    """
+
+    def init(rng, start):
+        params, constants = base.init(rng, start)
+        flow = priors.init_flow(jax.random.fold_in(rng, 1), start.latent_dim)
+        return params | flow, constants
+
+    def build(params, constants, components):
+        density = base.build(params, constants, components)
+        density = jax.lax.stop_gradient(density) if stop_components else density
+        return priors.warp(density, params["flow"])
+
+    return Prior(init, build, base.pseudo_inputs)

@@ -1,7 +1,8 @@
 """The paper's data sets and others by name, and one's own by path, as arrays."""
 
+from vamp_jax.datasets.by_name import NAMES, check_name, load, short_name
 from vamp_jax.datasets.dataset import SPLITS, Dataset, num_examples, spaced, values_of
-from vamp_jax.datasets.loading import NAMES, check_name, load, short_name
+from vamp_jax.datasets.own import is_own
 from vamp_jax.datasets.values import LIKELIHOODS
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "SPLITS",
     "Dataset",
     "check_name",
+    "is_own",
     "load",
     "num_examples",
     "short_name",

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from vamp_jax.datasets import files, protocols
+from vamp_jax.datasets import arrays, files, protocols
 from vamp_jax.datasets.dataset import SPLITS
 from vamp_jax.errors import UsageError
 
@@ -70,6 +70,9 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             raise UsageError(f"in {places}: {error}") from None
         self.info.metadata["sha256"] = protocols.hashes(contents)
         self.info.metadata["signatures"] = signatures
+        self.info.metadata["contents"] = {
+            split: arrays.digest(images) for split, images in splits.items()
+        }
         return {split: self._generate_examples(images) for split, images in splits.items()}
 
     def _generate_examples(self, images):
@@ -163,7 +166,8 @@ def prepare(name: str, data_dir: pathlib.Path, paths: dict[str, pathlib.Path]) -
 
 
 def read(name: str, data_dir: pathlib.Path) -> tuple[protocols.Splits, dict]:
-    """The splits in source order, and the metadata: 'sha256' and 'signatures' of the sources."""
+    """The splits in source order, and the metadata: 'sha256' and 'signatures' of the sources, and
+    'contents', the digests of the splits (absent from sets that older code has prepared)."""
     splits = {}
     with quiet():
         builder = BUILDERS[name](data_dir=data_dir)

@@ -92,7 +92,7 @@ def _download(
 ) -> pathlib.Path:
     reasons = []
     for url in source.urls:
-        target = download_dir / url.rsplit("/", 1)[1]
+        target = download_dir / (source.name + (".gz" if url.endswith(".gz") else ""))
         try:
             return _fetch(source, url, target)
         except (OSError, ValueError) as error:  # URLError and timeouts are OSErrors

@@ -1,108 +1,38 @@
-"""`load`: a data set as arrays, prepared on the first call and read back on the later ones."""
+"""The paper's image sets: prepared on the first call and read back on the later ones."""
 
 import contextlib
 import os
 import pathlib
 import shutil
 import tempfile
+from typing import NamedTuple
 
 from vamp_jax import disk
-from vamp_jax.datasets import files, own, protocols, values
+from vamp_jax.datasets import arrays, files, protocols
 from vamp_jax.datasets.dataset import SPLITS, Dataset
 from vamp_jax.errors import UsageError
 
-NAMES = tuple(protocols.SPECS)
 _HOME = "vamp_jax"  # subfolder of the data folder: TFDS's own sets of the same names stay apart
 
 
-def check_name(name: str) -> None:
-    """Raises a UsageError unless this is one of `NAMES` or names one's own data."""
-    if name not in NAMES and not (isinstance(name, str) and own.is_own(name)):
-        raise UsageError(
-            f"there is no data set {name!r}: choose one of {', '.join(NAMES)}, or name your own "
-            "data (a .npz, .npy, .h5 or .h5ad file, a folder of images, tfds:NAME)"
-        )
+class Places(NamedTuple):
+    """Folders: `given` and `cache` are searched, `target` is the one of them that is written to."""
+
+    given: pathlib.Path
+    cache: pathlib.Path
+    target: pathlib.Path
+
+    @property
+    def downloads(self) -> pathlib.Path:
+        return self.target / "downloads" / "manual"
 
 
-def short_name(name: str) -> str:
-    """The name for a run's folder: the data set's, or of one's own data the file's, made safe."""
-    if name in NAMES:
-        return name
-    short = own.short_name(name)
-    return f"own_{short}" if short in NAMES else short
-
-
-def load(
-    name: str,
-    data_dir: str | None = None,
-    *,
-    likelihood: str | None = None,
-    missing: str = "refuse",
-    image_size: int | tuple[int, int] | None = None,
-) -> Dataset:
-    """Loads a data set, and says what it assumed of one's own.
-
-    Args:
-      name: one of `NAMES`, or one's own data (see `own`).
-      data_dir: TFDS's data folder, by default ~/tensorflow_datasets.
-      likelihood: None for the data set's own, or where it can be guessed.
-      missing: 'mask' if NaN stands for what is missing.
-      image_size: of one's own folder of images, where they are to be scaled.
+def places(data_dir: str | None) -> Places:
+    """Where data is looked for and prepared: in data_dir, by default ~/tensorflow_datasets, or,
+    where that cannot be written to, in the user's cache folder.
 
     Raises:
-      UsageError: an unknown name, a missing or wrong file, a folder that cannot be written to.
-    """
-    check_name(name)
-    if name in NAMES:
-        if image_size:
-            raise UsageError(f"image_size is for a folder of pictures, and {name} is none")
-        dataset = _load_named(name, data_dir)
-        return dataset if likelihood is None else _with_likelihood(dataset, likelihood)
-    dataset, notes = own.load(
-        name, likelihood=likelihood, missing=missing, image_size=image_size, data_dir=data_dir
-    )
-    for note in notes:
-        print(note, flush=True)
-    return dataset._replace(name=short_name(name))
-
-
-def _with_likelihood(dataset: Dataset, likelihood: str) -> Dataset:
-    """The same images for another likelihood, where their values fit."""
-    if likelihood == dataset.likelihood:
-        return dataset
-    if dataset.dynamic:
-        raise UsageError(
-            f"the images of {dataset.name} are chances of a 1, for likelihood "
-            f"{dataset.likelihood} alone: leave out --config.likelihood={likelihood}"
-        )
-    splits = {split: getattr(dataset, split) for split in SPLITS}
-    known = values.facts(
-        dataset.name,
-        dataset.kind,
-        splits,
-        in_bytes=True,
-        grey_levels=dataset.max_value == values.GREY_LEVELS - 1,
-    )
-    values.choose(splits, known, likelihood)
-    stored = values.store(splits, known, likelihood)
-    mean, stddev = values.moments(stored, dataset.kind)
-    return dataset._replace(
-        **stored.splits,
-        likelihood=stored.likelihood,
-        dynamic=stored.dynamic,
-        max_value=stored.max_value,
-        num_classes=stored.num_classes,
-        pseudo_input_mean=mean,
-        pseudo_input_stddev=stddev,
-    )
-
-
-def _load_named(name: str, data_dir: str | None) -> Dataset:
-    """Prepares a set first where that has not been done or the files have changed.
-
-    Official files are looked for by name in data_dir/downloads/manual, one folder below that, in
-    data_dir, and one folder below that; what is missing is downloaded. The prepared set goes into
-    data_dir/vamp_jax, or, where data_dir cannot be written to, into the user's cache folder.
+      UsageError: data_dir is no local folder.
     """
     try:
         given = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser().absolute()
@@ -111,7 +41,7 @@ def _load_named(name: str, data_dir: str | None) -> Dataset:
                 f"the data folder {data_dir} is not a local folder: pass --data_dir=FOLDER"
             )
         cache = _cache_folder(given)
-        target = given if _writable(given) else cache
+        return Places(given, cache, given if _writable(given) else cache)
     except (OSError, TypeError, RuntimeError, ValueError) as error:  # a name that cannot be
         if isinstance(error, UsageError):
             raise
@@ -119,8 +49,21 @@ def _load_named(name: str, data_dir: str | None) -> Dataset:
             f"the data folder {str(data_dir)[:80]!r} cannot be used "
             f"({getattr(error, 'strerror', None) or error}): pass --data_dir=FOLDER"
         ) from None
+
+
+def load(name: str, where: Places) -> Dataset:
+    """Loads a set of `protocols.SPECS`; prepares it first where that has not been done or the
+    files have changed.
+
+    Official files are looked for by name in data_dir/downloads/manual, one folder below that, in
+    data_dir, and one folder below that; what is missing is downloaded.
+
+    Raises:
+      UsageError: a missing or wrong file, a folder that cannot be written to.
+    """
+    target = where.target
     try:
-        dataset = _load(name, [given, cache], target)
+        dataset = _load(name, [where.given, where.cache], target)
     except OSError as error:
         raise UsageError(
             f"{name} cannot be prepared in {target} ({error}): "
@@ -197,6 +140,12 @@ def _read(name: str, home: pathlib.Path, found: dict[str, pathlib.Path]) -> Data
     for split, size in zip(SPLITS, spec.sizes, strict=True):
         if splits[split].shape != (size, *spec.shape, 1):
             return None
+    digests = {split: arrays.digest(images) for split, images in splits.items()}
+    if metadata.get("contents", digests) != digests:
+        print(
+            f"{name}: what was prepared in {home} has changed since, and is not used.", flush=True
+        )
+        return None
     for source in spec.sources:
         if (
             source.name not in found

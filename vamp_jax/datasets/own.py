@@ -6,14 +6,16 @@
     counts.h5         X, and Y for labels; or arrays as in a .npz
     cells.h5ad        AnnData's X
     tfds:NAME         a set of TFDS that has been prepared before
+    book.txt          text, cut into windows of characters; text:PATH for files of other names
 
 What is given in one piece is split 80/10/10, always in the same way. Nothing in a file is run.
 """
 
+import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -21,15 +23,22 @@ from vamp_jax.datasets import arrays, files, npy_files, values
 from vamp_jax.datasets.dataset import Dataset, Found
 from vamp_jax.errors import UsageError
 
-TFDS = "tfds:"
+TFDS, TEXT = "tfds:", "text:"
 _MAX_NAME = 40  # of the part of a run's folder that stands for the data
 
 
 def is_own(name: str) -> bool:
     """Whether this names data by the place where it lies."""
-    if name.startswith(TFDS) or os.sep in name or name.startswith("~"):
+    if name.startswith((TFDS, TEXT, "~")) or os.sep in name:
         return True
-    return pathlib.PurePath(name).suffix.lower() in _READERS or _is_folder(name)
+    return pathlib.PurePath(name).suffix.lower() in (*_READERS, ".txt") or _is_folder(name)
+
+
+def text_path(name: str) -> pathlib.Path | None:
+    """The file of a text; None for data of another kind."""
+    if name.startswith(TEXT) or (is_own(name) and name.lower().endswith(".txt")):
+        return pathlib.Path(name.removeprefix(TEXT))
+    return None
 
 
 def _is_folder(name: str) -> bool:
@@ -44,8 +53,8 @@ def short_name(name: str) -> str:
     if name.startswith(TFDS):
         stem = name.replace(":", "_")
     else:
-        path = pathlib.PurePath(os.path.abspath(os.path.expanduser(name)))
-        stem = path.stem if path.suffix.lower() in _READERS else path.name
+        path = pathlib.PurePath(os.path.abspath(os.path.expanduser(name.removeprefix(TEXT))))
+        stem = path.stem if path.suffix.lower() in (*_READERS, ".txt") else path.name
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:_MAX_NAME].strip("._-")
     return safe or "data"
 
@@ -69,7 +78,7 @@ def load(
       data_dir: TFDS's data folder.
 
     Returns:
-      The data set, and sentences about what was assumed.
+      The data set (not a text: see `sequences`), and sentences about what was assumed.
 
     Raises:
       UsageError: whatever is wrong with the file, with its name, the array and the place.
@@ -114,7 +123,7 @@ def _read(name: str, image_size: int | tuple[int, int] | None, data_dir: str | N
     else:
         path = pathlib.Path(name).expanduser()
         reader = _READERS.get(path.suffix.lower())
-    try:
+    with sentences(name):
         folder = path is not None and path.is_dir()
         if image_size and not folder:
             raise UsageError(f"image_size is for a folder of pictures, and {name} is none")
@@ -126,9 +135,16 @@ def _read(name: str, image_size: int | tuple[int, int] | None, data_dir: str | N
             return from_tfds.read(name.removeprefix(TFDS), data_dir)
         if reader is None:
             raise UsageError(
-                f"{files.shown(path)} is no folder and ends in none of {', '.join(_READERS)}"
+                f"{files.shown(path)} is no folder and ends in none of {', '.join(_READERS)}, .txt"
             )
         return reader(path)
+
+
+@contextlib.contextmanager
+def sentences(name: str) -> Iterator[None]:
+    """Makes one sentence of what the system says about a file."""
+    try:
+        yield
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, UsageError):
             raise

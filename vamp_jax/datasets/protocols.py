@@ -105,7 +105,7 @@ def _omniglot_originals(contents: dict[str, bytes], spec: Spec) -> Splits:
     for source in spec.sources:
         shapes = {"images": (None, 20, 105, 105)}  # of characters and drawers; 1 is paper
         drawings = readers.npz(contents[source.name], source.name, shapes)["images"]
-        small += [area_averages(1 - of_character, 28) for of_character in drawings.astype(np.int8)]
+        small += [area_averages(of_character == 0, 28) for of_character in drawings]
     images = np.stack(small)
     first, test = (part.reshape(-1, 28, 28) for part in np.split(images, [15], axis=1))
     if len(test) != num_test or len(first) != num_train + num_validation:

@@ -93,6 +93,30 @@ def mat(data: bytes, name: str, shapes: dict[str, tuple[int, int]]) -> dict[str,
     return {key: matrices[key] for key in shapes}
 
 
+def mat_rolls(data: bytes, name: str, keys: tuple[str, ...]) -> list[list[np.ndarray]]:
+    """Cell arrays of piano rolls in a MATLAB 5 file whose hash is known.
+
+    Returns:
+      For each key a list of uint8 [T, 88] of zeros and ones, T at least 1.
+    """
+    import scipy.io
+
+    plain = _inflate_mat(data, name, limit=64 << 20)
+    try:
+        variables = scipy.io.loadmat(io.BytesIO(plain), variable_names=list(keys))
+        rolls = [[np.asarray(cell) for cell in variables[key].ravel()] for key in keys]
+    except Exception as error:  # scipy raises whatever it stumbles over
+        _refuse(name, f"cannot be read as a MATLAB file ({error})")
+    for key, pieces in zip(keys, rolls, strict=True):
+        for number, piece in enumerate(pieces):
+            right = piece.ndim == 2 and len(piece) and piece.shape[1] == 88
+            if not right or piece.dtype.kind not in "biuf" or not np.isin(piece, (0, 1)).all():
+                _refuse(name, f"has no piano roll of 88 keys in {key}[{number}]")
+        if not pieces:
+            _refuse(name, f"has nothing in {key}")
+    return [[piece.astype(np.uint8) for piece in pieces] for pieces in rolls]
+
+
 def _inflate_mat(data: bytes, name: str, limit: int) -> bytes:
     """The same file without compression, at most `limit` bytes, so that scipy cannot be made to
     allocate more than that."""
@@ -151,7 +175,8 @@ def npz(data: bytes, name: str, shapes: dict[str, tuple[int | None, ...]]) -> di
             wanted not in (None, size) for wanted, size in zip(shape, sizes, strict=True)
         ):
             _refuse(name, f"has {key} of shape {sizes} instead of {shape}")
-        if held[key].dtype.kind not in "biuf" or not np.isin(held[key], (0, 1)).all():
+        kind = held[key].dtype.kind
+        if kind not in "biuf" or (kind != "b" and not np.isin(held[key], (0, 1)).all()):
             _refuse(name, f"has values other than 0 and 1 in {key}")
     return held
 

@@ -87,7 +87,9 @@ def facts(where: str, kind: str, splits: Splits, *, in_bytes: bool, grey_levels:
         if np.isnan(low):
             raise UsageError(f"{where}: every value of {name} is missing")
         if name in ("train", "x") and low == high:
-            raise UsageError(f"{where}: every value of {name} is {low:g}: nothing is to be learnt")
+            raise UsageError(
+                f"{where}: every value of {name} is {low:g}: there is nothing to learn"
+            )
     high = max(high for _, high in ranges.values())
     return Facts(
         where=where,

@@ -44,7 +44,7 @@ def _pass(autoencoder: Autoencoder, variables, prior, x: Array, noise: Latents) 
     args = encoded.top, encoded.features, latents
     posteriors = autoencoder.apply(variables, *args, method="posteriors")
     below = autoencoder.apply(variables, latents, method="conditional_priors")
-    # Of a posterior with a flow the KL is no sum over units, and its aggregate is not to be had.
+    # With a flow the KL is no sum over units, and the aggregated posterior is not known.
     unit_kl = {
         layer: diagnostics.normal_kl_per_unit(*posteriors[layer], *below[layer])
         for layer in below
@@ -67,8 +67,8 @@ def inspect(
     """Runs the diagnostics over these examples x [N, ...]: plain numbers and lists.
 
     Expectations over q(z|x) are taken with one draw for each example, so those over q(z) with N.
-    The posterior mean of a lower layer is taken at the means of those above. `show` is told of
-    2 N steps.
+    The posterior mean of a lower layer is taken at the means of those above. `show` gets the
+    number of steps done, of 2 N.
 
     Raises:
       ValueError: for no example, or examples of another shape than the network's.

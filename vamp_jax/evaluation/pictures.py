@@ -25,7 +25,7 @@ class Evaluated(NamedTuple):
     split: str
     autoencoder: Autoencoder
     variables: Variables
-    images: np.ndarray  # of the split, [N, H, W, C] in [0, 1]
+    x: np.ndarray  # of the split, [N, ...]
     sampled: ImportanceSampled
     rngs: jax.Array  # three keys of what is drawn from the model
 
@@ -43,15 +43,15 @@ def draw(
     split: str,
     autoencoder: Autoencoder,
     variables: Variables,
-    images: np.ndarray,
+    x: np.ndarray,
     sampled: ImportanceSampled,
     rng: jax.Array,
 ) -> list[str]:
-    """Draws samples, reconstructions, pseudo-inputs, the latent plane and curves: figures/*.png.
+    """Draws figures/*.png: of images samples and the like, of all the latent plane and curves.
 
     Args:
       workdir: the run's folder, in which there is figures/.
-      split, images: what was evaluated; [N, H, W, C] in [0, 1].
+      split, x: what was evaluated, [N, ...].
       autoencoder, variables: the network with its prior.
       sampled: the evaluation; of the test split, its histogram is drawn.
       rng: key of what is drawn from the model.
@@ -59,9 +59,11 @@ def draw(
       For each picture that could not be drawn its name, with the reason.
     """
     rngs = jax.random.split(rng, 3)
-    run = Evaluated(workdir, split, autoencoder, variables, images, sampled, rngs)
+    run = Evaluated(workdir, split, autoencoder, variables, x, sampled, rngs)
     undrawn = []
-    for picture in (_samples, _reconstructions, _pseudo_inputs, _plane, _histogram, _curves):
+    of_images = (_samples, _reconstructions, _pseudo_inputs)
+    of_all = (_plane, _histogram, _curves)
+    for picture in (*of_images, *of_all) if drawing.is_image(x.shape[1:]) else of_all:
         try:
             picture(run)
         except Exception as error:  # of a library: the other pictures are still worth having
@@ -75,7 +77,7 @@ def _samples(run: Evaluated) -> None:
 
 
 def _reconstructions(run: Evaluated) -> None:
-    shown = run.images[spaced(len(run.images), SHOWN // 2)]
+    shown = run.x[spaced(len(run.x), SHOWN // 2)]
     reconstructed = generation.reconstruct(
         run.autoencoder, run.variables, run.rngs[1], jnp.asarray(shown)
     )
@@ -85,7 +87,7 @@ def _reconstructions(run: Evaluated) -> None:
 
 def _means(run: Evaluated) -> jax.Array:
     """The means of q(z|x) of some images, [N, D]."""
-    spread = run.images[spaced(len(run.images), 1000)]
+    spread = run.x[spaced(len(run.x), 1000)]
     return jax.jit(run.autoencoder.encode)(run.variables, spread).top.base.mean
 
 
@@ -110,7 +112,7 @@ def _plane(run: Evaluated) -> None:
     prior = run.autoencoder.prior_density(run.variables)
     drawing.latent_plane(
         np.asarray(_means(run)),
-        np.asarray(prior.mean),
+        np.asarray(prior.component_means()),
         lambda z: priors.log_prob(z, prior),
         run.path("latent_plane"),
         drawing.math_name(run.autoencoder.top),

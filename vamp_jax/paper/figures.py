@@ -101,7 +101,7 @@ def load(folders: Sequence[str], data_dir: str | None) -> list[Run]:
         with Checkpoints(folder, read_only=True) as checkpoints:
             if checkpoints.latest_step() is None:
                 raise UsageError(f"{folder} holds no checkpoint yet: go on training there.")
-    dataset = datasets.load(next(iter(configs.values())).dataset, data_dir)
+    dataset = choices.dataset(next(iter(configs.values())), data_dir)
     runs = []
     for folder, (title, config) in zip(folders, configs.items(), strict=True):
         check_data(folder, dataset)
@@ -218,7 +218,7 @@ def draw_latent_plane(run: Run, path: str) -> None:
         prior = run.best.autoencoder.prior_density(run.best.variables)
         drawing.latent_plane(
             means,
-            np.asarray(prior.mean),
+            np.asarray(prior.component_means()),
             lambda z: priors.log_prob(z, prior),
             path,
             drawing.math_name(run.best.autoencoder.top),

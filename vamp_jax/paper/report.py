@@ -142,7 +142,7 @@ def _worse(ours: dict[Cell, Estimate]) -> str:
     if not found:
         return says + "none."
     known = "What is known of them is in [docs/numbers.md](../docs/numbers.md)."
-    return "\n\n".join([says, "\n".join(sorted(found)), known])
+    return "\n\n".join([says.rstrip(), "\n".join(sorted(found)), known])
 
 
 def _runs(runs: list[tuple[Record, str | None]]) -> str:

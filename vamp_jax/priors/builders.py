@@ -57,8 +57,7 @@ def vamp(
       bounds: clips every pseudo-input to this range before it is encoded. The paper's models use
         (0, 1), a hard tanh: outside the range the gradient is zero. None leaves them free.
     Raises:
-      ValueError: for pseudo-inputs or bounds that cannot be, or an encoder that returns other
-        shapes.
+      ValueError: for invalid pseudo-inputs or bounds, or an encoder that returns other shapes.
     """
     pseudo_inputs = entry("vamp", params, "pseudo_inputs")
     if bounds is not None:
@@ -78,7 +77,7 @@ def vamp_data(params: Params, encode: Encode) -> GaussianMixture:
         `weight_logits` [K] if the weights are learned.
       encode: K examples -> (mean [K, D], log_var [K, D]); the posterior's own encoder.
     Raises:
-      ValueError: for examples that cannot be, or an encoder that returns other shapes.
+      ValueError: for invalid examples, or an encoder that returns other shapes.
     """
     examples = jax.tree.map(jax.lax.stop_gradient, entry("vamp_data", params, "pseudo_inputs"))
     return _mixture("vamp_data", *encode_components("vamp_data", encode, examples), params)

@@ -1,4 +1,4 @@
-"""What every prior can do: `log_prob`, `sample` and `responsibilities` of a `Density`."""
+"""The functions that work on every prior: `log_prob`, `sample` and `responsibilities`."""
 
 from typing import Any, Protocol
 
@@ -33,11 +33,11 @@ def _check_density(name: str, prior: Any) -> None:
 
 
 def log_prob(z: Array, prior: Density, *, block_size: int | None = None) -> Array:
-    """Evaluates ln p(z), of a mixture ln sum_k w_k N(z | mean_k, diag(exp(log_var_k))), in nats.
+    """Computes ln p(z) in nats; of a mixture, ln sum_k w_k N(z | mean_k, diag(exp(log_var_k))).
 
-    Of a `GaussianMixture` exact to half a unit in the last place of its float32 result on CPU and
-    GPU (see `mixture._float64_log_joint`), in memory O(S K), with gradients to z and to every
-    field of the prior, in forward and reverse mode; to any order, but with `block_size` to the
+    For a `GaussianMixture` it is exact to half a unit in the last place of its float32 result on
+    CPU and GPU (see `mixture._float64_log_joint`), and takes memory O(S K). Gradients reach z and
+    every field of the prior, in forward and reverse mode, to any order; with `block_size` to the
     first only.
 
     Args:
@@ -55,12 +55,12 @@ def log_prob(z: Array, prior: Density, *, block_size: int | None = None) -> Arra
 
 
 def responsibilities(z: Array, prior: Density) -> Array:
-    """p(k | z): the share of each component in the density, [..., D] -> [..., K], rows sum to 1."""
+    """Computes p(k | z), each component's share in the density: [..., D] -> [..., K]."""
     _check_density("responsibilities", prior)
     return prior.responsibilities(z)
 
 
 def sample(rng: Array, prior: Density, num_samples: int) -> Array:
-    """Draws from p(z), of a mixture a component by its weight, then a point of it: [N, D]."""
+    """Draws N points from p(z), [N, D]; of a mixture a component by its weight, then a point."""
     _check_density("sample", prior)
     return prior.sample(rng, num_samples)

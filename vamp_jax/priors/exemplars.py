@@ -65,7 +65,7 @@ def exemplar(params: Params, encode: Encode, *, exclude: Array | None = None) ->
       exclude: the indices of the examples whose z will be evaluated, to leave each out of its own
         prior: in training those of the batch, [B]; None leaves none out.
     Raises:
-      ValueError: for examples that cannot be, an encoder that returns other shapes, a log_var that
+      ValueError: for invalid examples, an encoder that returns other shapes, a log_var that
         is no scalar, or an exclude that holds no whole numbers.
     """
     examples = jax.lax.stop_gradient(entry("exemplar", params, "pseudo_inputs"))

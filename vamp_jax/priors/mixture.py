@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
-from vamp_jax.posteriors import LOG_2PI, normal_log_prob
+from vamp_jax.posteriors import LOG_2PI, normal_log_prob, normal_sample
 from vamp_jax.priors.checks import check_counts, check_sizes
 
 Array = jax.Array
@@ -42,6 +42,15 @@ class GaussianMixture(NamedTuple):
         dtype = jnp.result_type(self.mean)
         noise = jax.random.normal(noise_rng, (num_samples, self.mean.shape[1]), dtype)
         return self.mean[index] + jnp.exp(0.5 * self.log_var[index]) * noise
+
+    def sample_component(self, rng: Array, component: int | Array, num_samples: int) -> Array:
+        """Draws N points of one component: [N, D]."""
+        noise = jax.random.normal(rng, (num_samples, self.mean.shape[1]), self.mean.dtype)
+        return normal_sample(noise, self.mean[component], self.log_var[component])
+
+    def component_means(self) -> Array:
+        """Where the components lie: [K, D]."""
+        return self.mean
 
 
 def component_log_prob(z: Array, prior: GaussianMixture) -> Array:

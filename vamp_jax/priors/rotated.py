@@ -48,6 +48,15 @@ class RotatedMixture(NamedTuple):
         z = self.base.mean[index] + jnp.exp(0.5 * self.base.log_var[index]) * noise
         return jnp.einsum("nde,ne->nd", self.rotation[index], z, precision="highest")
 
+    def sample_component(self, rng: Array, component: int | Array, num_samples: int) -> Array:
+        """Draws N points of one component: [N, D]."""
+        z = self.base.sample_component(rng, component, num_samples)
+        return jnp.einsum("de,ne->nd", self.rotation[component], z, precision="highest")
+
+    def component_means(self) -> Array:
+        """Where the components lie: [K, D]."""
+        return jnp.einsum("kde,ke->kd", self.rotation, self.base.mean, precision="highest")
+
     def _over_points(self, z: Array, of_joint) -> Array:
         """of_joint(ln p(k, z) [..., K]) of some points at a time."""
         num_components, dim = self.base.mean.shape

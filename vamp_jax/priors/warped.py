@@ -42,6 +42,15 @@ class Warped(NamedTuple):
         """Draws f^-1(e) of N draws e of the base: [N, D]."""
         return _couplings_inverse(self.base.sample(rng, num_samples), self.flow)[0]
 
+    def sample_component(self, rng: Array, component: int | Array, num_samples: int) -> Array:
+        """Draws f^-1(e) of N draws e of one component: [N, D]."""
+        drawn = self.base.sample_component(rng, component, num_samples)
+        return _couplings_inverse(drawn, self.flow)[0]
+
+    def component_means(self) -> Array:
+        """f^-1 of the components' means: [K, D]."""
+        return _couplings_inverse(self.base.mean, self.flow)[0]
+
 
 _couplings = jax.jit(couplings)
 _couplings_inverse = jax.jit(couplings_inverse)

@@ -1,11 +1,11 @@
 """Checkpoints by orbax: the latest two, each with the best parameters so far beside it.
 
-A checkpoint (its step is the number of epochs done) has these items: `state`, all that training
-goes on from but for `best`, the best parameters so far, which evaluation reads without the rest;
-`constants`, where a prior has fixed examples; and `info`, plain values that tie it all together: a
-SHA-256 over the arrays of each item, since a flipped bit on disk must not become a silently
-different run; their names, types and shapes; whose they are (config.json and data.json); and a
-SHA-256 over the log up to that epoch and over `info` itself. Older checkpoints have less of it.
+A checkpoint's step is the number of epochs done. Its items are `state`, from which training goes
+on; `best`, the best parameters so far, which evaluation reads without the rest; `constants`, if the
+prior has fixed examples; and `info`, plain values: of each item a SHA-256 over its arrays, since a
+flipped bit on disk must not become a silently different run, and their names, types and shapes; the
+run that they belong to (config.json and data.json); and a SHA-256 over the log up to that epoch and
+over `info` itself. Older checkpoints have less of it.
 
 Checkpoints without a `format` in `info` are older: they hold the constants among the parameters
 (see `_with_constants_as_parameters`), and their best epoch was chosen by the objective's bound.
@@ -74,7 +74,7 @@ class Checkpoints:
         path = self._at_exit.enter_context(disk.plain_path(self.directory))
         try:
             self._manager = ocp.CheckpointManager(path, options=options)
-        except Exception as error:  # of a time in a checkpoint's metadata that cannot be, for one
+        except Exception as error:  # for one, an impossible time in a checkpoint's metadata
             self._at_exit.close()
             _raise_if_passing(error, self.directory)
             raise UsageError(
@@ -91,7 +91,7 @@ class Checkpoints:
             self._manager.close()  # waits for a save under way; an error before it counts more
 
     def save(self, state: TrainState) -> None:
-        """Starts to save this state; it is copied first, since training donates its buffers."""
+        """Starts to save a copy of this state; training donates its buffers."""
         step = int(state.epoch)
         if step in self._manager.all_steps():
             return
@@ -160,7 +160,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def restore_latest(self, like: TrainState) -> tuple[TrainState | None, int]:
-        """The newest state that can be read, and its format; None where there is no checkpoint.
+        """Restores the newest state that can be read, and its format; None without a checkpoint.
 
         Newer ones that cannot be read are removed, once an older one has been: the run will get
         there again.
@@ -180,7 +180,7 @@ class Checkpoints:
         return state, info.get("format", 1)
 
     def restore_best(self, like: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
-        """The best variables, the epoch that they are of, and the number of epochs done.
+        """Restores the best variables, their epoch, and the number of epochs done.
 
         Args:
           like: variables of the right shapes.
@@ -284,7 +284,7 @@ def _raise_if_passing(error: Exception, name: str) -> None:
 
 
 def _mute_abandoned_reads() -> None:
-    """No tracebacks from the reads that orbax abandons when another array's fails.
+    """Silences tracebacks of reads that orbax abandons when the read of another array fails.
 
     They end at any later time: in threads of tensorstore, or when they are collected.
     """
