@@ -17,6 +17,8 @@ import os
 import shlex
 import sys
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # which python -I leaves out
+
 from absl import flags
 
 from configs import default

@@ -1,6 +1,10 @@
 """Evaluates the best checkpoint of a run: python eval.py --workdir=runs/vamp_hvae-digits-seed0."""
 
+import os
+import sys
 from typing import Any
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # which python -I leaves out
 
 from absl import flags
 

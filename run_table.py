@@ -8,7 +8,10 @@ A run that is recorded in results/ is skipped, one that is under way goes on: in
 command whenever you like, and give it again.
 """
 
+import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # which python -I leaves out
 
 from absl import flags
 

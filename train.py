@@ -3,6 +3,8 @@
 import os
 import sys
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # which python -I leaves out
+
 from absl import flags
 from ml_collections import config_flags
 

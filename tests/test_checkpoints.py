@@ -5,66 +5,43 @@ import os
 import sys
 import warnings
 
+import chex
 import jax
-import numpy as np
-import optax
 import pytest
-from vamp_jax.checkpoints import Checkpoints
 
-from tests.test_training import objective_for, small_config, small_data
-from vamp_jax import epoch
+from tests.cases import at_epoch, noisy_state
 from vamp_jax.errors import UsageError
+from vamp_jax.training.checkpoints import Checkpoints
 
 
 @pytest.fixture(scope="module")
 def state():
-    config, data = small_config(model="vae"), small_data()
-    state = epoch.init_state(config, data, objective_for(config, data), optax.adam(0.1))
-    # Numbers that differ from leaf to leaf.
-    leaves, treedef = jax.tree.flatten(state)
-    rng = np.random.RandomState(0)
-    noisy = [leaf + rng.normal(size=leaf.shape).astype(leaf.dtype) for leaf in leaves]
-    return jax.device_put(jax.tree.unflatten(treedef, noisy), epoch.replicated())
-
-
-def at(state, number):
-    sharding = epoch.replicated()
-    return state.replace(
-        epoch=jax.device_put(np.int32(number), sharding),
-        best_epoch=jax.device_put(np.int32(number - 1), sharding),
-        best_loss=jax.device_put(np.float32(number), sharding),
-    )
-
-
-def equal(a, b):
-    return all(
-        np.array_equal(x, y) and x.dtype == y.dtype
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    )
+    return noisy_state()
 
 
 def test_what_is_saved_comes_back_bit_for_bit(tmp_path, state):
     with Checkpoints(str(tmp_path)) as checkpoints:
-        checkpoints.save(at(state, 3))
+        checkpoints.save(at_epoch(state, 3))
     with Checkpoints(str(tmp_path)) as checkpoints:
-        restored = checkpoints.restore_latest(like=state)
-    assert equal(restored, at(state, 3))
-    assert jax.tree.structure(restored) == jax.tree.structure(state)
+        restored, _ = checkpoints.restore_latest(like=state)
+    chex.assert_trees_all_equal(restored, at_epoch(state, 3))
+    chex.assert_trees_all_equal_dtypes(restored, state)
 
 
 def test_best_variables_for_evaluation(tmp_path, state):
     with Checkpoints(str(tmp_path)) as checkpoints:
-        checkpoints.save(at(state, 3))
+        checkpoints.save(at_epoch(state, 3))
     with Checkpoints(str(tmp_path), read_only=True) as checkpoints:
-        like = {"params": state.params, "batch_stats": state.batch_stats}
-        variables, best_epoch, epochs = checkpoints.restore_best(jax.eval_shape(lambda: like))
-    assert equal(variables["params"], state.best_params) and (best_epoch, epochs) == (2, 3)
+        like = jax.eval_shape(lambda: state.variables)
+        variables, best_epoch, epochs = checkpoints.restore_best(like)
+    chex.assert_trees_all_equal(variables["params"], state.best_params)
+    assert (best_epoch, epochs) == (2, 3)
 
 
 def test_the_latest_two_are_kept(tmp_path, state):
     with Checkpoints(str(tmp_path)) as checkpoints:
         for number in range(1, 5):
-            checkpoints.save(at(state, number))
+            checkpoints.save(at_epoch(state, number))
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["3", "4"]
 
 
@@ -91,21 +68,21 @@ def damage(folder, how):
 @pytest.mark.parametrize("how", ["emptied", "truncated", "removed", "flipped"])
 def test_damaged_newest_checkpoint_is_said_and_passed_over(tmp_path, state, capsys, item, how):
     with Checkpoints(str(tmp_path)) as checkpoints:
-        checkpoints.save(at(state, 1))
-        checkpoints.save(at(state, 2))
+        checkpoints.save(at_epoch(state, 1))
+        checkpoints.save(at_epoch(state, 2))
     damage(tmp_path / "checkpoints" / "2" / item, how)
     with Checkpoints(str(tmp_path)) as checkpoints:
-        restored = checkpoints.restore_latest(like=state)
+        restored, _ = checkpoints.restore_latest(like=state)
         assert "Checkpoint 2" in capsys.readouterr().out
         assert int(restored.epoch) == 1
-        checkpoints.save(at(state, 2))  # the run gets there again
+        checkpoints.save(at_epoch(state, 2))  # the run gets there again
     with Checkpoints(str(tmp_path)) as checkpoints:
-        assert equal(checkpoints.restore_latest(like=state), at(state, 2))
+        chex.assert_trees_all_equal(checkpoints.restore_latest(like=state)[0], at_epoch(state, 2))
 
 
 def test_abandoned_reads_are_not_heard(tmp_path, state, monkeypatch):
     with Checkpoints(str(tmp_path)) as checkpoints:
-        checkpoints.save(at(state, 1))
+        checkpoints.save(at_epoch(state, 1))
     for arrays in (tmp_path / "checkpoints" / "1" / "state").rglob("d"):
         damage(arrays, "removed")  # found out only while all arrays are read at once
     heard = []
@@ -124,8 +101,8 @@ def test_abandoned_reads_are_not_heard(tmp_path, state, monkeypatch):
 
 def test_all_damaged_is_a_sentence_and_nothing_is_removed(tmp_path, state):
     with Checkpoints(str(tmp_path)) as checkpoints:
-        checkpoints.save(at(state, 1))
-        checkpoints.save(at(state, 2))
+        checkpoints.save(at_epoch(state, 1))
+        checkpoints.save(at_epoch(state, 2))
     damage(tmp_path / "checkpoints" / "2" / "best", "flipped")
     damage(tmp_path / "checkpoints" / "1" / "state", "emptied")
     with (
@@ -140,4 +117,4 @@ def test_no_checkpoint_is_none_to_training_and_a_sentence_to_evaluation(tmp_path
     with pytest.raises(UsageError, match="holds no checkpoints"):
         Checkpoints(str(tmp_path), read_only=True)
     with Checkpoints(str(tmp_path)) as checkpoints:
-        assert checkpoints.restore_latest(like=state) is None
+        assert checkpoints.restore_latest(like=state)[0] is None

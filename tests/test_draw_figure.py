@@ -15,11 +15,11 @@ from absl.testing import flagsaver
 from PIL import Image
 
 import draw_figure
-from vamp_jax import datasets, drawing, figures
+from vamp_jax import datasets, drawing
 from vamp_jax.disk import write_json
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation.record import record_path
-from vamp_jax.paper import sweep
+from vamp_jax.paper import figures, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {
@@ -211,7 +211,7 @@ def test_figure_4_is_of_the_pseudo_input_that_is_used_most(workdir, tmp_path, mo
 
     shown = []
     monkeypatch.setattr(drawing, "image_panels", lambda panels, path: shown.append(panels))
-    pseudo_inputs = np.clip(run.variables["params"]["prior"]["pseudo_inputs"], 0, 1)
+    pseudo_inputs = np.clip(run.best.variables["params"]["prior"]["pseudo_inputs"], 0, 1)
     for number in (None, int(np.argmin(use))):
         figures.draw_pseudo_inputs(run, number, "")
         wanted = int(np.argmax(use)) if number is None else number

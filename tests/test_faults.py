@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import optax
 import pytest
-from vamp_jax.checkpoints import Checkpoints
 
-from tests.test_training import objective_for, small_config, small_data
-from vamp_jax import training
+from tests.cases import plan_for, small_config, small_data
 from vamp_jax.errors import UsageError
 from vamp_jax.run.metrics_log import MetricsLog, read_metrics
+from vamp_jax.training import loop
+from vamp_jax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 20260  # of the moments at which runs are killed
@@ -290,8 +290,8 @@ def test_a_clock_that_goes_backwards(tmp_path, monkeypatch, capsys):
     fields = dict(model="vae", prior="standard", num_epochs=4, warmup_epochs=2)
     config, data = small_config(**fields), small_data()
     with Checkpoints(str(tmp_path)) as checkpoints:
-        objective = objective_for(config, data)
-        training.train(config, str(tmp_path), data, objective, optax.sgd(1e-3), checkpoints, 0.0)
+        plan = plan_for(config, data, optax.sgd(1e-3))
+        loop.train(config, str(tmp_path), data, plan, checkpoints, 0.0)
     rows = read_metrics(str(tmp_path))
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert all(0 < row["seconds"] < 600 for row in rows)

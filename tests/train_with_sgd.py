@@ -21,7 +21,7 @@ def optimizer(learning_rate):
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    from vamp_jax import optimizers
+    from vamp_jax.training import optimizers
 
     optimizers.normalized_adam = optimizer
     runpy.run_path(str(ROOT / "train.py"), run_name="__main__")

@@ -6,12 +6,16 @@ file or a folder; 3 another process of a run on several hosts has ended or canno
 128 + n stopped by signal n with the state saved (143 SIGTERM, 130 SIGINT).
 """
 
+import logging
+import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 
 from absl import app, flags
 
+from vamp_jax import disk
 from vamp_jax.errors import (
     HostLostError,
     NonFiniteLossError,
@@ -20,13 +24,18 @@ from vamp_jax.errors import (
     UsageError,
     last_line,
 )
+from vamp_jax.process import signals, streams
 
 
 def run(main: Callable[[], None]) -> None:
     """Parses the flags and runs `main`; leaves with an exit code."""
+    streams.secure()
+    _let_libraries_warn()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or it tells of its caches
     try:
-        _parse()
-        main()
+        with signals.interruptible():
+            _parse()
+            main()
     except (UsageError, NonFiniteLossError, HostLostError, PicturesError, Stopped) as error:
         print(f"{sys.argv[0]}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
@@ -36,6 +45,14 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print(f"{sys.argv[0]}: interrupted; the same command goes on.", file=sys.stderr, flush=True)
         sys.exit(130)
+
+
+def _let_libraries_warn() -> None:
+    """Under python -W error, what libraries say about themselves would end the program."""
+    if any(option.startswith("error") for option in sys.warnoptions):
+        warnings.simplefilter("default")
+        for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
 
 
 def _parse() -> None:
@@ -72,10 +89,12 @@ def _parse() -> None:
 
 
 def _disk(error: OSError) -> str:
-    where = f" {error.filename!r}" if error.filename else ""
+    name = error.filename if isinstance(error.filename, str) else ""
+    folder = os.path.dirname(os.path.abspath(name))
     return (
-        f"A file{where} cannot be read or written ({error.strerror or error}): see to it, and give "
-        "the same command again; it goes on from the last checkpoint."
+        f"A file{f' {name!r}' if name else ''} cannot be read or written "
+        f"({error.strerror or error}): {disk.advice(error, folder)}, and give the same command "
+        "again; it goes on from the last checkpoint."
     )
 
 

@@ -66,7 +66,11 @@ class Checkpoints:
         elif not os.path.isdir(self.directory):
             raise UsageError(f"{workdir} holds no checkpoints: train there first, or name another.")
         disk.check_files(self.directory)
+        self._run = None if read_only else identity(workdir)
         self._at_exit = contextlib.ExitStack()
+        # Held open, so that no other folder can be taken for it.
+        self._held = os.open(self.directory, os.O_RDONLY)
+        self._at_exit.callback(os.close, self._held)
         path = self._at_exit.enter_context(disk.plain_path(self.directory))
         try:
             self._manager = ocp.CheckpointManager(path, options=options)
@@ -82,7 +86,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, *exception):
-        waiting = _saving(self.directory) if kind is None else contextlib.suppress(Exception)
+        waiting = self._saving() if kind is None else contextlib.suppress(Exception)
         with self._at_exit, waiting:
             self._manager.close()  # waits for a save under way; an error before it counts more
 
@@ -91,12 +95,13 @@ class Checkpoints:
         step = int(state.epoch)
         if step in self._manager.all_steps():
             return
+        self._check_there()
         items = _items(jax.tree.map(np.array, jax.device_get(state)))
         info = self._info_of(step, int(state.best_epoch), items)
         self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(items)))
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         args = ocp.args.Composite(info=ocp.args.JsonSave(info), **arrays)
-        with _saving(self.directory):  # or the error of the save before
+        with self._saving():  # or the error of the save before
             self._manager.save(step, args=args)
 
     def _info_of(self, step: int, best_epoch: int, items: dict[str, Any]) -> dict[str, Any]:
@@ -107,13 +112,13 @@ class Checkpoints:
             "arrays": {name: _shapes(item) for name, item in items.items()},
             "metrics": digest_up_to(self._workdir, step),
         }
-        if run := identity(self._workdir):
-            info["run"] = run._asdict()
+        if self._run:
+            info["run"] = self._run._asdict()
         return info | {"seal": disk.digest_of_values(info)}
 
     def _check_space(self, size: int) -> None:
         """Raises a UsageError before anything is written where there is no room for it."""
-        with _saving(self.directory):
+        with self._saving():
             free = shutil.disk_usage(self.directory).free
         if free < size + OVERHEAD:
             raise UsageError(
@@ -122,13 +127,36 @@ class Checkpoints:
                 "goes on from the last checkpoint."
             )
 
+    @contextlib.contextmanager
+    def _saving(self):
+        """Makes a sentence of what goes wrong in a save, or has gone wrong in the one before."""
+        try:
+            yield
+        except Exception as error:  # a full disk above all: orbax and tensorstore raise many kinds
+            self._check_there()
+            raise UsageError(
+                f"A checkpoint cannot be written to {self.directory} ({first_line(error)}): "
+                f"{disk.advice(error, self.directory)}, and give the same command again; it goes "
+                "on from the last checkpoint."
+            ) from None
+
+    def _check_there(self) -> None:
+        """Raises a UsageError when the folder is gone: orbax would make another of its name."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self.directory), os.fstat(self._held)):
+                return
+        raise UsageError(
+            f"{self.directory} was removed or moved in the meantime: put it back, and give the "
+            "same command again; it goes on from the last checkpoint."
+        )
+
     def latest_step(self) -> int | None:
         """The epoch of the newest checkpoint."""
         return self._manager.latest_step()
 
     def wait(self) -> None:
         """Returns when every save has reached the disk; a UsageError if one failed."""
-        with _saving(self.directory):
+        with self._saving():
             self._manager.wait_until_finished()
 
     def restore_latest(self, like: TrainState) -> tuple[TrainState | None, int]:
@@ -270,18 +298,6 @@ def _unless_abandoned_read(hook: Callable[[Any], Any], unraisable: Any) -> None:
     of_orbax = code is not None and "orbax" in code.co_filename
     if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
         hook(unraisable)
-
-
-@contextlib.contextmanager
-def _saving(directory: str):
-    try:
-        yield
-    except Exception as error:  # a full disk above all: orbax and tensorstore raise many kinds
-        raise UsageError(
-            f"A checkpoint cannot be written to {directory} ({first_line(error)}): "
-            f"{disk.advice(error, directory)}, and give the same command again; it goes on from "
-            "the last checkpoint."
-        ) from None
 
 
 def _items(state: TrainState) -> dict[str, Any]:
