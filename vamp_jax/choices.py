@@ -224,6 +224,7 @@ POSTERIORS = {
     "householder": _flow_head("HouseholderHead"),
     "iaf": _flow_head("InverseAutoregressiveHead"),
 }
+WITH_DENSITY = ("normal", "householder")  # at a given point; the other flows have no inverse
 WITH_FLOWS = tuple(name for name in POSTERIORS if name != "normal")
 
 # ---------------------------------------------------------------------------------------------
@@ -305,7 +306,7 @@ def inputs(config: Config, dataset: Dataset) -> Inputs:
     """Returns how the data, as it is stored, becomes x."""
     from vamp_jax.datasets.inputs import Inputs
 
-    return Inputs(likelihood(config, dataset), dataset.max_value, dataset.dynamic)
+    return Inputs(likelihood(config, dataset), dataset.max_value, dataset.dynamic, dataset.missing)
 
 
 def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:

@@ -185,6 +185,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Raises a UsageError for the first field that is invalid."""
     for name in FIELDS.keys() - config.keys():
         raise UsageError(f"The config has no field {name!r}; see configs/default.py.")
+    for name in config.keys() - FIELDS.keys():
+        raise UsageError(f"The config has a field {name!r} that is not known.")
     for name, field in FIELDS.items():
         _check_field(name, config[name], field)
     if not datasets.is_own(config.dataset):
@@ -198,6 +200,12 @@ def check(config: ml_collections.ConfigDict) -> None:
                     f"{name} goes with {other} {shown}; the {other} is {config[other]!r}."
                 )
     _check_gradient(config)
+    encoded = config.prior in choices.WITH_PSEUDO_INPUTS and config.prior in choices.WARPED
+    if config.posterior == "householder" and encoded:
+        raise UsageError(
+            f"prior {config.prior!r} warps diagonal components, and those of posterior "
+            "'householder' have full covariance: use prior 'vamp', or another posterior."
+        )
 
 
 def _check_field(name: str, value: Any, field: Field) -> None:
@@ -209,6 +217,8 @@ def _check_field(name: str, value: Any, field: Field) -> None:
         check_choice(name, value, field.choices)
     if kind not in (int, float):
         return
+    if math.isnan(value):
+        raise UsageError(f"{name} is nan; it must be a number.")
     if field.above != -math.inf and not value > field.above:
         raise UsageError(f"{name} is {value}; it must be above {field.above}.")
     if not value >= field.least:
@@ -224,6 +234,11 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
     if config.renyi_alpha != 0.0:
         raise UsageError(
             f"importance_gradient 'dreg' goes with renyi_alpha 0; it is {config.renyi_alpha}."
+        )
+    if config.posterior not in choices.WITH_DENSITY:
+        raise UsageError(
+            "importance_gradient 'dreg' needs the posterior's density at a given point, which "
+            f"posterior {config.posterior!r} does not have: use 'standard'."
         )
     if config.model == "pixel_hvae" and not config.pixel_gated_stacks:
         raise UsageError(

@@ -9,7 +9,6 @@ import functools
 import importlib.resources
 import json
 import os
-import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -237,10 +236,10 @@ def _read(path: str) -> Trained:
         config = ml_collections.ConfigDict(config_checks.BEFORE | about["config"])
         spec = DataSpec(**about["spec"] | {"shape": tuple(about["spec"]["shape"])})
         version = about["format"]
-    # Not what they say, which may be advice to unpickle it.
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a model file"
-        raise UsageError(f"{path} cannot be read: {reason}.") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except Exception:  # of a damaged file zipfile and numpy raise many kinds
+        raise UsageError(f"{path} cannot be read: it is not a model file.") from None
     if version != FORMAT:
         raise UsageError(f"{path} has format {version}; this version reads format {FORMAT}.")
     config_checks.check(config)

@@ -21,6 +21,8 @@ from vamp_jax.training.checkpoints import Checkpoints
 from vamp_jax.training.epoch import Plan, make_epoch
 from vamp_jax.training.state import TrainState, initial_state
 
+MAX_DRIFT = 10.0  # nats that a component changes between its turns; a healthy run has about 1
+
 
 def train(
     config: ml_collections.ConfigDict,
@@ -61,6 +63,7 @@ def train(
             log = stack.enter_context(MetricsLog(workdir, done))
             what = f"{config.model}, {config.prior} prior"
             progress = stack.enter_context(Progress(what, config.num_epochs, done))
+        apart = False
         while not should_stop(done, best_epoch, config):
             start = time.monotonic()
             state, metrics = run_epoch(state, train_images, validation_images)
@@ -72,6 +75,9 @@ def train(
                 size = math.prod(dataset.shape)
                 metrics["val_bits_per_dim"] = metrics["val_loss"] / (size * math.log(2.0))
             finished = should_stop(done, best_epoch, config)
+            if not apart and metrics.get("component_drift", 0.0) > MAX_DRIFT:
+                apart = True
+                _say_that_it_comes_apart(metrics, config)
             if checkpoints:
                 log.write(metrics | {"seconds": time.monotonic() - start})
                 progress.show(
@@ -91,6 +97,15 @@ def train(
         if checkpoints:
             checkpoints.wait()
     return state
+
+
+def _say_that_it_comes_apart(metrics: dict[str, float], config: ml_collections.ConfigDict) -> None:
+    print(
+        f"Note: in epoch {metrics['epoch']} components of the prior changed by "
+        f"{metrics['component_drift']:.3g} nats on average between their turns, so that the prior "
+        f"comes apart: raise components_per_step, which is {config.components_per_step}.",
+        flush=True,
+    )
 
 
 def _restore(
