@@ -16,19 +16,23 @@ same command again. --config.FIELD=VALUE changes a setting of all its runs.
 import os
 import shlex
 import sys
-from typing import NamedTuple
 
-import ml_collections
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # which python -I leaves out
+
 from absl import flags
 
-import run_table
 from configs import default
-from vamp_jax import choices, command_line, config_checks, xla_flags
-from vamp_jax import workdir as workdirs
-from vamp_jax.errors import UsageError
+from vamp_jax import choices, disk
+from vamp_jax.errors import PicturesError, UsageError
+from vamp_jax.paper import sweep
+from vamp_jax.process import command_line, jax_start, xla_flags
+from vamp_jax.run.folder import load_config
 
 FIGURE = flags.DEFINE_enum(
-    "figure", None, ["3", "4", "5", "6", "plane", "histogram", "curves"], "Which one; see above."
+    "figure",
+    None,
+    ["3", "4", "5", "6", "plane", "histogram", "curves"],
+    "Which figure to draw: see above.",
 )
 WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of the runs; one for 4 and plane.")
 PSEUDO_INPUT = flags.DEFINE_integer(
@@ -42,13 +46,13 @@ IWAE_SAMPLES = flags.DEFINE_integer(
     "iwae_samples", 50, "Figure 3: M of the IWAE's bound; 50 as in most of its literature."
 )
 OUT = flags.DEFINE_string("out", "figures", "Folder of the figures.")
-for shared in ("seeds", "runs", "data_dir"):  # of run_table.py
-    flags.declare_key_flag(shared)
+SEEDS = flags.DEFINE_list("seeds", ["0"], "Figure 3: the seeds of each run: 0,1,2.")
+RUNS = flags.DEFINE_string("runs", "runs", "Figure 3: folder of the runs' folders.")
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of the data sets. Default: ~/tensorflow_datasets."
+)
 
 SWEEP_FLAGS = ("dataset", "components", "iwae_samples", "seeds", "runs")
-# What the flags above settle for each run of Figure 3; the other fields have flags of their own.
-SWEEP_FIELDS = ("model", "prior", "dataset", "num_components", "num_importance_samples", "seed")
-OF_PSEUDO_INPUTS = ("learned_weights", "pseudo_inputs_from_data")  # the standard prior has none
 DEFINE = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
@@ -58,74 +62,28 @@ DEFINE = {
 FIELDS = {
     field: DEFINE[type(value)](f"config.{field}", None, "Figure 3: see configs/default.py.")
     for field, value in default.get_config().items()
-    if field not in SWEEP_FIELDS
+    if field not in sweep.FIGURE_3_FIELDS
 }
 
 
-class Point(NamedTuple):
-    """A run of Figure 3."""
-
-    curve: str  # VAE or IWAE
-    components: int | None  # None: the standard prior, which has none
-    seed: int
-    workdir: str
-    command: list[str]
-    config: ml_collections.ConfigDict
-
-
-def points() -> list[Point]:
-    """The runs that the flags ask for; the first seed of all comes first.
-
-    Raises:
-      UsageError: for a value that cannot be.
-    """
+def points() -> list[sweep.Point]:
+    """The runs of Figure 3 that the flags ask for."""
     overrides = {field: flag.value for field, flag in FIELDS.items() if flag.present}
-    if IWAE_SAMPLES.value < 2:
-        raise UsageError(f"iwae_samples is {IWAE_SAMPLES.value}; it must be at least 2.")
-    numbers = sorted(_whole("components", COMPONENTS.value, least=1))
-    without_pseudo_inputs = {f: v for f, v in overrides.items() if f not in OF_PSEUDO_INPUTS}
-    # Changed settings are other runs than those of the paper's tables, in folders of their own.
-    suffix = f"-{workdirs.digest(overrides)}" if overrides else ""
-    found = []
-    for seed in _whole("seeds", run_table.SEEDS.value, least=0):
-        for curve, samples in (
-            ("VAE", 1),
-            (f"IWAE (M = {IWAE_SAMPLES.value})", IWAE_SAMPLES.value),
-        ):
-            for components in (None, *numbers):
-                name = "hvae" if components is None else "vamp_hvae"
-                paper = run_table.paper_config(name, DATASET.value)
-                fields = {"num_importance_samples": samples, "seed": seed}
-                folder = f"{name}-{DATASET.value}"
-                if components is not None:
-                    fields["num_components"] = components
-                    # Runs of the paper's tables are in folders of this name.
-                    folder += f"-K{components}" * (components != paper["num_components"])
-                folder += f"-M{samples}" * (samples > 1) + f"-seed{seed}" + suffix
-                fields |= overrides if components is not None else without_pseudo_inputs
-                config = ml_collections.ConfigDict(paper | fields)
-                config_checks.check(config)
-                workdir = os.path.join(run_table.RUNS.value, folder)
-                file = os.path.join(run_table.ROOT, "configs", f"{name}.py")
-                command = [sys.executable, os.path.join(run_table.ROOT, "train.py")]
-                command += [f"--config={file}:{DATASET.value}", f"--workdir={workdir}"]
-                command += [f"--config.{field}={value}" for field, value in fields.items()]
-                if run_table.DATA_DIR.value is not None:
-                    command.append(f"--data_dir={run_table.DATA_DIR.value}")
-                found.append(Point(curve, components, seed, workdir, command, config))
-    return found
-
-
-def _whole(flag: str, values: list[str], least: int) -> list[int]:
-    for value in values:
-        if not (value.isdecimal() and value.isascii() and int(value) >= least):
-            raise UsageError(f"{flag} has {value!r}; it takes whole numbers from {least}.")
-    return list(dict.fromkeys(map(int, values)))
+    return sweep.points(
+        DATASET.value,
+        COMPONENTS.value,
+        SEEDS.value,
+        IWAE_SAMPLES.value,
+        overrides,
+        disk.expand_home(RUNS.value),
+        DATA_DIR.value,
+    )
 
 
 def draw_active_units(path: str) -> list[str]:
     """Figure 3: trains what is missing, drawing what there is; returns the runs that failed."""
-    from vamp_jax import figures, plotting  # late, as above
+    from vamp_jax import drawing  # late: a mistake in a flag should not wait for JAX
+    from vamp_jax.paper import figures
 
     wanted, counts, failed = points(), {}, []
     found = [figures.active_units(point.workdir, point.config) for point in wanted]
@@ -134,8 +92,9 @@ def draw_active_units(path: str) -> list[str]:
         which = f"{point.curve}, {prior}, seed {point.seed}"
         if trained := units is None:
             print(f"Run {i + 1} of {len(wanted)}: {shlex.join(point.command)}", flush=True)
-            code = run_table.call(point.command)
-            units = figures.active_units(point.workdir, point.config) if code == 0 else None
+            code = sweep.call(point.command)
+            done = code in (0, PicturesError.exit_code)
+            units = figures.active_units(point.workdir, point.config) if done else None
             if units is None:  # the other runs are still worth having
                 print(f"{which}: train.py ended with {code}.", file=sys.stderr, flush=True)
                 failed.append(which)
@@ -145,9 +104,9 @@ def draw_active_units(path: str) -> list[str]:
         for layer, count in units.items():
             of_point.setdefault(layer, []).append(count)
         if trained:
-            plotting.active_units(counts, point.config.latent_dim, path)
+            drawing.active_units(counts, point.config.latent_dim, path)
     if counts:
-        plotting.active_units(counts, wanted[0].config.latent_dim, path)
+        drawing.active_units(counts, wanted[0].config.latent_dim, path)
     return failed
 
 
@@ -158,8 +117,7 @@ def check_flags() -> None:
         raise UsageError(
             "No figure is named: pass --figure=3, 4, 5, 6, plane, histogram or curves."
         )
-    others = dict.fromkeys(("table", "rows", "columns", "results"))  # run_table.py's own
-    others |= dict.fromkeys([*SWEEP_FLAGS, *(f"config.{field}" for field in FIELDS)], "3")
+    others = dict.fromkeys([*SWEEP_FLAGS, *(f"config.{field}" for field in FIELDS)], "3")
     for name, of in (others | {"pseudo_input": "4"}).items():
         if flags.FLAGS[name].present and of != figure:
             raise UsageError(f"--{name} is not a flag of Figure {figure}.")
@@ -175,19 +133,17 @@ def check_flags() -> None:
 
 def main() -> None:
     check_flags()
-    folders, data_dir = WORKDIRS.value, run_table.DATA_DIR.value
-    for folder in folders or ():
-        xla_flags.set_for(workdirs.load_config(folder).get("model") in choices.CONVOLUTIONAL)
+    folders = [disk.expand_home(folder) for folder in WORKDIRS.value or ()]
+    data_dir, out = DATA_DIR.value, disk.expand_home(OUT.value)
+    for folder in folders:
+        xla_flags.set_for(load_config(folder).get("model") in choices.CONVOLUTIONAL)
+    jax_start.start()
     # After the flags: a typo in one should not wait for JAX.
-    from vamp_jax import compilation_cache, figures
+    from vamp_jax.paper import figures
 
-    compilation_cache.enable()
-    try:
-        os.makedirs(OUT.value, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{OUT.value} cannot be made ({error.strerror}).") from None
+    disk.make_folder(out)
     numbered = FIGURE.value.isdecimal()
-    path = os.path.join(OUT.value, f"figure{FIGURE.value}" if numbered else FIGURE.value)
+    path = os.path.join(out, f"figure{FIGURE.value}" if numbered else FIGURE.value)
     failed = []
     match FIGURE.value:
         case "3":

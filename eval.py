@@ -1,11 +1,20 @@
 """Evaluates the best checkpoint of a run: python eval.py --workdir=runs/vamp_hvae-digits-seed0."""
 
+import os
+import sys
 from typing import Any
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # which python -I leaves out
 
 from absl import flags
 
-from vamp_jax import choices, command_line, errors, hosts, results, xla_flags
-from vamp_jax import workdir as workdirs
+from vamp_jax import choices, config_checks, errors
+from vamp_jax.disk import expand_home, read_json
+from vamp_jax.evaluation import record
+from vamp_jax.paper import records
+from vamp_jax.process import command_line, hosts, jax_start, xla_flags
+from vamp_jax.run.folder import check_data, load_config
+from vamp_jax.run.metrics_log import read_metrics
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 DATA_DIR = flags.DEFINE_string(
@@ -36,54 +45,60 @@ def main() -> None:
         raise errors.UsageError("No run is named: pass --workdir=FOLDER.")
     with hosts.connected(HOSTS.value) as index:
         if index == 0:
-            evaluate()
+            evaluate_here(expand_home(WORKDIR.value))
 
 
-def evaluate() -> None:
-    config = workdirs.load_config(WORKDIR.value)
+def evaluate_here(workdir: str) -> None:
+    config = load_config(workdir)
     xla_flags.set_for(config.get("model") in choices.CONVOLUTIONAL)
+    jax_start.start()
     # After the flags: a typo in one should not wait for JAX.
     import jax
 
-    from vamp_jax import compilation_cache, config_checks, datasets, evaluation
+    from vamp_jax.evaluation import evaluate
     from vamp_jax.training import checkpoints
 
-    compilation_cache.enable()
     config_checks.check(config)
     num_samples = config.num_samples if NUM_SAMPLES.value is None else NUM_SAMPLES.value
-    evaluation.check(SPLIT.value, num_samples, NUM_EXAMPLES.value)
+    record.check(SPLIT.value, num_samples, NUM_EXAMPLES.value)
     which = (SPLIT.value, num_samples, NUM_EXAMPLES.value)
-    epochs = len(workdirs.read_metrics(WORKDIR.value))
-    if RECORD.value and evaluation.is_recorded(WORKDIR.value, epochs, *which):
-        path = evaluation.record_path(WORKDIR.value, *which) + ".json"
+    epochs = len(read_metrics(workdir))
+    if RECORD.value and record.is_recorded(workdir, epochs, *which):
+        path = record.record_path(workdir, *which) + ".json"
         print(f"Evaluated already; remove {path} to have it done again.")
-        record(workdirs.read_json(path))
+        save(workdir, read_json(path))
         return
     if RECORD.value:
-        with checkpoints.Checkpoints(WORKDIR.value, read_only=True) as held:
+        with checkpoints.Checkpoints(workdir, read_only=True) as held:
             saved = held.latest_step()
         if saved is not None and saved != epochs:
             raise errors.UsageError(
-                f"{WORKDIR.value} has {epochs} epochs in its log and {saved} in its checkpoint: "
+                f"{workdir} has {epochs} epochs in its log and {saved} in its checkpoint: "
                 "let it end, or go on with it (train.py) before you record it."
             )
-    dataset = datasets.load(config.dataset, DATA_DIR.value)
-    workdirs.check_data(WORKDIR.value, dataset)
+    dataset = choices.dataset(config, DATA_DIR.value)
+    check_data(workdir, dataset)
     with jax.default_matmul_precision(config.matmul_precision):
-        evaluated = evaluation.evaluate_run(
-            WORKDIR.value,
-            dataset,
-            split=SPLIT.value,
-            num_samples=num_samples,
-            num_examples=NUM_EXAMPLES.value,
-            diagnostics=DIAGNOSTICS.value,
-        )
+        failed = None
+        try:
+            evaluate.evaluate_run(
+                workdir,
+                dataset,
+                split=SPLIT.value,
+                num_samples=num_samples,
+                num_examples=NUM_EXAMPLES.value,
+                diagnostics=DIAGNOSTICS.value,
+            )
+        except errors.PicturesError as error:  # the numbers are there
+            failed = error
     if RECORD.value:
-        record(evaluated)
+        save(workdir, read_json(record.record_path(workdir, *which) + ".json"))
+    if failed:
+        raise failed
 
 
-def record(evaluated: dict[str, Any]) -> None:
-    path = results.record(WORKDIR.value, evaluated)
+def save(workdir: str, evaluated: dict[str, Any]) -> None:
+    path = records.save_record(workdir, evaluated)
     print(f"Recorded: {path}; python run_table.py makes the table anew.")
 
 

@@ -3,10 +3,13 @@
 import os
 import sys
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # which python -I leaves out
+
 from absl import flags
 from ml_collections import config_flags
 
-from vamp_jax import choices, command_line, errors, hosts, xla_flags
+from vamp_jax import choices, datasets, disk, errors
+from vamp_jax.process import command_line, hosts, jax_start, xla_flags
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a data set: configs/vamp_hvae.py:static_mnist."
@@ -47,16 +50,17 @@ def main() -> None:
     name = os.path.splitext(
         os.path.basename(config_flags.get_config_filename(flags.FLAGS["config"]))
     )[0]
-    # A field that is missing is for settings.check to say.
-    default = f"runs/{name}-{config.get('dataset')}-seed{config.get('seed')}"
-    workdir = WORKDIR.value or default
+    # A field that is missing is for config_checks.check to say.
+    data = datasets.short_name(str(config.get("dataset")))
+    default = f"runs/{name}-{data}-seed{config.get('seed')}"
+    workdir = disk.expand_home(WORKDIR.value or default)
 
     xla_flags.set_for(config.get("model") in choices.CONVOLUTIONAL)
     with hosts.connected(HOSTS.value):
+        jax_start.start()
         # After the flags: a typo in one should not wait for JAX.
-        from vamp_jax import compilation_cache, experiment
+        from vamp_jax import experiment
 
-        compilation_cache.enable()
         experiment.train_and_evaluate(config, workdir, DATA_DIR.value, CHECKPOINT_SECONDS.value)
 
 

@@ -4,7 +4,7 @@ import importlib
 import time
 
 from benchmarks.pipe import Pipe
-from vamp_jax import xla_flags
+from vamp_jax.process import xla_flags
 
 MEASURED_STEPS = 100  # of a dense model, for the seconds a step alone
 
@@ -97,7 +97,8 @@ def log_likelihood(pipe, config, dataset):
     import jax
     import numpy as np
 
-    from vamp_jax import epoch, evaluation, log_likelihood, training
+    from vamp_jax import epoch, log_likelihood, training
+    from vamp_jax.evaluation import evaluate
 
     settings = pipe.settings
     objective, _ = training.set_up(config, dataset)
@@ -121,7 +122,7 @@ def log_likelihood(pipe, config, dataset):
         num_samples=settings["samples"],
         rng=epoch.stream(config.seed, epoch.EVALUATION),
         images_per_batch=min(10, settings["images"]),
-        **evaluation.portions(objective.model)
+        **evaluate.batch_sizes(objective.model)
         | {"batches_per_dispatch": -(-settings["images"] // 10)},
         report=report,
     )

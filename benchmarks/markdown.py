@@ -2,8 +2,8 @@
 
 from statistics import median
 
-NAMES = {"vae": "VAE", "hvae": "HVAE", "conv_hvae": "ConvHVAE", "pixel_hvae": "PixelHVAE"}
-PRIORS = {"standard": "standard", "vamp": "VampPrior"}
+from vamp_jax.paper.numbers import MODELS as NAMES
+from vamp_jax.paper.numbers import PRIORS
 
 
 def in_order(cases):

@@ -18,7 +18,7 @@ LEARNING_RATE = {"caltech101_silhouettes": 1e-4}
 # The authors' code draws dense weights wider (he) than the paper says (glorot). With he, static
 # MNIST and Frey Faces come out as in reruns of that code; Caltech 101 falls behind the paper by up
 # to 6 nats, so it has glorot, whose validation ELBO is better by 8 (HVAE; 3 with the VampPrior). On
-# the others it is better, too, or as good: see README.md.
+# the others it is better, too, or as good: see docs/numbers.md.
 DENSE_INIT = {"caltech101_silhouettes": "glorot"}
 
 

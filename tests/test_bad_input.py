@@ -15,21 +15,19 @@ from vamp_jax import (
     datasets,
     diagnostics,
     distributions,
+    drawing,
     epoch,
-    errors,
-    evaluation,
     generation,
     importance_weighted,
-    inspection,
     log_likelihood,
-    plotting,
     priors,
-    results,
     settings,
 )
 from vamp_jax.errors import UsageError
+from vamp_jax.evaluation import diagnose, record
+from vamp_jax.paper import records
 
-PACKAGE = str(Path(errors.__file__).parent)
+PACKAGE = str(Path(priors.__file__).parent)
 F32 = np.float32
 KEY = jax.random.key(0)
 
@@ -255,9 +253,9 @@ BOUNDS = {
     "index in rows": lambda m: noise(2, 2, 2),
     "no weights": lambda m: importance_weighted.log_mean_exp(zeros(0, 3)),
     "a weight": lambda m: importance_weighted.log_mean_exp(F32(0)),
-    "inspect nothing": lambda m: inspection.inspect(*m[:2], m[2][:0], KEY),
-    "inspect other images": lambda m: inspection.inspect(*m[:2], m[2][:, :2], KEY),
-    "inspect one image": lambda m: inspection.inspect(*m[:2], m[2][0], KEY),
+    "inspect nothing": lambda m: diagnose.inspect(*m[:2], m[2][:0], KEY),
+    "inspect other images": lambda m: diagnose.inspect(*m[:2], m[2][:, :2], KEY),
+    "inspect one image": lambda m: diagnose.inspect(*m[:2], m[2][0], KEY),
 }
 # Other files' functions, with the field that the sentence names.
 ESTIMATES = {
@@ -313,19 +311,19 @@ def test_generations(model, call, says):
 # Pictures, results, data, settings.
 
 PICTURES = {
-    "no image": lambda path: plotting.image_grid(zeros(0, 4, 4, 1), path),
-    "one image": lambda path: plotting.image_grid(zeros(4, 4, 1), path),
-    "two channels": lambda path: plotting.image_grid(zeros(3, 4, 4, 2), path),
-    "nan": lambda path: plotting.image_grid(zeros(3, 4, 4, 1) + np.nan, path),
-    "no column": lambda path: plotting.image_grid(zeros(3, 4, 4, 1), path, columns=0),
-    "no tile": lambda path: plotting.tile(zeros(3, 4, 4, 1), 0),
-    "one of a pair": lambda path: plotting.pairs(zeros(4, 4, 4, 1), zeros(2, 4, 4, 1), path),
-    "no pair": lambda path: plotting.pairs(zeros(0, 4, 4, 1), zeros(0, 4, 4, 1), path),
-    "no epoch": lambda path: plotting.training_curves([], path),
-    "no losses": lambda path: plotting.training_curves([{"epoch": 1}], path),
-    "no value": lambda path: plotting.log_likelihood_histogram(zeros(0), path),
-    "nan values": lambda path: plotting.log_likelihood_histogram(zeros(3) + np.nan, path),
-    "three dimensions": lambda path: plotting.latent_plane(
+    "no image": lambda path: drawing.image_grid(zeros(0, 4, 4, 1), path),
+    "one image": lambda path: drawing.image_grid(zeros(4, 4, 1), path),
+    "two channels": lambda path: drawing.image_grid(zeros(3, 4, 4, 2), path),
+    "nan": lambda path: drawing.image_grid(zeros(3, 4, 4, 1) + np.nan, path),
+    "no column": lambda path: drawing.image_grid(zeros(3, 4, 4, 1), path, columns=0),
+    "no tile": lambda path: drawing.tile(zeros(3, 4, 4, 1), 0),
+    "one of a pair": lambda path: drawing.pairs(zeros(4, 4, 4, 1), zeros(2, 4, 4, 1), path),
+    "no pair": lambda path: drawing.pairs(zeros(0, 4, 4, 1), zeros(0, 4, 4, 1), path),
+    "no epoch": lambda path: drawing.training_curves([], path),
+    "no losses": lambda path: drawing.training_curves([{"epoch": 1}], path),
+    "no value": lambda path: drawing.log_likelihood_histogram(zeros(0), path),
+    "nan values": lambda path: drawing.log_likelihood_histogram(zeros(3) + np.nan, path),
+    "three dimensions": lambda path: drawing.latent_plane(
         zeros(3, 3), zeros(2, 3), lambda z: z[:, 0], path
     ),
 }
@@ -350,14 +348,14 @@ def test_pictures(tmp_path, call):
         (lambda: datasets.load("digits", "~nobody-of-this-name/data"), "cannot be used"),
         (lambda: datasets.load("digits", "s3://bucket/data"), "not a local folder"),
         (lambda: datasets.load("digits", __file__), "not a local folder"),
-        (lambda: results.read(__file__), "Not a directory"),
-        (lambda: results.read("a\0b"), "embedded null byte"),
+        (lambda: records.read(__file__), "Not a directory"),
+        (lambda: records.read("a\0b"), "embedded null byte"),
         (lambda: settings.check_choice("model", None, ("vae",)), "model is None"),
         (lambda: settings.check_choice("model", ["vae"], ("vae",)), "model is ['vae']"),
-        (lambda: evaluation.check("tset", 1, None), "Did you mean 'test'"),
-        (lambda: evaluation.check("test", 0, None), "num_samples is 0"),
-        (lambda: evaluation.check("test", 2**31, None), "below 2^31"),
-        (lambda: evaluation.check("test", 1, -1), "num_examples is -1"),
+        (lambda: record.check("tset", 1, None), "Did you mean 'test'"),
+        (lambda: record.check("test", 0, None), "num_samples is 0"),
+        (lambda: record.check("test", 2**31, None), "below 2^31"),
+        (lambda: record.check("test", 1, -1), "num_examples is -1"),
         *(
             (
                 lambda split=split: settings.check_with_data(

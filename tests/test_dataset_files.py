@@ -3,9 +3,7 @@
 import gzip
 import os
 import pickle
-import resource
 import struct
-import sys
 import tracemalloc
 import zlib
 
@@ -15,15 +13,10 @@ import pytest
 import scipy.io
 from hypothesis import strategies as st
 
+from tests.hostile import FUZZ, bounded_memory, damaged  # noqa: F401 - a fixture of every test
 from vamp_jax.datasets import files, pickles, readers
 from vamp_jax.errors import UsageError
 
-FUZZ = hypothesis.settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
 SHAPE = (4, 3)
 IMAGES = np.random.default_rng(0).integers(0, 2, (5, *SHAPE)).astype(np.uint8)
 
@@ -87,19 +80,6 @@ def seeds(folder):
 KINDS = ("amat", "idx", "mat", "pickle", "gzip")
 
 
-@pytest.fixture(autouse=True)
-def bounded_memory():
-    """A reader that reserves gigabytes fails here rather than being killed later."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    with open("/proc/self/statm") if sys.platform == "linux" else open(os.devnull) as file:
-        pages = file.read().split()
-    if pages:
-        used = int(pages[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 30), before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_well_formed(kind, tmp_path):
     read, good = seeds(tmp_path)[kind]
@@ -122,19 +102,8 @@ def test_every_truncation_is_refused(kind, tmp_path):
 def test_damaged_bytes(kind, tmp_path_factory, data):
     """Flipped, inserted and removed bytes: right shape, or a UsageError."""
     read, good = seeds(tmp_path_factory.mktemp("fuzz"))[kind]
-    content = bytearray(data.draw(st.sampled_from(good)))
-    for _ in range(data.draw(st.integers(1, 4))):
-        position = data.draw(st.integers(0, len(content) - 1))
-        change = data.draw(st.sampled_from(("set", "insert", "remove")))
-        if change == "remove":
-            del content[position : position + data.draw(st.integers(1, 8))]
-        elif change == "insert":
-            content[position:position] = data.draw(st.binary(min_size=1, max_size=8))
-        else:
-            content[position] = data.draw(st.integers(0, 255))
-        hypothesis.assume(content)
     try:
-        images = read(bytes(content))
+        images = read(data.draw(damaged(good)))
     except UsageError:
         return
     assert images.shape == IMAGES.shape

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import json
 import os
 import pathlib
 import pickle
@@ -16,7 +17,8 @@ import pytest
 import scipy.io
 
 from vamp_jax import datasets
-from vamp_jax.datasets import files, loading, protocols
+from vamp_jax.datasets import files, loading, protocols, sequences
+from vamp_jax.datasets.resizing import area_averages
 from vamp_jax.errors import UsageError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -95,7 +97,7 @@ def write_freyfaces(folder, seed=0, num=1965):
 # What comes out
 
 
-@pytest.mark.parametrize("name", datasets.NAMES)
+@pytest.mark.parametrize("name", protocols.SPECS)
 def test_spec(name):
     spec = protocols.SPECS[name]
     assert spec.likelihood in ("bernoulli", "discretised_logistic")
@@ -108,6 +110,7 @@ def test_spec(name):
     [
         ("static_mnist", (50000, 10000, 10000), (28, 28, 1), 1),
         ("dynamic_mnist", (50000, 10000, 10000), (28, 28, 1), 255),
+        ("omniglot_originals", (23000, 1345, 8115), (28, 28, 1), 225),
         ("caltech101_silhouettes", (4100, 2264, 2307), (28, 28, 1), 1),
         ("freyfaces", (1565, 200, 200), (28, 20, 1), 255),
         ("digits", (1000, 300, 497), (8, 8, 1), 16),
@@ -201,6 +204,53 @@ def test_omniglot_layout(monkeypatch, tmp_path):
     np.testing.assert_array_equal(data.validation[..., 0], 255 * rng.binomial(1, train[23:]))
     np.testing.assert_array_equal(data.test[..., 0], 255 * rng.binomial(1, test.astype(np.float32)))
     assert data.train[0, 5, 18, 0] > 100 and data.train[0, 18, 5, 0] == 0  # the bar of the F
+
+
+@pytest.mark.parametrize("sizes", [(105, 28), (12, 4), (7, 7), (3, 5), (10, 1)])
+def test_area_averages_are_those_of_a_finer_grid(sizes):
+    side, size = sizes
+    images = np.random.default_rng(0).integers(0, 2, (4, side, side))
+    fine = images.repeat(size, axis=1).repeat(size, axis=2)  # cells have whole sides in this one
+    cells = fine.reshape(4, size, side, size, side).sum((2, 4))
+    unit = np.gcd(side, size)
+    np.testing.assert_array_equal(area_averages(images, size) * unit**2, cells)
+
+
+def test_omniglot_originals_layout(monkeypatch, tmp_path):
+    """Fifteen drawers of each character in train and validation, the other five in the test set."""
+    spec = small(monkeypatch, "omniglot_originals", (40, 5, 15))
+    unpinned = tuple(source._replace(size=None, sha256=None) for source in spec.sources)
+    monkeypatch.setitem(protocols.SPECS, "omniglot_originals", spec._replace(sources=unpinned))
+    paper = np.ones((3, 20, 105, 105), bool)
+    ink = np.kron(GLYPH, np.ones((3, 3)))[:105, :105] > 0
+    for character, drawer in np.ndindex(3, 20):  # told apart by a dot
+        paper[character, drawer, :84, :84] = ~ink
+        paper[character, drawer, 100 - drawer, 90 + character] = False
+    for source, part in zip(spec.sources, (paper[:2], paper[2:]), strict=True):
+        np.savez_compressed(tmp_path / source.name, images=part, labels=np.zeros((len(part), 20)))
+    data = datasets.load("omniglot_originals", str(tmp_path))
+    small_images = area_averages(1 - paper.astype(int), 28)
+    first = small_images[:, :15].reshape(45, 28, 28)[np.random.RandomState(123).permutation(45)]
+    np.testing.assert_array_equal(data.train[..., 0], first[:40])
+    rng = np.random.RandomState(777)
+    np.testing.assert_array_equal(data.validation[..., 0], 225 * rng.binomial(1, first[40:] / 225))
+    test = small_images[:, 15:].reshape(15, 28, 28)
+    np.testing.assert_array_equal(data.test[..., 0], 225 * rng.binomial(1, test / 225))
+    assert data.dynamic and data.max_value == 225 == data.train.max()
+    assert data.train[0, 15, 6, 0] == 225 and data.train[0, 6, 15, 0] == 0  # the stem of the F
+
+
+def test_omniglot_originals_keep_their_ink(real, real_data_dir):
+    data = real("omniglot_originals")
+    with np.load(real_data_dir / "omniglot_originals" / "images_background.npz") as held:
+        drawings = ~held["images"][:3, :15].reshape(-1, 105, 105)
+    seen = {image.tobytes() for image in data.train}
+    found = [a for a in area_averages(drawings, 28) if a.astype(np.uint8).tobytes() in seen]
+    assert len(found) > 35  # the others went into the validation set
+    np.testing.assert_array_equal(
+        area_averages(drawings, 28).sum((1, 2)), 16 * drawings.sum((1, 2))
+    )  # a pixel is 4 x 4 parts of the 15 x 15 of a cell
+    assert 0.07 < data.train.mean() / 225 < 0.09
 
 
 @pytest.mark.parametrize("layout", ["flat arrays", "square arrays", "floats", "one array"])
@@ -317,6 +367,31 @@ def test_damaged_preparation_is_made_anew(tmp_path):
         np.testing.assert_array_equal(again.train, first.train)
 
 
+def test_swapped_splits_are_noticed(tmp_path, capsys):
+    """Validation and test set of a prepared set change places: both have 200 faces."""
+    write_freyfaces(tmp_path)
+    first = datasets.load("freyfaces", str(tmp_path))
+    home = tmp_path / "vamp_jax" / "freyfaces" / protocols.VERSION
+    (one,), (two,) = home.glob("*validation*"), home.glob("*test*")
+    held = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(held)
+    again = datasets.load("freyfaces", str(tmp_path))
+    np.testing.assert_array_equal(again.test, first.test)
+    assert "freyfaces: what was prepared in" in capsys.readouterr().out
+
+
+def test_sets_that_older_code_has_prepared_are_read(tmp_path, monkeypatch):
+    write_freyfaces(tmp_path)
+    first = datasets.load("freyfaces", str(tmp_path))
+    path = tmp_path / "vamp_jax" / "freyfaces" / protocols.VERSION / "metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata["contents"]
+    path.write_text(json.dumps(metadata))
+    monkeypatch.setattr(loading, "_prepare", None)
+    np.testing.assert_array_equal(datasets.load("freyfaces", str(tmp_path)).test, first.test)
+
+
 def test_killed_preparation(tmp_path):
     """SIGKILL half way: the next load finishes the work, and clears up."""
     write_freyfaces(tmp_path)
@@ -352,7 +427,8 @@ def test_two_processes_at_once(tmp_path):
     ]
     outputs = [worker.communicate(timeout=60) for worker in workers]
     total = datasets.load("freyfaces", str(tmp_path)).train.astype(int).sum()
-    assert [(out.strip(), err) for out, err in outputs] == [(str(total).encode(), b"")] * 3
+    last = [(out.splitlines()[-1], err) for out, err in outputs]  # others may be told to wait
+    assert last == [(str(total).encode(), b"")] * 3
 
 
 def test_read_only_data_dir(tmp_path, cache):
@@ -406,7 +482,7 @@ def test_builder_is_a_tfds_builder(tmp_path):
     assert len(source) == 200 and builder.info.features["image"].shape == (28, 20, 1)
     last = np.random.RandomState(0).permutation(1965)[-1]
     np.testing.assert_array_equal(source[199]["image"].reshape(-1), images[last])
-    assert set(builders.BUILDERS) == set(datasets.NAMES)
+    assert set(builders.BUILDERS) == set(protocols.SPECS)
 
 
 # Mistakes
@@ -419,12 +495,15 @@ def test_unknown_name():
         datasets.load("mnist")
 
 
-@pytest.mark.parametrize("name", [name for name in datasets.NAMES if name != "digits"])
+SOURCES = {name: spec.sources for name, spec in protocols.SPECS.items()} | sequences.SOURCES
+
+
+@pytest.mark.parametrize("name", [name for name in datasets.NAMES if SOURCES[name]])
 def test_missing_file(tmp_path, name):
     folder = tmp_path / "absent"
     with pytest.raises(UsageError) as caught:
         datasets.load(name, str(folder))
-    message, source = str(caught.value), protocols.SPECS[name].sources[0]
+    message, source = str(caught.value), SOURCES[name][0]
     for part in (name, source.name, str(folder), source.urls[0], "--data_dir", "no network"):
         assert part in message
     assert "\n" not in message and not folder.exists()
@@ -459,6 +538,67 @@ def test_wrong_number_of_images(tmp_path, monkeypatch):
     write_omniglot(tmp_path, np.random.default_rng(0), glyph=2 * GLYPH)
     with pytest.raises(UsageError, match=r"pixels outside \[0, 1\]"):
         datasets.load("omniglot", str(tmp_path))
+
+
+def write_histopathology(folder, change):
+    """Images that `change` spoils, in the official layout; (training, validation, test)."""
+    images = np.random.default_rng(0).uniform(0, 1, (600, 784))
+    images = change(images)
+    parts = dict(zip(("training", "validation", "test"), np.split(images, (200, 400)), strict=True))
+    (folder / "histopathology.pkl").write_bytes(pickle.dumps(parts, protocol=2))
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (np.zeros_like, "holds 200 images of one colour"),
+        (np.ones_like, "holds 200 images of one colour"),
+        (lambda a: np.concatenate([a[:390], np.zeros((210, 784))]), "10 images of one colour"),
+        (lambda a: 0.4 + 0.1 * a, "uses little of the range of its pixels (0.40 to 0.50)"),
+        (lambda a: a**200, "is nearly all black or white"),
+        (lambda a: np.where(a > 0.9999, a, 0.3 + 0.01 * a), "holds images without contrast"),
+        (lambda a: np.tile(a[:60], (10, 1)), "holds only 60 different images among 200"),
+    ],
+)
+def test_contents_of_files_without_a_known_hash(monkeypatch, tmp_path, change, says):
+    small(monkeypatch, "histopathology", (200, 200, 200))
+    write_histopathology(tmp_path, change)
+    with pytest.raises(UsageError) as caught:
+        datasets.load("histopathology", str(tmp_path))
+    assert says in str(caught.value) and "histopathology.pkl (" in str(caught.value)
+
+
+def test_black_faces_and_drawings_are_refused(monkeypatch, tmp_path):
+    with open(tmp_path / "freyfaces.pkl", "wb") as file:
+        pickle.dump([np.zeros((1965, 560), np.uint8)], file, protocol=2)
+    with pytest.raises(UsageError, match="freyfaces.pkl holds 1965 images of one colour"):
+        datasets.load("freyfaces", str(tmp_path))
+    small(monkeypatch, "omniglot", (23, 7, 10))
+    write_omniglot(tmp_path, np.random.default_rng(0), glyph=0 * GLYPH)
+    with pytest.raises(UsageError, match="chardata.mat .data. holds 30 images of one colour"):
+        datasets.load("omniglot", str(tmp_path))
+
+
+def test_two_files_of_one_name_are_said(tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    write_freyfaces(tmp_path, seed=0)
+    write_freyfaces(tmp_path / "a", seed=1)
+    datasets.load("freyfaces", str(tmp_path))
+    said = f"freyfaces: {tmp_path}/freyfaces.pkl is taken, and {tmp_path}/a/freyfaces.pkl is not.\n"
+    assert capsys.readouterr().out == said
+    (tmp_path / "a" / "freyfaces.pkl").unlink()
+    (tmp_path / "a" / "freyfaces.pkl").symlink_to(tmp_path / "freyfaces.pkl")  # the same
+    datasets.load("freyfaces", str(tmp_path))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_named_pipe_for_an_official_file_is_refused(tmp_path):
+    source = protocols.SPECS["freyfaces"].sources[0]
+    os.mkfifo(tmp_path / source.name)
+    with pytest.raises(UsageError, match="is a named pipe"):
+        files.read(source, tmp_path / source.name)
+    with pytest.raises(UsageError, match="freyfaces needs the file freyfaces.pkl"):
+        datasets.load("freyfaces", str(tmp_path))
 
 
 def test_gzip_bomb(tmp_path):

@@ -10,7 +10,8 @@ import scipy.integrate
 import scipy.stats
 
 from tests.cases import plan_for, small_config, small_data, variables_for
-from vamp_jax import diagnostics, inspection, priors
+from vamp_jax import diagnostics, priors
+from vamp_jax.evaluation import diagnose
 from vamp_jax.priors import GaussianMixture
 
 GAUSSIAN_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
@@ -149,7 +150,7 @@ def test_inspection_of_a_model(model, prior):
     autoencoder, variables = plan.autoencoder, variables_for(plan, data)
     x = np.asarray(plan.inputs.of(data.train) > 0.5, np.float32)
     steps = []
-    found = inspection.inspect(autoencoder, variables, x, jax.random.key(0), steps.append)
+    found = diagnose.inspect(autoencoder, variables, x, jax.random.key(0), steps.append)
     assert steps == [500, 600, 1100, 1200]
     mean, log_var = autoencoder.apply(variables, x, method="encode")
     top = "z" if model == "vae" else "z2"
@@ -163,5 +164,5 @@ def test_inspection_of_a_model(model, prior):
     if prior == "vamp":
         assert sum(found["prior_use"]["mass"]) == pytest.approx(1.0, abs=1e-4)
         learned = variables["params"]["prior"]["pseudo_inputs"]
-        use = inspection.pseudo_inputs(learned, learned, autoencoder.likelihood.support)
+        use = diagnose.pseudo_inputs(learned, learned, autoencoder.likelihood.support)
         assert use["mean_distance"] == 0.0

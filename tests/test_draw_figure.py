@@ -15,10 +15,11 @@ from absl.testing import flagsaver
 from PIL import Image
 
 import draw_figure
-import run_table
-from vamp_jax import datasets, evaluation, figures, plotting
-from vamp_jax import workdir as workdirs
+from vamp_jax import datasets, drawing
+from vamp_jax.disk import write_json
 from vamp_jax.errors import UsageError
+from vamp_jax.evaluation.record import record_path
+from vamp_jax.paper import figures, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {
@@ -36,14 +37,14 @@ FIGURE_3 += [f"--config.{field}={value}" for field, value in SETTINGS.items()]
 
 def pretend(folder, name, samples, units):
     """A finished run as Figure 3 reads it: its config and its evaluation."""
-    config = run_table.paper_config(name, "digits") | SETTINGS
+    config = sweep.paper_config(name, "digits") | SETTINGS
     config |= {"num_importance_samples": samples, "num_components": 3 if "vamp" in name else 100}
     folder = folder.with_name(f"{folder.name}-{KEY}")
-    path = evaluation.record_path(str(folder), "test", 10, None)
+    path = record_path(str(folder), "test", 10, None)
     os.makedirs(os.path.dirname(path))
-    workdirs.write_json(str(folder / "config.json"), config)
+    write_json(str(folder / "config.json"), config)
     record = {"epochs": 60, "best_epoch": 59, "diagnostics": {"test": {"active_units": units}}}
-    workdirs.write_json(path + ".json", record)
+    write_json(path + ".json", record)
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +97,9 @@ def test_figure_3_trains_only_what_is_missing(drawn, workdir):
 
 
 def test_figure_3_of_finished_runs_trains_nothing(drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_table, "call", lambda command: pytest.fail("it trains"))
+    monkeypatch.setattr(sweep, "call", lambda command: pytest.fail("it trains"))
     shown = {}
-    monkeypatch.setattr(plotting, "active_units", lambda counts, *_: shown.update(counts))
+    monkeypatch.setattr(drawing, "active_units", lambda counts, *_: shown.update(counts))
     draw(*FIGURE_3, f"--runs={drawn[0] / 'runs'}", f"--out={tmp_path}")
     assert shown["VAE"][None] == {"z1": [3], "z2": [1]}
     assert shown["IWAE (M = 2)"] == {
@@ -111,13 +112,13 @@ def test_a_run_of_figure_3_with_other_settings_is_refused(drawn, tmp_path):
     shutil.copytree(drawn[0] / "runs", tmp_path / "runs")
     for folder in (tmp_path / "runs").iterdir():
         config = json.loads((folder / "config.json").read_text())
-        workdirs.write_json(str(folder / "config.json"), config | {"hidden_dim": 17})
+        write_json(str(folder / "config.json"), config | {"hidden_dim": 17})
     with pytest.raises(UsageError, match="holds a run with another hidden_dim"):
         draw(*FIGURE_3, f"--runs={tmp_path / 'runs'}", f"--out={tmp_path}")
 
 
 def test_changed_settings_of_figure_3_have_folders_of_their_own(tmp_path):
-    """Not those of train.py and run_table.py; what belongs to pseudo-inputs, those alone have."""
+    """Not those of train.py and sweep.py; what belongs to pseudo-inputs, those alone have."""
     found = {}
     for changes in ([], ["--config.hidden_dim=17"], ["--config.learned_weights=true"]):
         with flagsaver.flagsaver():
@@ -149,7 +150,7 @@ def test_runs_of_several_seeds_are_told_apart_by_them(workdir, tmp_path):
         ("d", {"latent_dim": 3}),
     ):
         os.makedirs(tmp_path / name)
-        workdirs.write_json(str(tmp_path / name / "config.json"), config | changes)
+        write_json(str(tmp_path / name / "config.json"), config | changes)
     titles = list(figures.read_configs([str(tmp_path / name) for name in "abc"]))
     assert titles == ["HVAE\nVampPrior\nseed 0", "HVAE\nVampPrior\nseed 7", "VAE\nVampPrior"]
     titles = list(figures.read_configs([str(tmp_path / name) for name in "abd"]))
@@ -169,7 +170,7 @@ def test_the_plane_of_two_latent_units(tmp_path, monkeypatch, model, layer):
     draw("--figure=plane", f"--workdirs={tmp_path / 'run'}", f"--out={tmp_path}")
     assert is_figure(tmp_path / "plane")
     shown = []
-    monkeypatch.setattr(plotting, "latent_plane", lambda *arguments: shown.append(arguments))
+    monkeypatch.setattr(drawing, "latent_plane", lambda *arguments: shown.append(arguments))
     (run,) = figures.load([str(tmp_path / "run")], None)
     figures.draw_latent_plane(run, "path")
     means, components, log_density, path, name = shown[0]
@@ -209,8 +210,8 @@ def test_figure_4_is_of_the_pseudo_input_that_is_used_most(workdir, tmp_path, mo
     assert is_figure(tmp_path / "figure4")
 
     shown = []
-    monkeypatch.setattr(plotting, "image_panels", lambda panels, path: shown.append(panels))
-    pseudo_inputs = np.clip(run.variables["params"]["prior"]["pseudo_inputs"], 0, 1)
+    monkeypatch.setattr(drawing, "image_panels", lambda panels, path: shown.append(panels))
+    pseudo_inputs = np.clip(run.best.variables["params"]["prior"]["pseudo_inputs"], 0, 1)
     for number in (None, int(np.argmin(use))):
         figures.draw_pseudo_inputs(run, number, "")
         wanted = int(np.argmax(use)) if number is None else number
@@ -226,7 +227,7 @@ def test_figures_5_and_6_have_the_test_images_beside_those_of_each_run(
     draw(f"--figure={figure}", f"--workdirs={workdir}", f"--out={tmp_path}")
     assert is_figure(tmp_path / f"figure{figure}")
     shown = []
-    monkeypatch.setattr(plotting, "image_panels", lambda panels, path: shown.extend(panels))
+    monkeypatch.setattr(drawing, "image_panels", lambda panels, path: shown.extend(panels))
     other = tmp_path / "other"
     shutil.copytree(workdir, other)
     draw(f"--figure={figure}", f"--workdirs={workdir},{other}", f"--out={tmp_path}")
@@ -268,7 +269,7 @@ MISTAKES = [
         "--figure=6 --workdirs={run} --config.latent_dim=1",
         "--config.latent_dim is not a flag of Figure 6",
     ),
-    ("--figure=6 --workdirs={run} --table=1", "--table is not a flag of Figure 6"),
+    ("--figure=6 --workdirs={run} --seeds=1", "--seeds is not a flag of Figure 6"),
     ("--figure=6", "pass --workdirs"),
     ("--figure=6 --workdirs={run},{run}/", "named twice"),
     ("--workdirs={run}", "No figure is named"),
@@ -294,7 +295,7 @@ def test_a_mistake_is_one_sentence(drawn, workdir, tmp_path, arguments, says):
     }.items():
         folders[name] = tmp_path / name
         os.makedirs(folders[name])
-        workdirs.write_json(str(folders[name] / "config.json"), config | changes)
+        write_json(str(folders[name] / "config.json"), config | changes)
     with pytest.raises(UsageError, match=says):
         draw(*arguments.format(**folders).split(), f"--out={tmp_path}/figures")
     assert not list(tmp_path.glob("figures/*"))

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import optax
 import pytest
-from vamp_jax.checkpoints import Checkpoints
 
-from tests.test_training import objective_for, small_config, small_data
-from vamp_jax import training
-from vamp_jax import workdir as workdirs
+from tests.cases import plan_for, small_config, small_data
 from vamp_jax.errors import UsageError
+from vamp_jax.run.metrics_log import MetricsLog, read_metrics
+from vamp_jax.training import loop
+from vamp_jax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 20260  # of the moments at which runs are killed
@@ -83,7 +83,7 @@ def finish(process, timeout=300):
 
 def result_of(workdir):
     """The metrics but for the seconds, and a digest of every array of the newest checkpoint."""
-    rows = workdirs.read_metrics(str(workdir))
+    rows = read_metrics(str(workdir))
     for row in rows:
         row.pop("seconds")
     newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
@@ -131,7 +131,7 @@ def kill_at(process, workdir, moment, chance):
             process.wait(value)
     else:
         while process.poll() is None:
-            if len(workdirs.read_metrics(str(workdir))) >= value and (
+            if len(read_metrics(str(workdir))) >= value and (
                 kind == "epoch" or half_written(workdir)
             ):
                 break
@@ -141,7 +141,7 @@ def kill_at(process, workdir, moment, chance):
     process.send_signal(signal.SIGKILL)
     if finish(process)[0] != -signal.SIGKILL:
         return None
-    epochs = len(workdirs.read_metrics(str(workdir)))
+    epochs = len(read_metrics(str(workdir)))
     return f"after {epochs} epochs{', a checkpoint half written' if writing else ''}"
 
 
@@ -225,7 +225,7 @@ def test_disk_that_fills_up_later(start, undisturbed, small_disk):
     """Filled by somebody else in the middle of the run: the last checkpoint is still good."""
     disk = small_disk("size=20m")
     process = start(disk / "run")
-    while len(workdirs.read_metrics(str(disk / "run"))) < 4 and process.poll() is None:
+    while len(read_metrics(str(disk / "run"))) < 4 and process.poll() is None:
         time.sleep(0.01)
     with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as file:
         while True:
@@ -290,9 +290,9 @@ def test_a_clock_that_goes_backwards(tmp_path, monkeypatch, capsys):
     fields = dict(model="vae", prior="standard", num_epochs=4, warmup_epochs=2)
     config, data = small_config(**fields), small_data()
     with Checkpoints(str(tmp_path)) as checkpoints:
-        objective = objective_for(config, data)
-        training.train(config, str(tmp_path), data, objective, optax.sgd(1e-3), checkpoints, 0.0)
-    rows = workdirs.read_metrics(str(tmp_path))
+        plan = plan_for(config, data, optax.sgd(1e-3))
+        loop.train(config, str(tmp_path), data, plan, checkpoints, 0.0)
+    rows = read_metrics(str(tmp_path))
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert all(0 < row["seconds"] < 600 for row in rows)
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["3", "4"]
@@ -304,6 +304,6 @@ def test_a_clock_that_goes_backwards(tmp_path, monkeypatch, capsys):
 def test_metrics_of_a_full_disk_are_an_error_not_a_hang(small_disk):
     """The log and its TensorBoard events, alone: every write is felt by the one who writes."""
     disk = small_disk("size=16k")
-    with pytest.raises((OSError, UsageError)), workdirs.MetricsLog(str(disk), 0) as log:
+    with pytest.raises((OSError, UsageError)), MetricsLog(str(disk), 0) as log:
         for number in range(1, 1000):
             log.write({"epoch": number} | {f"value{i}": 0.5 for i in range(20)})

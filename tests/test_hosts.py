@@ -13,13 +13,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from vamp_jax.checkpoints import Checkpoints
 
-from tests.test_training import largest_difference, objective_for
+from tests.cases import largest_difference, plan_for, start_of
 from tests.train_with_sgd import optimizer as sgd
-from vamp_jax import datasets, epoch, hosts, optimizers
-from vamp_jax import workdir as workdirs
+from vamp_jax import datasets
 from vamp_jax.errors import UsageError
+from vamp_jax.process import hosts
+from vamp_jax.run.folder import load_config, locked
+from vamp_jax.run.metrics_log import read_metrics
+from vamp_jax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
@@ -122,19 +124,16 @@ def wait_for_epoch(workdir, number, *processes):
     raise AssertionError(f"no checkpoint of epoch {number}: {finish(*processes)}")
 
 
-def result_of(workdir, make_optimizer=optimizers.normalized_adam):
+def result_of(workdir, optimizer=None):
     """The metrics but for the seconds, and the arrays of the last checkpoint."""
-    rows = workdirs.read_metrics(str(workdir))
+    rows = read_metrics(str(workdir))
     for row in rows:
         row.pop("seconds")
-    config = workdirs.load_config(str(workdir))
+    config = load_config(str(workdir))
     data = datasets.load(config.dataset)
-    optimizer = make_optimizer(config.learning_rate)
-    like = jax.eval_shape(
-        lambda: epoch.init_state(config, data, objective_for(config, data), optimizer)
-    )
+    like = jax.eval_shape(lambda: start_of(plan_for(config, data, optimizer), data))
     with Checkpoints(str(workdir), read_only=True) as checkpoints:
-        return rows, jax.device_get(checkpoints.restore_latest(like=like))
+        return rows, jax.device_get(checkpoints.restore_latest(like=like)[0])
 
 
 def assert_equal(a, b, rtol=0.0):
@@ -173,7 +172,7 @@ def test_two_processes_stopped_lost_and_resumed_are_as_one(processes, tmp_path):
     for text in (said, other):
         assert f"SIGTERM: saved after epoch {done}; the same command goes on" in text
     assert "train loss" in said and "train loss" not in other
-    assert [row["epoch"] for row in workdirs.read_metrics(str(workdir))] == list(range(1, done + 1))
+    assert [row["epoch"] for row in read_metrics(str(workdir))] == list(range(1, done + 1))
 
     two = processes.start_two(workdir, 2)
     (_, said), (code, other) = stop_one(two, workdir, 0, signal.SIGKILL, after=done + 1)
@@ -192,7 +191,7 @@ def test_two_processes_stopped_lost_and_resumed_are_as_one(processes, tmp_path):
 
 def test_what_one_process_sees_ends_both_with_a_sentence(processes, tmp_path):
     workdir = tmp_path / "run"
-    with workdirs.locked(str(workdir)):
+    with locked(str(workdir)):
         (first, said), (second, other) = finish(*processes.start_two(workdir, 1))
     assert (first, second) == (2, 2), said + other
     assert "Another process is at work in" in said.splitlines()[-1]
@@ -216,14 +215,14 @@ def test_two_processes_of_four_devices_are_as_one_of_eight(processes, tmp_path, 
     for name in ("two", "again"):
         results = finish(*processes.start_two(tmp_path / name, 4, *more, program=program))
         assert [code for code, _ in results] == [0, 0], results
-    one, two, again = (result_of(tmp_path / name, sgd) for name in ("one", "two", "again"))
+    one, two, again = (result_of(tmp_path / name, sgd(0.0)) for name in ("one", "two", "again"))
     assert_equal(two, again)
     for ours, theirs in zip(two[0], one[0], strict=True):
         for name in theirs:
             np.testing.assert_allclose(ours[name], theirs[name], tolerance, 1e-5, err_msg=name)
-    config = workdirs.load_config(str(tmp_path / "one"))
+    config = load_config(str(tmp_path / "one"))
     data = datasets.load(config.dataset)
-    start = epoch.init_state(config, data, objective_for(config, data), sgd(0.0))
+    start = start_of(plan_for(config, data, sgd(0.0)), data)
     moved = largest_difference(one[1].params, jax.device_get(start.params))
     assert moved > 0.01
     assert largest_difference(two[1].params, one[1].params) < 100 * tolerance * moved

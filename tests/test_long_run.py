@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vamp_jax import workdir as workdirs
+from vamp_jax.run.metrics_log import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = 2000
@@ -65,7 +65,7 @@ def test_2000_epochs_of_digits(tmp_path):
     assert all(names <= 4 for _, _, names, _ in seen.values())  # two, and two that come and go
     assert last[3] < 3 * first[3]
 
-    rows = workdirs.read_metrics(str(workdir))
+    rows = read_metrics(str(workdir))
     assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
     assert folder_size(workdir / "tensorboard") < 1000 * EPOCHS
     assert folder_size(workdir) < (20 << 20)
@@ -73,4 +73,4 @@ def test_2000_epochs_of_digits(tmp_path):
 
     again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert again.returncode == 0 and "is finished" in again.stdout, again.stdout + again.stderr
-    assert workdirs.read_metrics(str(workdir)) == rows
+    assert read_metrics(str(workdir)) == rows

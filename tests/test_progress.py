@@ -5,10 +5,10 @@ import pty
 import subprocess
 import sys
 
-from vamp_jax.progress import Progress
+from vamp_jax.process.progress import Progress
 
 PROGRAM = """
-from vamp_jax.progress import Progress
+from vamp_jax.process.progress import Progress
 with Progress("some work", 20, 5, unit="image") as progress:
     for done in range(6, 21):
         progress.show(done, "loss 1.25")
@@ -20,7 +20,8 @@ def test_lines_where_there_is_no_terminal(capsys):
         for done in range(1, 1001):
             progress.show(done, f"loss {done}")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "some work: epoch 1/1000  loss 1"
+    assert lines[0] == "some work: epoch 0/1000  compiling"  # before the first is done
+    assert lines[1] == "some work: epoch 1/1000  loss 1"
     assert lines[-1] == "some work: epoch 1000/1000  loss 1000"
     assert len(lines) < 10  # one every two seconds, not one an epoch
 

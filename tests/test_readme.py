@@ -19,8 +19,14 @@ def test_examples_of_the_readme():
 
 def test_readme_names_every_config_and_data_set():
     text = (ROOT / "README.md").read_text()
-    names = sorted(os.listdir(ROOT / "configs"))
+    names = sorted(name for name in os.listdir(ROOT / "configs") if name[0] != "_")
     for name in names:
         assert not name.endswith(".py") or f"{name}`" in text, name
     for name in datasets.NAMES:
         assert f"`{name}`" in text, name
+
+
+def test_readme_is_a_front_page():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    assert [line for line in lines if len(line) > 110] == []

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vamp_jax import workdir as workdirs
+from vamp_jax.run.metrics_log import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
@@ -65,7 +65,7 @@ def evaluate(workdir, environment, *arguments, where=ROOT):
 def wait_for_epoch(workdir, number):
     """Waits until the log has so many lines and a checkpoint is on the disk."""
     for _ in range(3000):
-        if len(workdirs.read_metrics(str(workdir))) >= number and any(
+        if len(read_metrics(str(workdir))) >= number and any(
             name.isdigit() for name in os.listdir(workdir / "checkpoints")
         ):
             return
@@ -75,7 +75,7 @@ def wait_for_epoch(workdir, number):
 
 def result_of(workdir):
     """The metrics but for the seconds, and the evaluation of every example."""
-    rows = workdirs.read_metrics(str(workdir))
+    rows = read_metrics(str(workdir))
     for row in rows:
         row.pop("seconds")
     with np.load(workdir / "eval" / "test-S30.npz") as values:
@@ -108,7 +108,7 @@ def test_a_run_ends_with_numbers_and_pictures(uninterrupted):
         "training_curves",
     ):
         assert (workdir / "figures" / f"{name}.png").stat().st_size > 500
-    rows = workdirs.read_metrics(str(workdir))
+    rows = read_metrics(str(workdir))
     assert [row["epoch"] for row in rows] == list(range(1, 31))
     assert rows[0]["beta"] == pytest.approx(0.2) and rows[9]["beta"] == 1.0
     for row in rows:
@@ -159,7 +159,7 @@ def test_an_evaluation_before_the_end_does_not_stand_for_the_last(
     finish(process)
     # Its log may be ahead of its checkpoint: then it cannot be recorded, and says so at once.
     with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write(json.dumps(workdirs.read_metrics(str(tmp_path))[-1] | {"epoch": 99}) + "\n")
+        file.write(json.dumps(read_metrics(str(tmp_path))[-1] | {"epoch": 99}) + "\n")
     code, output = evaluate(tmp_path, environment, "--record", "--num_samples=30")
     assert code == 2 and "go on with it (train.py) before you record it" in output, output
     code, output = evaluate(tmp_path, environment, "--num_samples=30", "--nodiagnostics")

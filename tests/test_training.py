@@ -22,7 +22,7 @@ from tests.cases import (
 )
 from vamp_jax.datasets.inputs import binarise
 from vamp_jax.random_streams import BINARISE, NOISE, stream
-from vamp_jax.training import loop
+from vamp_jax.run.stopping import should_stop
 from vamp_jax.training.epoch import make_epoch
 
 
@@ -198,7 +198,7 @@ def test_pseudo_inputs_move_and_so_do_weights_where_they_are_learned():
     ],
 )
 def test_early_stopping_is_counted_after_the_warm_up(done, best, stops):
-    assert loop.should_stop(done, best, default.get_config()) is stops
+    assert should_stop(done, best, default.get_config()) is stops
 
 
 def test_two_seeds_differ_and_one_seed_repeats():

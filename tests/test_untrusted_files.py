@@ -12,12 +12,10 @@ from pathlib import Path
 
 import chex
 import jax
-import optax
 import pytest
 
-from tests.cases import at_epoch, plan_for, small_config, small_data, start_of
+from tests.cases import at_epoch, noisy_state
 from vamp_jax.errors import UsageError
-from vamp_jax.training import devices
 from vamp_jax.training.checkpoints import Checkpoints
 
 # Threads of the libraries complain of what they were stopped in.
@@ -30,9 +28,7 @@ class Saved:
     """A state, and a folder with its checkpoint of epoch 2."""
 
     def __init__(self, folder):
-        config, data = small_config(model="vae"), small_data()
-        state = start_of(plan_for(config, data, optax.adam(0.1)), data)
-        self.state = at_epoch(jax.device_put(state, devices.replicated()), 2)
+        self.state = at_epoch(noisy_state(), 2)
         self.folder = folder
         with Checkpoints(str(folder)) as checkpoints:
             checkpoints.save(self.state)

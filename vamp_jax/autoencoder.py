@@ -2,20 +2,20 @@
 
     L(x) = E_{z ~ q(z|x)} [ ln p(x|z) - beta sum_l ( ln q(z_l|.) - ln p(z_l|.) ) ]
 
-with one draw of z for an example, for every prior. Everything is per example and in nats, a sum
-over values of x and latent units; means over examples are taken by those who call. What is
-minimised is in objectives.py.
+with one draw of z for an example, for every prior. Every value is of one example and in nats: a
+sum over the values of x and the latent units. Callers take means over examples; what is maximised
+is in objectives.py.
 """
 
 import dataclasses
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from vamp_jax import likelihoods, priors
 from vamp_jax.likelihoods import Likelihood
-from vamp_jax.models import Draw, Latents
+from vamp_jax.network import Draw, Latents, Network
 from vamp_jax.trainable_priors import Prior
 
 Array = jax.Array
@@ -45,9 +45,10 @@ class Terms(NamedTuple):
 class Autoencoder:
     """A network with a prior of its top layer and a likelihood, as functions of `Variables`."""
 
-    network: nn.Module
+    network: Network
     prior: Prior
     likelihood: Likelihood
+    fill: float | None = None  # what an encoder sees of a missing value, which is NaN in x
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -64,37 +65,38 @@ class Autoencoder:
         return self.network.apply(network_variables(variables), *args, method=method, **kwargs)
 
     def prior_density(self, variables: Variables, encode=None) -> Any:
-        """p(z) of the top layer: runs the encoder on the pseudo-inputs, so call it once.
+        """Builds p(z) of the top layer. It encodes the pseudo-inputs, so call it once.
 
         Args:
           variables: the network's and the prior's.
-          encode: takes the place of the network's own encoder (to share it out over devices).
+          encode: replaces the network's encoder, for instance to share its work among devices.
         """
         u = self.pseudo_inputs(variables)
         encode = encode or (lambda u: self.encode_components(variables, u))
         return self.density(variables, None if u is None else encode(u))
 
     def density(self, variables: Variables, components: Any) -> Any:
-        """p(z) of the top layer from pseudo-inputs that are encoded already; None without any."""
+        """Builds p(z) of the top layer from encoded pseudo-inputs (None if it has none)."""
         return self.prior.build(variables["params"]["prior"], variables["constants"], components)
 
     def encode_components(self, variables: Variables, u: Any) -> Any:
-        """Pseudo-inputs [K, ...] -> the components of a VampPrior, (mean, log_var, ...) [K, D]."""
+        """Encodes pseudo-inputs [K, ...] as the components (mean, log_var, ...) [K, D]."""
         return self.apply(variables, u, method="encode").component
 
     def pseudo_inputs(self, variables: Variables) -> Any | None:
-        """The prior's pseudo-inputs as the encoder sees them [K, ...]; None where it has none."""
+        """Returns the pseudo-inputs as the encoder sees them, [K, ...]; None if there are none."""
         if self.prior.pseudo_inputs is None:
             return None
         return self.prior.pseudo_inputs(variables["params"]["prior"], variables["constants"])
 
     def encode(self, variables: Variables, x: Any) -> Encoded:
         """Computes what depends on x [B, ...] alone."""
-        top = self.apply(variables, x, method="encode")
-        return Encoded(x, top, self.apply(variables, x, method="features"))
+        seen = x if self.fill is None else jnp.where(jnp.isnan(x), self.fill, x)
+        top = self.apply(variables, seen, method="encode")
+        return Encoded(x, top, self.apply(variables, seen, method="features"))
 
     def draw(self, variables: Variables, encoded: Encoded, noise: Latents) -> Draw:
-        """Draws the latents of all layers from the posterior, with ln q of each layer.
+        """Draws the latents of all layers from the posterior, and computes ln q of each layer.
 
         Args:
           variables: the network's.
@@ -104,7 +106,7 @@ class Autoencoder:
         return Draw(*self.apply(variables, encoded.top, encoded.features, noise, method="infer"))
 
     def log_q(self, variables: Variables, encoded: Encoded, latents: Latents) -> Latents:
-        """ln q(z_l|.) of each layer at given latents, [...] each.
+        """Computes ln q(z_l|.) of each layer at given latents, [...] each.
 
         Raises:
           ValueError: where a layer's posterior has no density at a given point.
@@ -114,14 +116,14 @@ class Autoencoder:
             if not hasattr(posterior, "log_prob"):
                 raise ValueError(
                     f"log_q: the posterior of {layer}, {type(posterior).__name__}, has no density "
-                    "at a given point: the inverse of its flow is not to be had."
+                    "at a given point, since the inverse of its flow is not known."
                 )
         return {layer: found[layer].log_prob(z) for layer, z in latents.items()}
 
     def terms(
         self, variables: Variables, prior: Any, encoded: Encoded, noise: Latents, **decode_kwargs
     ) -> tuple[Terms, dict[str, Any]]:
-        """One draw of the ELBO's terms for each example and sample.
+        """Computes one draw of the ELBO's terms for each example and sample.
 
         Args:
           variables: the network's and the prior's.
@@ -138,7 +140,7 @@ class Autoencoder:
     def terms_at(
         self, variables: Variables, prior: Any, x: Any, drawn: Draw, **decode_kwargs
     ) -> tuple[Terms, dict[str, Any]]:
-        """`terms` at given latents, with ln q of each layer at them."""
+        """Computes `terms` at given latents, whose ln q is given too."""
         latents, log_q = drawn
         below = self.apply(variables, latents, method="conditional_priors")
         log_p = {layer: density.log_prob(latents[layer]) for layer, density in below.items()}

@@ -1,4 +1,4 @@
-"""A function over many examples, a batch at a time."""
+"""Applies a function to many examples, a batch at a time."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +18,8 @@ def in_batches(
     Args:
       function: (arrays [rows, ...]) -> a tree of arrays [rows, ...].
       arrays: trees of arrays [N, ...], N >= 1.
-      rows: of a batch; the last one is filled up with its last row, which is dropped again.
-      show: is told how many are done.
+      rows: size of a batch. The last one is padded with its last row, and the padding dropped.
+      show: gets the number of examples done.
     Returns:
       The tree of NumPy arrays [N, ...].
     """

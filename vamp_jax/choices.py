@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     import ml_collections
     import optax
@@ -43,8 +45,13 @@ def _discretised_logistic(config: Config, dataset: Dataset) -> Likelihood:
 
 
 def _rgb_logistic_mixture(config: Config, dataset: Dataset) -> Likelihood:
-    from vamp_jax import likelihoods
+    from vamp_jax import errors, likelihoods
 
+    if dataset.shape[-1] != 3:
+        raise errors.UsageError(
+            f"likelihood 'rgb_logistic_mixture' goes with images of three channels, not "
+            f"{dataset.shape[-1]}: take 'discretised_logistic'."
+        )
     return likelihoods.rgb_logistic_mixture()
 
 
@@ -83,6 +90,8 @@ LIKELIHOODS = {
 }
 GAUSSIAN_VARIANCES = ("scalar", "unit", "decoded", "fixed")
 THE_DATA_S_OWN = "data"
+# Where data is stored for another likelihood of the same values; None: as the data set says.
+STORED_AS = {THE_DATA_S_OWN: None, "rgb_logistic_mixture": "discretised_logistic"}
 
 # ---------------------------------------------------------------------------------------------
 # Priors: (config, support of x) -> Prior.
@@ -119,8 +128,30 @@ def _vamp(config: Config, support: tuple[float, float]) -> Prior:
     )
 
 
-PRIORS = {"standard": _standard, "mog": _mog, "vamp_data": _vamp_data, "vamp": _vamp}
-WITH_PSEUDO_INPUTS = ("vamp", "vamp_data")
+def _warped(base):
+    def choose(config: Config, support: tuple[float, float]) -> Prior:
+        from vamp_jax import trainable_priors
+
+        stop = config.stop_components
+        return trainable_priors.warped(base(config, support), stop_components=stop)
+
+    return choose
+
+
+PRIORS = {
+    "standard": _standard,
+    "mog": _mog,
+    "vamp_data": _vamp_data,
+    "vamp": _vamp,
+    "flow": _warped(_standard),
+    "mog_flow": _warped(_mog),
+    "vamp_data_flow": _warped(_vamp_data),
+    "vamp_flow": _warped(_vamp),
+}
+WITH_PSEUDO_INPUTS = ("vamp", "vamp_data", "vamp_flow", "vamp_data_flow")
+WITH_LEARNED_PSEUDO_INPUTS = ("vamp", "vamp_flow")
+WITH_COMPONENTS = tuple(name for name in PRIORS if name not in ("standard", "flow"))
+WARPED = tuple(name for name in PRIORS if name.endswith("flow"))
 
 # ---------------------------------------------------------------------------------------------
 # Networks: (config) -> (the class, its own fields beside those that all have).
@@ -193,6 +224,7 @@ POSTERIORS = {
     "householder": _flow_head("HouseholderHead"),
     "iaf": _flow_head("InverseAutoregressiveHead"),
 }
+WITH_DENSITY = ("normal", "householder")  # at a given point; the other flows have no inverse
 WITH_FLOWS = tuple(name for name in POSTERIORS if name != "normal")
 
 # ---------------------------------------------------------------------------------------------
@@ -240,9 +272,29 @@ GRADIENTS = {"standard": _standard_gradient, "dreg": _dreg}
 # What a config and its data stand for.
 
 
+def dataset(config: Config, data_dir: str | None) -> Dataset:
+    """Loads the data that a config names.
+
+    Raises:
+      UsageError: for data that is not there, or wrong.
+    """
+    from vamp_jax import datasets
+
+    return datasets.load(
+        config.dataset,
+        data_dir,
+        likelihood=STORED_AS.get(config.likelihood, config.likelihood),
+        missing=config.missing,
+        image_size=config.image_size or None,
+    )
+
+
 def likelihood(config: Config, dataset: Dataset) -> Likelihood:
     """Returns p(x|.) of one value of this data."""
-    return LIKELIHOODS[likelihood_name(config, dataset)](config, dataset)
+    from vamp_jax import likelihoods
+
+    found = LIKELIHOODS[likelihood_name(config, dataset)](config, dataset)
+    return likelihoods.missing(found) if dataset.missing else found
 
 
 def likelihood_name(config: Config, dataset: Dataset) -> str:
@@ -254,7 +306,7 @@ def inputs(config: Config, dataset: Dataset) -> Inputs:
     """Returns how the data, as it is stored, becomes x."""
     from vamp_jax.datasets.inputs import Inputs
 
-    return Inputs(likelihood(config, dataset), dataset.max_value, dataset.dynamic)
+    return Inputs(likelihood(config, dataset), dataset.max_value, dataset.dynamic, dataset.missing)
 
 
 def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
@@ -275,6 +327,7 @@ def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
         ),
         prior=PRIORS[config.prior](config, of_x.support),
         likelihood=of_x,
+        fill=float(np.mean(dataset.pseudo_input_mean)) if dataset.missing else None,
     )
 
 

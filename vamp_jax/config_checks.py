@@ -4,7 +4,6 @@ FIELDS says of each field what it holds, its default, its range, and what it goe
 configs/default.py and every list of fields are made from it. Nothing here imports JAX.
 """
 
-import difflib
 import math
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import ml_collections
 
 from vamp_jax import choices, datasets
 from vamp_jax.datasets import Dataset
-from vamp_jax.errors import UsageError
+from vamp_jax.errors import UsageError, check_choice
 
 ABSENT = "(absent)"
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
@@ -41,13 +40,25 @@ def _count(default: int, doc: str, **more) -> Field:
 
 
 PIXEL = ("model", ("pixel_hvae",))
-MIXTURES = ("prior", tuple(name for name in choices.PRIORS if name != "standard"))
+MIXTURES = ("prior", choices.WITH_COMPONENTS)
 
 FIELDS = {
     # What is trained.
     "model": _one_of("hvae", "The network.", choices.NETWORKS),
     "prior": _one_of("vamp", "p(z) of the top layer.", choices.PRIORS),
-    "dataset": _one_of("digits", "The data set (README).", datasets.NAMES),
+    "dataset": Field("digits", "A data set by name (README), or where data of your own lies."),
+    "missing": _one_of(
+        "refuse",
+        "What NaN in data of your own is: a mistake, or a missing value.",
+        ("refuse", "mask"),
+        before="refuse",
+    ),
+    "image_size": Field(
+        0,
+        "Of a folder of images of your own: scales them to a square; 0: as they are.",
+        least=0,
+        before=0,
+    ),
     "posterior": _one_of(
         "normal",
         "q(z|.) of every layer. Householder flows have an exact VampPrior; with the other flows it "
@@ -56,7 +67,7 @@ FIELDS = {
         before="normal",
     ),
     "num_flows": _count(
-        4, "Of the posterior.", only_with=("posterior", choices.WITH_FLOWS), before=4
+        4, "Flows in the posterior.", only_with=("posterior", choices.WITH_FLOWS), before=4
     ),
     "likelihood": _one_of(
         choices.THE_DATA_S_OWN,
@@ -66,7 +77,8 @@ FIELDS = {
     ),
     "gaussian_variance": _one_of(
         "scalar",
-        "Of the gaussian likelihood: one for all, one a value, decoded from z, or fixed at 1.",
+        "Variance of the gaussian likelihood: one for all values, one for each (unit), decoded "
+        "from z, or fixed at 1.",
         choices.GAUSSIAN_VARIANCES,
         before="scalar",
     ),
@@ -74,7 +86,10 @@ FIELDS = {
     "latent_dim": _count(40, "Units in every stochastic layer."),
     "hidden_dim": _count(300, "Units in every dense hidden layer."),
     "dense_init": _one_of(
-        "he", "How dense weights start: as the code or the paper.", choices.DENSE_INITS, before="he"
+        "he",
+        "How dense weights start: as the authors' code (he) or paper (glorot).",
+        choices.DENSE_INITS,
+        before="he",
     ),
     "num_components": _count(500, "K of the mixture priors."),
     "components_per_step": Field(
@@ -84,51 +99,76 @@ FIELDS = {
         only_with=("prior", choices.WITH_PSEUDO_INPUTS),
         before=0,
     ),
-    "learned_weights": Field(False, "Mixture weights; 1/K in the paper.", only_with=MIXTURES),
+    "stop_components": Field(
+        False,
+        "Lets no gradient through the components of a warped prior, for ablations.",
+        only_with=("prior", choices.WARPED),
+        before=False,
+    ),
+    "learned_weights": Field(
+        False, "Learns the weights of the mixture; in the paper all are 1/K.", only_with=MIXTURES
+    ),
     "pseudo_inputs_from_data": Field(
-        False, "Start at K training examples + N(0, 0.01).", only_with=("prior", ("vamp",))
+        False,
+        "Pseudo-inputs start at K training examples, plus noise of standard deviation 0.01.",
+        only_with=("prior", choices.WITH_LEARNED_PSEUDO_INPUTS),
     ),
     "proper_logistic": Field(
         False, "Grey images: the outer bins reach to infinity, so that they sum to 1."
     ),
     "pixel_mask_z": Field(
-        True, "z seen only at earlier pixels, as in the authors' code.", only_with=PIXEL
+        True,
+        "A pixel sees z's maps at earlier pixels only, as in the authors' code.",
+        only_with=PIXEL,
     ),
     "pixel_gated_stacks": Field(
-        False, "Two gated stacks, which have no blind spot.", only_with=PIXEL
+        False, "Two gated stacks without a blind spot in place of the paper's one.", only_with=PIXEL
     ),
     # Optimisation.
-    "batch_size": _count(100, "Over all devices."),
-    "learning_rate": Field(5e-4, "Of Adam on gradients of unit norm.", above=0, below=math.inf),
+    "batch_size": _count(100, "Examples in a step, over all devices."),
+    "learning_rate": Field(
+        5e-4, "Step size of Adam, which gets gradients of unit norm.", above=0, below=math.inf
+    ),
     "learning_rate_schedule": _one_of(
         "constant",
-        "Or cosine: from learning_rate to final_learning_rate over num_epochs.",
+        "Constant, or down a cosine to final_learning_rate over num_epochs.",
         choices.LEARNING_RATE_SCHEDULES,
         before="constant",
     ),
     "final_learning_rate": Field(
         1e-4,
-        "Where the schedule ends.",
+        "Learning rate at the end of the schedule.",
         least=0,
         below=math.inf,
         only_with=("learning_rate_schedule", ("cosine",)),
         before=1e-4,
     ),
-    "num_epochs": _count(2000, "At most."),
-    "warmup_epochs": Field(100, "beta = epoch / warmup_epochs, then 1.", least=0),
-    "early_stopping_epochs": _count(50, "Without a better validation ELBO, after the warm-up."),
-    "num_importance_samples": _count(1, "M of the importance-weighted bound; 1 is the ELBO."),
+    "num_epochs": _count(2000, "Epochs, at most."),
+    "warmup_epochs": Field(
+        100, "Weight of the KL: beta = epoch / warmup_epochs, then 1; 0: 1 from the start.", least=0
+    ),
+    "early_stopping_epochs": _count(
+        50, "Stops after so many epochs without a better validation ELBO, after the warm-up."
+    ),
+    "num_importance_samples": _count(
+        1,
+        "M, draws of z for an example; from 2 on the bound is that of renyi_alpha, 1 is the ELBO.",
+    ),
     "renyi_alpha": Field(
         0.0,
-        "Of the bound with several samples: 0 importance-weighted, 1 the ELBO, -inf VR-max.",
+        "The bound with several samples: 0 is importance-weighted, 1 the ELBO, -inf VR-max.",
         below=math.inf,
         before=0.0,
     ),
     "importance_gradient": _one_of(
-        "standard", "Or dreg: doubly reparameterised.", choices.GRADIENTS
+        "standard",
+        "Gradient of the importance-weighted bound: standard, or dreg, doubly reparameterised.",
+        choices.GRADIENTS,
     ),
-    "seed": Field(0, "Of everything that is random.", least=0, below=2**32),
-    "matmul_precision": _one_of("float32", "The others are faster on GPU and TPU.", PRECISIONS),
+    "seed": Field(0, "Seed of all that is random.", least=0, below=2**32),
+    "matmul_precision": _one_of(
+        "float32", "Precision of products; the others are faster on GPU and TPU.", PRECISIONS
+    ),
     # Evaluation.
     "eval_batch_size": _count(500, "Validation examples at a time on each device."),
     "num_samples": _count(5000, "S of the importance-sampled test log-likelihood."),
@@ -141,14 +181,6 @@ def defaults() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict({name: field.default for name, field in FIELDS.items()})
 
 
-def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises a UsageError unless the value is one of the choices."""
-    if value not in choices:
-        close = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UsageError(f"{field} is {value!r}; it must be one of {', '.join(choices)}.{hint}")
-
-
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises a UsageError for the first field that is invalid."""
     for name in FIELDS.keys() - config.keys():
@@ -157,6 +189,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UsageError(f"The config has a field {name!r} that is not known.")
     for name, field in FIELDS.items():
         _check_field(name, config[name], field)
+    if not datasets.is_own(config.dataset):
+        check_choice("dataset", config.dataset, datasets.NAMES)
     for name, field in FIELDS.items():
         if field.only_with and config[name] != field.default:
             other, values = field.only_with
@@ -166,6 +200,12 @@ def check(config: ml_collections.ConfigDict) -> None:
                     f"{name} goes with {other} {shown}; the {other} is {config[other]!r}."
                 )
     _check_gradient(config)
+    encoded = config.prior in choices.WITH_PSEUDO_INPUTS and config.prior in choices.WARPED
+    if config.posterior == "householder" and encoded:
+        raise UsageError(
+            f"prior {config.prior!r} warps diagonal components, and those of posterior "
+            "'householder' have full covariance: use prior 'vamp', or another posterior."
+        )
 
 
 def _check_field(name: str, value: Any, field: Field) -> None:
@@ -195,6 +235,11 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
         raise UsageError(
             f"importance_gradient 'dreg' goes with renyi_alpha 0; it is {config.renyi_alpha}."
         )
+    if config.posterior not in choices.WITH_DENSITY:
+        raise UsageError(
+            "importance_gradient 'dreg' needs the posterior's density at a given point, which "
+            f"posterior {config.posterior!r} does not have: use 'standard'."
+        )
     if config.model == "pixel_hvae" and not config.pixel_gated_stacks:
         raise UsageError(
             "importance_gradient 'dreg' is biased with batch norm, which pixel_hvae has unless "
@@ -204,6 +249,11 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
 
 def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Raises a UsageError for the first field that does not fit the data."""
+    if isinstance(dataset.train, dict):
+        raise UsageError(
+            f"{config.dataset} holds sequences of several lengths; the models take images and "
+            "vectors: name another data set."
+        )
     name = choices.likelihood_name(config, dataset)
     if config.proper_logistic and name != "discretised_logistic":
         raise UsageError(
@@ -214,7 +264,10 @@ def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None
         if not len(getattr(dataset, split)):
             raise UsageError(f"The {split} split of {config.dataset} is empty: name another set.")
     count = len(dataset.train)
-    from_data = config.prior == "vamp_data" or config.pseudo_inputs_from_data
+    from_data = config.pseudo_inputs_from_data or (
+        config.prior in choices.WITH_PSEUDO_INPUTS
+        and config.prior not in choices.WITH_LEARNED_PSEUDO_INPUTS
+    )
     if from_data and config.num_components > count:
         raise UsageError(
             f"num_components is {config.num_components}, but {config.dataset} has only {count} "

@@ -38,7 +38,7 @@ def unit_variances(means: Array) -> Array:
 
 
 def active_units(means: Array) -> Array:
-    """How many units have Var_x(E[z_u | x]) > 0.01 (section 5): [N, D] -> a whole number."""
+    """Counts the units with Var_x(E[z_u | x]) > 0.01 (section 5): [N, D] -> a whole number."""
     return jnp.sum(unit_variances(means) > ACTIVE_VARIANCE)
 
 
@@ -58,18 +58,19 @@ class Decomposition(NamedTuple):
 
 
 def aggregated_posterior(mean: Array, log_var: Array) -> GaussianMixture:
-    """q(z) = 1/N sum_n q(z|x_n): the posteriors of N examples, [N, D] each, as one mixture."""
+    """Returns q(z) = 1/N sum_n q(z|x_n), the posteriors of N examples [N, D] as one mixture."""
     _check_rows("aggregated_posterior", mean=mean, log_var=log_var)
     count = mean.shape[0]
     return GaussianMixture(mean, log_var, jnp.full(count, -math.log(count)))
 
 
 def decompose(log_posterior: Array, log_q: Array, log_p: Array, log_var: Array) -> Decomposition:
-    """The decomposition from draws z ~ q(z|x_n), equally many from each of the N posteriors.
+    """Computes the decomposition from draws z ~ q(z|x_n), equally many from each posterior.
 
-    Entropies of single posteriors are in closed form, I = E[ln q(z|x) - ln q(z)] and KL(q(z) ||
-    p(z)) = E[ln q(z) - ln p(z)] means over draws of differences: what is random in ln q(z|x) alone
-    cancels, so that I never exceeds ln N and the terms add up to the ELBO of the same draws.
+    The entropies of single posteriors are in closed form. I = E[ln q(z|x) - ln q(z)] and
+    KL(q(z) || p(z)) = E[ln q(z) - ln p(z)] are means over the draws of differences. What is random
+    in ln q(z|x) alone cancels in them, so I never exceeds ln N, and the terms add up to the ELBO of
+    the same draws.
 
     Args:
       log_posterior: ln q(z|x_n) of each draw under the posterior it is from, [M].
@@ -135,7 +136,7 @@ class PriorUse(NamedTuple):
 
 
 def prior_use(z: Array, prior: priors.Density) -> PriorUse:
-    """Shares the draws z [M, D] out among the components by their responsibilities."""
+    """Computes how much draws z [M, D] use each component: their mean responsibilities."""
     _check_rows("prior_use", z=z)
     share = jax.lax.map(lambda point: priors.responsibilities(point, prior), z, batch_size=500)
     mass = jnp.mean(share, axis=0)
@@ -146,11 +147,11 @@ def prior_use(z: Array, prior: priors.Density) -> PriorUse:
 def pseudo_input_use(
     pseudo_inputs: Array, at_start: Array, bounds: tuple[float, float] = (0.0, 1.0)
 ) -> dict[str, Array]:
-    """How far pseudo-inputs [K, ...] have moved, and how many values the clip to `bounds` holds.
+    """Measures how far pseudo-inputs [K, ...] have moved, and how many values are clipped.
 
     Returns:
       distance: root mean square, over the values of each, of the clipped difference, [K].
-      at_clip: the share of all values outside the open interval, where there is no gradient.
+      at_clip: the share of all values outside the open interval `bounds`: they get no gradient.
     Raises:
       ValueError: for shapes that differ, or no values.
     """

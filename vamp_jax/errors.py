@@ -1,5 +1,6 @@
-"""The exceptions that the command lines print as one sentence, without a traceback."""
+"""Mistakes as one sentence: the exceptions that command lines print without a traceback."""
 
+import difflib
 import signal
 
 
@@ -15,6 +16,12 @@ class NonFiniteLossError(RuntimeError):
     exit_code = 1
 
 
+class PicturesError(RuntimeError):
+    """An evaluation is written, but not all of its pictures; exit code 4."""
+
+    exit_code = 4
+
+
 class HostLostError(RuntimeError):
     """Another process of a run on several hosts has ended or cannot be reached; exit code 3."""
 
@@ -28,3 +35,22 @@ class Stopped(Exception):
         name = signal.Signals(signal_number).name
         super().__init__(f"{name}: saved after epoch {done}; the same command goes on from there.")
         self.exit_code = 128 + signal_number  # as a shell reports a process that a signal ended
+
+
+def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises a UsageError unless the value is one of the choices."""
+    if value not in choices:
+        close = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UsageError(f"{field} is {value!r}; it must be one of {', '.join(choices)}.{hint}")
+
+
+def first_line(error: BaseException, length: int = 200) -> str:
+    """The first line of what an exception says, or its name; without a full stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:length].rstrip(".") if lines else type(error).__name__
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of what an exception says, or its name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()

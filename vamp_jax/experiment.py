@@ -6,9 +6,11 @@ import json
 import jax
 import ml_collections
 
-from vamp_jax import choices, config_checks, datasets, evaluation, hosts
-from vamp_jax import workdir as workdirs
+from vamp_jax import choices, config_checks
 from vamp_jax.datasets import Dataset
+from vamp_jax.evaluation import evaluate, record
+from vamp_jax.process import hosts
+from vamp_jax.run.folder import claim, locked
 from vamp_jax.training import loop
 from vamp_jax.training.checkpoints import Checkpoints
 
@@ -19,10 +21,10 @@ def train_and_evaluate(
     data_dir: str | None = None,
     checkpoint_seconds: float = 15.0,
 ) -> None:
-    """Trains (or goes on training) the run of this config in a folder, then evaluates its best.
+    """Trains the run of this config in a folder, or resumes it, and evaluates its best epoch.
 
     Raises:
-      UsageError: for anything that a sentence explains, before any work where possible.
+      UsageError: for any mistake that a sentence explains, before any work if possible.
       Stopped: after SIGTERM or SIGINT, with the state saved.
     """
     with contextlib.ExitStack() as stack:
@@ -30,11 +32,11 @@ def train_and_evaluate(
             config_checks.check(config)
             _warn_of_short_run(config)
             if hosts.is_first():
-                stack.enter_context(workdirs.locked(workdir))
-            dataset = datasets.load(config.dataset, data_dir)
+                stack.enter_context(locked(workdir))
+            dataset = choices.dataset(config, data_dir)
             config_checks.check_with_data(config, dataset)
             if hosts.is_first():
-                workdirs.claim(workdir, config, dataset)
+                claim(workdir, config, dataset)
         _check_hosts_agree(config, dataset)
         stack.enter_context(jax.default_matmul_precision(config.matmul_precision))
         plan = choices.plan(config, dataset)
@@ -42,10 +44,10 @@ def train_and_evaluate(
             state = loop.train(config, workdir, dataset, plan, checkpoints, checkpoint_seconds)
         if not hosts.is_first():
             return
-        if evaluation.is_recorded(workdir, int(state.epoch), "test", config.num_samples, None):
+        if record.is_recorded(workdir, int(state.epoch), "test", config.num_samples, None):
             print(f"This run is finished and evaluated; see {workdir}/eval and {workdir}/figures.")
             return
-        evaluation.evaluate_run(workdir, dataset)
+        evaluate.evaluate_run(workdir, dataset)
 
 
 def _warn_of_short_run(config: ml_collections.ConfigDict) -> None:
@@ -64,6 +66,6 @@ def _check_hosts_agree(config: ml_collections.ConfigDict, dataset: Dataset) -> N
         return
     hosts.check_same(
         The_config=json.dumps(config.to_dict(), sort_keys=True).encode(),
-        The_data_set=dataset.train.tobytes() + dataset.validation.tobytes(),
+        The_data_set=b"".join(leaf.tobytes() for leaf in jax.tree.leaves(dataset[1:3])),
         The_version_of_JAX=jax.__version__.encode(),
     )

@@ -2,12 +2,12 @@
 
     ln q(z|x) = ln N(z_0 | mean, var) - sum_t ln |det dz_t/dz_{t-1}|,    z = z_T
 
-Their parameters are computed once for each example and broadcast against its samples. What a
-VampPrior is under each: its components would be the posteriors of the pseudo-inputs, whose density
-at a point z needs the inverse of K flows. Householder flows have one, and their posteriors are
-normals with full covariance: the VampPrior is exact. The others' VampPrior is a mixture of the
-*bases* N(mean(u_k), var(u_k)), a valid prior that is tied to the encoder, but not the mixture of
-the posteriors.
+The parameters of a flow are computed once for each example and broadcast against its samples.
+
+The components of a VampPrior are the posteriors of the pseudo-inputs, and their density at a point
+needs the inverse of K flows. Householder flows have one, and their posteriors are normals with
+full covariance: their VampPrior is exact. With the others the VampPrior is a mixture of the *bases*
+N(mean(u_k), var(u_k)): a valid prior, tied to the encoder, but not the mixture of the posteriors.
 """
 
 from typing import Any, NamedTuple

@@ -1,6 +1,6 @@
 """Examples from a model: drawn from the prior, from one pseudo-input, and reconstructed.
 
-Each x is the decoder's mean, as the paper shows it; drawn where the decoder is autoregressive.
+Each x is the decoder's mean, as the paper shows it, or a draw if the decoder is autoregressive.
 """
 
 import functools
@@ -10,8 +10,7 @@ import jax.numpy as jnp
 
 from vamp_jax import priors
 from vamp_jax.autoencoder import Autoencoder, Variables, network_variables
-from vamp_jax.models import Latents
-from vamp_jax.posteriors import normal_sample
+from vamp_jax.network import Latents
 from vamp_jax.random_streams import latent_noise
 
 Array = jax.Array
@@ -33,10 +32,9 @@ def generate_from_pseudo_input(
     prior = autoencoder.prior_density(variables)
     if num < 1:
         raise ValueError(f"generate_from_pseudo_input: num is {num}; it must be at least 1.")
-    mean, log_var = prior.mean[component], prior.log_var[component]
-    noise_rng, rng = jax.random.split(rng)
-    noise = jax.random.normal(noise_rng, (num, mean.shape[0]))
-    return _from_top(autoencoder, variables, rng, normal_sample(noise, mean, log_var))
+    z_rng, rng = jax.random.split(rng)
+    z_top = priors.sample(z_rng, prior, num, component=component)
+    return _from_top(autoencoder, variables, rng, z_top)
 
 
 @functools.partial(jax.jit, static_argnames="autoencoder")
@@ -69,7 +67,7 @@ def _from_top(autoencoder: Autoencoder, variables: Variables, rng: Array, z_top:
 
 
 def decoded(autoencoder: Autoencoder, variables: Variables, rng: Array, latents: Latents) -> Array:
-    """Returns x of latents [N, ...]: the mean, or a draw where the decoder is autoregressive."""
+    """Decodes latents [N, ...] to x: its mean, or a draw if the decoder is autoregressive."""
     if autoencoder.network.sample_x is not None:
         return autoencoder.network.sample_x(network_variables(variables), rng, latents)
     heads, _ = autoencoder.decode(variables, latents, x=None)

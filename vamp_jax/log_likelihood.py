@@ -20,21 +20,22 @@ from vamp_jax.autoencoder import Autoencoder, Terms, Variables
 from vamp_jax.random_streams import example_keys, noise_of_samples
 
 Array = jax.Array
+Values = np.ndarray | Array  # on a device while computed, NumPy's when returned
 
 FEWER_SAMPLES = (1, 10, 100, 1000, 5000)
 
 
 class ImportanceSampled(NamedTuple):
-    """What S samples say of each example, [N] each, in nats."""
+    """The estimates from S samples of each example, [N] each, in nats."""
 
-    log_likelihood: np.ndarray
-    with_fewer_samples: dict[int, np.ndarray]  # the estimate from the first 1, 10, 100, ... of S
-    reconstruction: np.ndarray  # mean over the samples of ln p(x|z)
-    kl: dict[str, np.ndarray]  # mean over the samples of ln q - ln p, each stochastic layer
-    effective_sample_size: np.ndarray  # (sum w)^2 / sum w^2, from 1 to S
+    log_likelihood: Values
+    with_fewer_samples: dict[int, Values]  # the estimate from the first 1, 10, 100, ... of S
+    reconstruction: Values  # mean over the samples of ln p(x|z)
+    kl: dict[str, Values]  # mean over the samples of ln q - ln p, each stochastic layer
+    effective_sample_size: Values  # (sum w)^2 / sum w^2, from 1 to S
 
     @property
-    def elbo(self) -> np.ndarray:
+    def elbo(self) -> Values:
         """The ELBO with S draws of z for each example."""
         return self.reconstruction - sum(self.kl.values())
 
@@ -63,11 +64,11 @@ def estimate(
       index: of each example in its data set, [N]; seeds its noise. None: 0 to N.
       examples_per_batch: examples side by side in a chunk of samples.
       rows_per_chunk: examples times samples in a chunk; about 1,000 is best on CPU.
-      batches_per_dispatch: batches between two calls of `report`, on each device.
-      done: what an interrupted call with the same arguments reported last: go on from there.
-      report: is given the results of all examples done so far, every now and then.
+      batches_per_dispatch: batches on each device between two calls of `report`.
+      done: the last report of an interrupted call with the same arguments, to resume after it.
+      report: gets the results of all examples done so far, after each dispatch.
     Raises:
-      ValueError: without an example or a sample, or for what does not fit together.
+      ValueError: without an example or a sample, or for shapes or values that do not fit.
     """
     index = np.arange(len(x)) if index is None else np.asarray(index)
     counts = {
@@ -100,11 +101,12 @@ def estimate(
         )
         done = jax.tree.map(lambda *parts: np.concatenate(parts), done, result) if done else result
         report(done)
+    assert done is not None  # there is at least one example
     return done
 
 
 def _check(autoencoder: Autoencoder, x, index, counts: dict[str, int]) -> None:
-    """Raises a ValueError for what `estimate` cannot take."""
+    """Raises a ValueError for arguments that `estimate` does not take."""
     if not len(x) or counts["num_samples"] < 1:
         raise ValueError(
             f"estimate: {len(x)} examples and {counts['num_samples']} samples; both must be at "
@@ -115,10 +117,12 @@ def _check(autoencoder: Autoencoder, x, index, counts: dict[str, int]) -> None:
             raise ValueError(f"estimate: {name} is {count!r}; it must be a whole number above 0.")
     size = tuple(autoencoder.network.x_shape)
     low, high = autoencoder.likelihood.support
-    if x.shape[1:] != size or not (x.min() >= low and x.max() <= high):  # nor nan
+    # NaN is a missing value where the likelihood knows of them, and elsewhere a mistake.
+    smallest, largest = (np.min, np.max) if autoencoder.fill is None else (np.nanmin, np.nanmax)
+    if x.shape[1:] != size or not (smallest(x) >= low and largest(x) <= high):
         raise ValueError(
             f"estimate: x must be [N, *{size}] and in [{low:g}, {high:g}], but has shape "
-            f"{x.shape} and goes from {x.min()} to {x.max()}."
+            f"{x.shape} and goes from {smallest(x)} to {largest(x)}."
         )
     if index.shape != x.shape[:1]:
         raise ValueError(
@@ -191,7 +195,9 @@ def _one_batch(
     (log_sums, log_sum_of_squares, sums), _ = jax.lax.scan(
         one_chunk, start, jnp.arange(0, num_samples, chunk)
     )
-    estimates = {size: log_sum - math.log(size) for size, log_sum in log_sums.items()}
+    estimates: dict[int, Values] = {
+        size: log_sum - math.log(size) for size, log_sum in log_sums.items()
+    }
     return ImportanceSampled(
         log_likelihood=estimates.pop(num_samples),
         with_fewer_samples=estimates,

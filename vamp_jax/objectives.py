@@ -40,18 +40,23 @@ that (PixelHVAE's masked stack in training): 'dreg' has a bias there, 'standard'
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from vamp_jax.autoencoder import Autoencoder, Encoded, Terms, Variables
-from vamp_jax.models import Draw, Latents
+from vamp_jax.network import Draw, Latents
 
 Array = jax.Array
 
 GRADIENTS = ("standard", "dreg")
+
+
+Bound = tuple[Array, Terms, dict[str, Any]]  # see `Iwae.bound`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,21 +65,9 @@ class Elbo:
 
     num_samples: int = 1
 
-    def bound(
-        self,
-        autoencoder: Autoencoder,
-        variables: Variables,
-        prior: Any,
-        encoded: Encoded,
-        noise: Latents,
-        *,
-        beta: float | Array = 1.0,
-        **decode_kwargs,
-    ) -> tuple[Array, Terms, dict[str, Any]]:
-        """See `Iwae.bound`."""
-        check_noise(autoencoder, encoded, noise)
-        terms, batch_stats = autoencoder.terms(variables, prior, encoded, noise, **decode_kwargs)
-        return jnp.mean(terms.elbo(beta), axis=0), _values(terms), batch_stats
+    def bound(self, *args: Any, **kwargs: Any) -> Bound:
+        """One draw of the bound for each example; see `Iwae.bound`."""
+        return _of_log_weights(lambda log_weights: jnp.mean(log_weights, axis=0), *args, **kwargs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +91,7 @@ class Iwae:
         *,
         beta: float | Array = 1.0,
         **decode_kwargs,
-    ) -> tuple[Array, Terms, dict[str, Any]]:
+    ) -> Bound:
         """One draw of ln 1/M sum_m w_m for each example; see above for the formulas.
 
         Args:
@@ -115,10 +108,10 @@ class Iwae:
           ValueError: for noise of another shape, or 'dreg' with a posterior that has no density
             at a given point.
         """
-        check_noise(autoencoder, encoded, noise)
         if self.gradient == "standard":
-            terms, stats = autoencoder.terms(variables, prior, encoded, noise, **decode_kwargs)
-            return log_mean_exp(terms.elbo(beta)), _values(terms), stats
+            args = autoencoder, variables, prior, encoded, noise
+            return _of_log_weights(log_mean_exp, *args, beta=beta, **decode_kwargs)
+        check_noise(autoencoder, encoded, noise)
         latents, _ = autoencoder.draw(variables, encoded, noise)
         latents, wire = _scale_gradient(latents)
         # ln q constant in phi, and yet a function of the latents.
@@ -148,21 +141,10 @@ class Renyi:
         if math.isnan(self.alpha) or self.alpha == math.inf:
             raise ValueError(f"Renyi: alpha is {self.alpha}; it must be a number, or -inf.")
 
-    def bound(
-        self,
-        autoencoder: Autoencoder,
-        variables: Variables,
-        prior: Any,
-        encoded: Encoded,
-        noise: Latents,
-        *,
-        beta: float | Array = 1.0,
-        **decode_kwargs,
-    ) -> tuple[Array, Terms, dict[str, Any]]:
-        """See `Iwae.bound`."""
-        check_noise(autoencoder, encoded, noise)
-        terms, batch_stats = autoencoder.terms(variables, prior, encoded, noise, **decode_kwargs)
-        return renyi_mean(terms.elbo(beta), self.alpha), _values(terms), batch_stats
+    def bound(self, *args: Any, **kwargs: Any) -> Bound:
+        """One draw of the bound for each example; see `Iwae.bound`."""
+        combine = functools.partial(renyi_mean, alpha=self.alpha)
+        return _of_log_weights(combine, *args, **kwargs)
 
 
 def renyi_mean(log_weights: Array, alpha: float) -> Array:
@@ -175,6 +157,23 @@ def renyi_mean(log_weights: Array, alpha: float) -> Array:
 
 
 Objective = Elbo | Iwae | Renyi  # or anything else with `num_samples` and `bound`
+
+
+def _of_log_weights(
+    combine: Callable[[Array], Array],
+    autoencoder: Autoencoder,
+    variables: Variables,
+    prior: Any,
+    encoded: Encoded,
+    noise: Latents,
+    *,
+    beta: float | Array = 1.0,
+    **decode_kwargs,
+) -> Bound:
+    """A bound that is a function [M, B] -> [B] of the log-weights, its gradient autodiff's."""
+    check_noise(autoencoder, encoded, noise)
+    terms, batch_stats = autoencoder.terms(variables, prior, encoded, noise, **decode_kwargs)
+    return combine(terms.elbo(beta)), _values(terms), batch_stats
 
 
 def check_noise(autoencoder: Autoencoder, encoded: Encoded, noise: Latents) -> None:

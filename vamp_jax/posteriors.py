@@ -7,8 +7,8 @@ A posterior is any pytree with
     component                   -> what a VampPrior takes as the component of this x, a tuple
                                    (mean, log_var) or (mean, log_var, rotation)
 
-`log_prob(z)`, the density at a point of somebody else's, is optional: the inverse of a flow may
-not be to be had. What needs it (`autoencoder.log_q`) says so in a sentence.
+`log_prob(z)`, the density at any given point, is optional: the inverse of a flow may not be known.
+What needs it (`Autoencoder.log_q`) says so in a sentence.
 """
 
 import math
@@ -30,12 +30,12 @@ class Normal(NamedTuple):
 
     @property
     def base(self) -> "Normal":
-        """This very density."""
+        """The normal itself."""
         return self
 
     @property
     def component(self) -> "Normal":
-        """This very density."""
+        """The normal itself."""
         return self
 
     def sample(self, noise: Array) -> Array:

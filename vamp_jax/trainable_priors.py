@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vamp_jax import priors
+from vamp_jax.priors.rotated import RotatedMixture
 
 Array = jax.Array
 Params = dict[str, Any]
@@ -40,6 +41,13 @@ class Prior(NamedTuple):
     build: Callable[[Params, Params, Any], Any]
     # (params, constants) -> the pseudo-inputs as the encoder sees them, [K, ...].
     pseudo_inputs: Callable[[Params, Params], Any] | None = None
+
+
+def _of_components(params: Params, components: Any) -> Any:
+    """The VampPrior of encoded pseudo-inputs: (mean, log_var) [K, D], and rotations [K, D, D]."""
+    mean, log_var, *rotation = components
+    mixture = priors.vamp(params, lambda u: (mean, log_var))
+    return RotatedMixture(mixture, *rotation) if rotation else mixture
 
 
 # Cached, so that the same choice is the same value and JAX does not compile again.
@@ -79,9 +87,9 @@ def vamp(
 
     Args:
       num_components: K.
-      bounds: clips pseudo-inputs; the paper's hard tanh: outside there is no gradient.
-      from_data: start at training examples plus N(0, 0.01^2) noise.
-      learned_weights: or all are 1/K.
+      bounds: clips pseudo-inputs, the paper's hard tanh; outside there is no gradient.
+      from_data: starts them at training examples plus N(0, 0.01^2) noise.
+      learned_weights: learns the weights; otherwise all are 1/K.
     """
 
     def init(rng, start):
@@ -104,7 +112,7 @@ def vamp(
 
     return Prior(
         init,
-        lambda params, constants, components: priors.vamp(params, lambda u: components),
+        lambda params, constants, components: _of_components(params, components),
         pseudo_inputs,
     )
 
@@ -121,8 +129,28 @@ def vamp_data(num_components: int, *, learned_weights: bool = False) -> Prior:
 
     return Prior(
         init,
-        lambda params, constants, components: priors.vamp_data(
-            params | constants, lambda u: components
-        ),
-        lambda params, constants: constants["pseudo_inputs"],
+        lambda params, constants, components: _of_components(params | constants, components),
+        lambda params, constants: jax.lax.stop_gradient(constants["pseudo_inputs"]),
     )
+
+
+@functools.cache
+def warped(base: Prior, *, stop_components: bool = False) -> Prior:
+    """Any mixture warped by a flow on the prior's side: p(z) = base(f(z)) |det df/dz|.
+
+    Args:
+      base: a prior whose density is a mixture of diagonal Gaussians.
+      stop_components: lets no gradient through the components, for ablations.
+    """
+
+    def init(rng, start):
+        params, constants = base.init(rng, start)
+        flow = priors.init_flow(jax.random.fold_in(rng, 1), start.latent_dim)
+        return params | flow, constants
+
+    def build(params, constants, components):
+        density = base.build(params, constants, components)
+        density = jax.lax.stop_gradient(density) if stop_components else density
+        return priors.warp(density, params["flow"])
+
+    return Prior(init, build, base.pseudo_inputs)

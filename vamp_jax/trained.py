@@ -9,7 +9,6 @@ import functools
 import importlib.resources
 import json
 import os
-import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from vamp_jax import choices, config_checks, generation, likelihoods, priors
+from vamp_jax import choices, config_checks, disk, generation, likelihoods, priors
 from vamp_jax import log_likelihood as estimates
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.batches import in_batches
@@ -100,12 +99,17 @@ class Trained:
             return np.asarray(
                 generation.generate(self.autoencoder, self.variables, rng, num_samples)
             )
-        if not 0 <= component < len(self.prior.mean):
-            raise ValueError(
-                f"sample: component is {component}; this prior has {len(self.prior.mean)}, from 0."
-            )
+        count = len(self.prior.component_means())
+        if not 0 <= component < count:
+            raise ValueError(f"sample: component is {component}; this prior has {count}, from 0.")
         make = generation.generate_from_pseudo_input
         return np.asarray(make(self.autoencoder, self.variables, rng, component, num_samples))
+
+    def impute(self, x: Any, seed: int = 0) -> np.ndarray:
+        """x with its missing values (NaN) filled in by a reconstruction: [N, *shape]."""
+        x = np.asarray(x)
+        made = self.reconstruct(x, seed)
+        return np.where(np.isnan(x), made, x)
 
     def log_likelihood(self, x: Any, num_samples: int = 1000, seed: int = 0) -> LogLikelihood:
         """ln p(x) of each example by importance sampling, on all devices; for anomaly detection."""
@@ -150,10 +154,13 @@ class Trained:
         likelihood = self.autoencoder.likelihood
         x = np.asarray(likelihood.from_stored(jnp.asarray(x), 1.0))
         low, high = likelihood.support
-        if not (x.min() >= low and x.max() <= high):  # nor nan
+        smallest, largest = (
+            (np.min, np.max) if self.autoencoder.fill is None else (np.nanmin, np.nanmax)
+        )
+        if not (smallest(x) >= low and largest(x) <= high):
             raise ValueError(
                 f"{name}: x must lie in [{low:g}, {high:g}] after scaling for {likelihood.name}, "
-                f"but goes from {x.min():g} to {x.max():g}."
+                f"but goes from {smallest(x):g} to {largest(x):g}."
             )
         return x
 
@@ -217,24 +224,22 @@ def export(model: Trained, path: str) -> None:
     arrays = {"/".join(str(key.key) for key in where): np.asarray(leaf) for where, leaf in leaves}
     about = {"format": FORMAT, "config": model.config, "spec": model.spec._asdict()}
     text = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
-    partial = path + ".partial"
-    with open(partial, "wb") as file:
+    with disk.whole_file(path, "wb") as file:
         np.savez_compressed(file, about=text, **arrays)
-    os.replace(partial, path)
 
 
 def _read(path: str) -> Trained:
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with disk.open_file(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(arrays.pop("about").tobytes())
         config = ml_collections.ConfigDict(config_checks.BEFORE | about["config"])
         spec = DataSpec(**about["spec"] | {"shape": tuple(about["spec"]["shape"])})
         version = about["format"]
-    # Not what they say, which may be advice to unpickle it.
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a model file"
-        raise UsageError(f"{path} cannot be read: {reason}.") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except Exception:  # of a damaged file zipfile and numpy raise many kinds
+        raise UsageError(f"{path} cannot be read: it is not a model file.") from None
     if version != FORMAT:
         raise UsageError(f"{path} has format {version}; this version reads format {FORMAT}.")
     config_checks.check(config)

@@ -1,5 +1,20 @@
-"""The paper's data sets, and scikit-learn's digits, as uint8 arrays."""
+"""The paper's data sets and others by name, and one's own by path, as arrays."""
 
-from vamp_jax.datasets.loading import NAMES, Dataset, load, spaced
+from vamp_jax.datasets.by_name import NAMES, check_name, load, short_name
+from vamp_jax.datasets.dataset import SPLITS, Dataset, num_examples, spaced, values_of
+from vamp_jax.datasets.own import is_own
+from vamp_jax.datasets.values import LIKELIHOODS
 
-__all__ = ["NAMES", "Dataset", "load", "spaced"]
+__all__ = [
+    "LIKELIHOODS",
+    "NAMES",
+    "SPLITS",
+    "Dataset",
+    "check_name",
+    "is_own",
+    "load",
+    "num_examples",
+    "short_name",
+    "spaced",
+    "values_of",
+]

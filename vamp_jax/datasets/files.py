@@ -4,16 +4,19 @@ TFDS's own download manager is not used: it pins the bytes of a container (MNIST
 between mirrors in a time stamp), where we pin what is inside, and its errors run over many lines.
 """
 
+import contextlib
 import gzip
 import hashlib
 import os
 import pathlib
-import tempfile
+import resource
+import stat
 import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
+from vamp_jax import disk
 from vamp_jax.errors import UsageError
 
 _DOWNLOAD_TIMEOUT_S = 10  # per connection and per read, not for the whole file
@@ -31,12 +34,23 @@ class Source(NamedTuple):
 
 
 def find(source: Source, folders: Sequence[pathlib.Path]) -> pathlib.Path | None:
-    """The file (plain or gzipped) in the first place that has it, see `searched_folders`."""
+    """The file (plain or gzipped) in the first place that has it, see `_searched`."""
+    return next(_found(source, folders), None)
+
+
+def find_others(source: Source, folders: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """More files of that name in other places, which `find` leaves alone."""
+    found = list(_found(source, folders))
+    return [
+        path for path in found[1:] if path.parent != found[0].parent and not path.samefile(found[0])
+    ]
+
+
+def _found(source: Source, folders: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:
     for folder in _searched(folders):
         for name in (source.name, source.name + ".gz"):
             if (folder / name).is_file():
-                return folder / name
-    return None
+                yield folder / name
 
 
 def _searched(folders: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:
@@ -78,7 +92,7 @@ def _download(
 ) -> pathlib.Path:
     reasons = []
     for url in source.urls:
-        target = download_dir / url.rsplit("/", 1)[1]
+        target = download_dir / (source.name + (".gz" if url.endswith(".gz") else ""))
         try:
             return _fetch(source, url, target)
         except (OSError, ValueError) as error:  # URLError and timeouts are OSErrors
@@ -97,7 +111,7 @@ def _fetch(source: Source, url: str, target: pathlib.Path) -> pathlib.Path:
     """Downloads to a temporary file, checks it, and only then gives it its name."""
     with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT_S) as response:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".download-") as part:
+        with disk.whole_file(target, "wb", shared=True) as part:
             received = 0
             while chunk := response.read(_CHUNK):
                 received += len(chunk)
@@ -106,9 +120,6 @@ def _fetch(source: Source, url: str, target: pathlib.Path) -> pathlib.Path:
                 part.write(chunk)
             part.flush()
             read(source, pathlib.Path(part.name), gzipped=url.endswith(".gz"))
-            os.chmod(part.name, 0o644)
-            os.link(part.name, part.name + ".done")  # `part` unlinks its own name when it closes
-            os.replace(part.name + ".done", target)
     return target
 
 
@@ -122,7 +133,7 @@ def read(source: Source, path: pathlib.Path, gzipped: bool | None = None) -> byt
         gzipped = path.suffix == ".gz"
     limit = source.max_bytes if source.size is None else source.size
     try:
-        with open(path, "rb") as raw:
+        with open_regular(path) as raw:
             if gzipped:
                 with gzip.GzipFile(fileobj=raw) as unpacked:
                     contents = unpacked.read(limit + 1)
@@ -158,3 +169,57 @@ def signature(path: pathlib.Path) -> list[int]:
     """Changes whenever the file is written to; the change time cannot be set back by a program."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def open_regular(path: pathlib.Path, *, follow_links: bool = True) -> BinaryIO:
+    """Opens a file for reading; never waits for a FIFO and never touches a device.
+
+    Raises:
+      UsageError: it is no regular file, or a link that is not to be followed.
+      OSError: it cannot be opened.
+    """
+    status = os.stat(path) if follow_links else os.lstat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for test, name in _KINDS if test(status.st_mode)), "a device or socket")
+        raise UsageError(f"{shown(path)} is {kind}, not a file: put the file itself there")
+    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it was replaced in between
+        file.close()
+        raise UsageError(f"{shown(path)} is not a file: put the file itself there")
+    return file
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISFIFO, "a named pipe"),
+)
+
+
+def shown(path: str | os.PathLike) -> str:
+    """A path for a message: on one line, whatever bytes the name has."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in os.fsdecode(path)
+    )
+
+
+def memory_limit() -> int:
+    """How many bytes a data set may take: half of what this machine, or this process, may have."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with contextlib.suppress(OSError, ValueError):  # of a container, where there is one
+        limits.append(int(pathlib.Path("/sys/fs/cgroup/memory.max").read_text()))
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        limits.append(soft)
+    return min(limits) // 2
+
+
+def check_size(what: str, num_bytes: int) -> None:
+    """Raises a UsageError where a data set would take more than `memory_limit`."""
+    if num_bytes > (limit := memory_limit()):
+        raise UsageError(
+            f"{what} would take {num_bytes / 1e9:,.1f} GB of memory, and at most half of what "
+            f"there is, {limit / 1e9:,.1f} GB, may be taken: make it smaller"
+        )

@@ -19,11 +19,14 @@ class DataSpec(NamedTuple):
     max_value: int
     dynamic: bool
     num_classes: int | None = None
+    missing: bool = False
+    pseudo_input_mean: float = 0.0  # what the encoder sees of a missing value
 
     @classmethod
     def of(cls, dataset: Any) -> "DataSpec":
         """That of a data set."""
-        return cls(*(getattr(dataset, name, None) for name in cls._fields))
+        spec = cls(*(getattr(dataset, name) for name in cls._fields))
+        return spec._replace(pseudo_input_mean=float(np.mean(spec.pseudo_input_mean)))
 
 
 class Inputs(NamedTuple):
@@ -32,6 +35,7 @@ class Inputs(NamedTuple):
     likelihood: Likelihood
     scale: int  # the stored value that stands for 1.0
     dynamic: bool  # x are Bernoulli means, redrawn each time an example is seen in training
+    missing: bool = False  # whether NaN stands for missing values
 
     def of(self, stored: Any) -> Any:
         """x of stored examples [B, ...]; of dynamic data the means."""
@@ -41,14 +45,18 @@ class Inputs(NamedTuple):
     def drawn(self, stored: Any, key: Array, index: Array) -> Any:
         """x of stored examples in training; what is drawn is a function of (key, index [B])."""
         x = self.of(stored)
-        return binarise(key, index, x) if self.dynamic else x
+        if not self.dynamic:
+            return x
+        drawn = binarise(key, index, x)
+        return jnp.where(jnp.isnan(x), x, drawn) if self.missing else drawn
 
     def drawn_once(self, stored: Any, seed: int) -> Any:
         """x of all training examples for an evaluation, drawn once by the seed; NumPy."""
         x = jax.tree.map(np.asarray, self.of(stored))
         if not self.dynamic:
             return x
-        return (np.random.RandomState(seed).uniform(size=x.shape) < x).astype(np.float32)
+        drawn = (np.random.RandomState(seed).uniform(size=x.shape) < x).astype(np.float32)
+        return np.where(np.isnan(x), x, drawn) if self.missing else drawn
 
 
 def binarise(key: Array, index: Array, means: Array) -> Array:

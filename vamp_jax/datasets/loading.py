@@ -1,69 +1,39 @@
-"""`load`: a data set as arrays, prepared on the first call and read back on the later ones."""
+"""The paper's image sets: prepared on the first call and read back on the later ones."""
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import pathlib
 import shutil
 import tempfile
 from typing import NamedTuple
 
-import numpy as np
-
-from vamp_jax.datasets import files, protocols
+from vamp_jax import disk
+from vamp_jax.datasets import arrays, files, protocols
+from vamp_jax.datasets.dataset import SPLITS, Dataset
 from vamp_jax.errors import UsageError
 
-NAMES = tuple(protocols.SPECS)
 _HOME = "vamp_jax"  # subfolder of the data folder: TFDS's own sets of the same names stay apart
 
 
-class Dataset(NamedTuple):
-    """Images in uint8, and what the paper says about them."""
+class Places(NamedTuple):
+    """Folders: `given` and `cache` are searched, `target` is the one of them that is written to."""
 
-    name: str
-    train: np.ndarray  # uint8 [N, H, W, 1]
-    validation: np.ndarray  # likewise; of a dynamic set drawn once, values 0 and max_value
-    test: np.ndarray
-    likelihood: str  # 'bernoulli' or 'discretised_logistic'
-    dynamic: bool  # train / max_value are Bernoulli means, redrawn each time an example is seen
-    max_value: int  # the pixel value that stands for 1.0
-    pseudo_input_mean: float
-    pseudo_input_stddev: float
-    file_hashes: dict[str, str]  # source file, unpacked -> SHA-256; of digits, of the array's bytes
+    given: pathlib.Path
+    cache: pathlib.Path
+    target: pathlib.Path
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of one image."""
-        return self.train.shape[1:]
+    def downloads(self) -> pathlib.Path:
+        return self.target / "downloads" / "manual"
 
 
-def spaced(count: int, wanted: int | None) -> np.ndarray:
-    """The numbers of `wanted` of `count` examples, evenly spaced; of all where None.
-
-    The first ones would not do: some files are sorted by class.
-    """
-    if wanted is None or wanted >= count:
-        return np.arange(count)
-    return np.arange(wanted) * count // wanted
-
-
-def load(name: str, data_dir: str | None = None) -> Dataset:
-    """Loads a data set; prepares it first where that has not been done or the files have changed.
-
-    Official files are looked for by name in data_dir/downloads/manual, one folder below that, in
-    data_dir, and one folder below that; what is missing is downloaded. The prepared set goes into
-    data_dir/vamp_jax, or, where data_dir cannot be written to, into the user's cache folder.
-
-    Args:
-      name: one of `NAMES`.
-      data_dir: TFDS's data folder, by default ~/tensorflow_datasets.
+def places(data_dir: str | None) -> Places:
+    """Where data is looked for and prepared: in data_dir, by default ~/tensorflow_datasets, or,
+    where that cannot be written to, in the user's cache folder.
 
     Raises:
-      UsageError: an unknown name, a missing or wrong file, a folder that cannot be written to.
+      UsageError: data_dir is no local folder.
     """
-    if name not in NAMES:
-        raise UsageError(f"there is no data set {name!r}: choose one of {', '.join(NAMES)}")
     try:
         given = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser().absolute()
         if "://" in str(data_dir) or (given.exists() and not given.is_dir()):
@@ -71,7 +41,7 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
                 f"the data folder {data_dir} is not a local folder: pass --data_dir=FOLDER"
             )
         cache = _cache_folder(given)
-        target = given if _writable(given) else cache
+        return Places(given, cache, given if _writable(given) else cache)
     except (OSError, TypeError, RuntimeError, ValueError) as error:  # a name that cannot be
         if isinstance(error, UsageError):
             raise
@@ -79,8 +49,21 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
             f"the data folder {str(data_dir)[:80]!r} cannot be used "
             f"({getattr(error, 'strerror', None) or error}): pass --data_dir=FOLDER"
         ) from None
+
+
+def load(name: str, where: Places) -> Dataset:
+    """Loads a set of `protocols.SPECS`; prepares it first where that has not been done or the
+    files have changed.
+
+    Official files are looked for by name in data_dir/downloads/manual, one folder below that, in
+    data_dir, and one folder below that; what is missing is downloaded.
+
+    Raises:
+      UsageError: a missing or wrong file, a folder that cannot be written to.
+    """
+    target = where.target
     try:
-        dataset = _load(name, [given, cache], target)
+        dataset = _load(name, [where.given, where.cache], target)
     except OSError as error:
         raise UsageError(
             f"{name} cannot be prepared in {target} ({error}): "
@@ -96,6 +79,9 @@ def _load(name: str, folders: list[pathlib.Path], target: pathlib.Path) -> Datas
     sources = protocols.SPECS[name].sources
     found = {source.name: files.find(source, folders) for source in sources}
     found = {source: path for source, path in found.items() if path is not None}
+    for source in sources:
+        for other in files.find_others(source, folders):
+            print(f"{name}: {found[source.name]} is taken, and {other} is not.", flush=True)
     for folder in folders:
         with _lock(folder / _HOME, name):
             dataset = _read(name, folder / _HOME, found)
@@ -116,7 +102,7 @@ def _load(name: str, folders: list[pathlib.Path], target: pathlib.Path) -> Datas
 def _cache_folder(data_dir: pathlib.Path) -> pathlib.Path:
     """Where sets are prepared whose files lie in a read-only `data_dir`; one folder for each."""
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    digest = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]
+    digest = disk.digest(str(data_dir.resolve()), letters=12)
     return pathlib.Path(root).expanduser().absolute() / "vamp_jax" / digest
 
 
@@ -131,16 +117,10 @@ def _writable(folder: pathlib.Path) -> bool:
 @contextlib.contextmanager
 def _lock(home: pathlib.Path, name: str):
     """One process at a time; none where no lock can be had (nothing there yet, or read-only)."""
-    try:
-        handle = open(home / f"{name}.lock", "w") if _writable(home) else None
-    except OSError:
-        handle = None
-    if handle is None:
-        yield
-        return
-    with handle:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        if _writable(home):
+            with contextlib.suppress(OSError):
+                stack.enter_context(disk.locked(home / f"{name}.lock", wait=True))
         yield
 
 
@@ -152,13 +132,20 @@ def _read(name: str, home: pathlib.Path, found: dict[str, pathlib.Path]) -> Data
 
     spec = protocols.SPECS[name]
     try:
-        splits, metadata = builders.read(name, home)
+        with disk.plain_path(home) as path:
+            splits, metadata = builders.read(name, pathlib.Path(path))
         hashes, signatures = metadata["sha256"], metadata["signatures"]
     except Exception:  # whatever TFDS stumbles over, preparing anew is the cure
         return None
-    for split, size in zip(protocols.SPLITS, spec.sizes, strict=True):
+    for split, size in zip(SPLITS, spec.sizes, strict=True):
         if splits[split].shape != (size, *spec.shape, 1):
             return None
+    digests = {split: arrays.digest(images) for split, images in splits.items()}
+    if metadata.get("contents", digests) != digests:
+        print(
+            f"{name}: what was prepared in {home} has changed since, and is not used.", flush=True
+        )
+        return None
     for source in spec.sources:
         if (
             source.name not in found
@@ -187,7 +174,8 @@ def _prepare(name: str, home: pathlib.Path, paths: dict[str, pathlib.Path]) -> N
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=home, prefix=f".{name}-") as scratch:
         try:
-            builders.prepare(name, pathlib.Path(scratch), paths)
+            with disk.plain_path(scratch) as path:
+                builders.prepare(name, pathlib.Path(path), paths)
         except (UsageError, OSError):
             raise
         except Exception as error:  # array_record's own, of a full disk for one

@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 
+from vamp_jax.datasets import npy_files
 from vamp_jax.errors import UsageError
 
 
@@ -92,6 +93,30 @@ def mat(data: bytes, name: str, shapes: dict[str, tuple[int, int]]) -> dict[str,
     return {key: matrices[key] for key in shapes}
 
 
+def mat_rolls(data: bytes, name: str, keys: tuple[str, ...]) -> list[list[np.ndarray]]:
+    """Cell arrays of piano rolls in a MATLAB 5 file whose hash is known.
+
+    Returns:
+      For each key a list of uint8 [T, 88] of zeros and ones, T at least 1.
+    """
+    import scipy.io
+
+    plain = _inflate_mat(data, name, limit=64 << 20)
+    try:
+        variables = scipy.io.loadmat(io.BytesIO(plain), variable_names=list(keys))
+        rolls = [[np.asarray(cell) for cell in variables[key].ravel()] for key in keys]
+    except Exception as error:  # scipy raises whatever it stumbles over
+        _refuse(name, f"cannot be read as a MATLAB file ({error})")
+    for key, pieces in zip(keys, rolls, strict=True):
+        for number, piece in enumerate(pieces):
+            right = piece.ndim == 2 and len(piece) and piece.shape[1] == 88
+            if not right or piece.dtype.kind not in "biuf" or not np.isin(piece, (0, 1)).all():
+                _refuse(name, f"has no piano roll of 88 keys in {key}[{number}]")
+        if not pieces:
+            _refuse(name, f"has nothing in {key}")
+    return [[piece.astype(np.uint8) for piece in pieces] for pieces in rolls]
+
+
 def _inflate_mat(data: bytes, name: str, limit: int) -> bytes:
     """The same file without compression, at most `limit` bytes, so that scipy cannot be made to
     allocate more than that."""
@@ -127,6 +152,35 @@ def _inflate_mat(data: bytes, name: str, limit: int) -> bytes:
     return b"".join(parts)
 
 
+def npz(data: bytes, name: str, shapes: dict[str, tuple[int | None, ...]]) -> dict[str, np.ndarray]:
+    """Arrays of zeros and ones of a .npz file.
+
+    Args:
+      data: the file.
+      name: what the error calls it.
+      shapes: the arrays wanted and the shape each must have; None where any size will do.
+
+    Returns:
+      Variable -> array of that shape, of the file's number type.
+    """
+    try:
+        held, _ = npy_files.unpack_npz(io.BytesIO(data), shapes.__contains__, name)
+    except UsageError as error:
+        raise UsageError(f"{error}: replace it by the official file") from None
+    for key, shape in shapes.items():
+        if key not in held:
+            _refuse(name, f"has no array {key}")
+        sizes = held[key].shape
+        if len(sizes) != len(shape) or any(
+            wanted not in (None, size) for wanted, size in zip(shape, sizes, strict=True)
+        ):
+            _refuse(name, f"has {key} of shape {sizes} instead of {shape}")
+        kind = held[key].dtype.kind
+        if kind not in "biuf" or (kind != "b" and not np.isin(held[key], (0, 1)).all()):
+            _refuse(name, f"has values other than 0 and 1 in {key}")
+    return held
+
+
 def pickled_images(images, name: str, num_images: int, shape: tuple[int, int]) -> np.ndarray:
     """An array, or a list of arrays or of lists of numbers, as `pickles.loads` returns it.
 
@@ -158,3 +212,29 @@ def _pickled_row(image, name: str, num_pixels: int) -> np.ndarray:
             except OverflowError:
                 pass
     _refuse(name, f"holds an image that is not {num_pixels} numbers")
+
+
+def check_images(images: np.ndarray, name: str, top: float) -> None:
+    """Refuses what cannot be photographs or drawings; for files whose hash is not known.
+
+    Args:
+      images: [N, H, W], pixels from 0 to `top`.
+      name: what the error calls them.
+
+    Raises:
+      UsageError: black, white, flat or repeated images, or pixels that use little of their range.
+    """
+    flat = images.reshape(len(images), -1).astype(np.float32) / top
+    low, high, deviation = flat.min(axis=1), flat.max(axis=1), flat.std(axis=1)
+    if (constant := int((low == high).sum())) > len(flat) / 100:
+        _refuse(name, f"holds {constant} images of one colour")
+    if high.max() - low.min() < 0.5:
+        _refuse(
+            name, f"uses little of the range of its pixels ({low.min():.2f} to {high.max():.2f})"
+        )
+    if not 0.02 < (mean := flat.mean()) < 0.98:
+        _refuse(name, f"is nearly all black or white (its mean is {mean:.3f})")
+    if (middle := np.median(deviation)) < 0.02:
+        _refuse(name, f"holds images without contrast (their deviation is {middle:.3f})")
+    if (distinct := len({image.tobytes() for image in flat})) < len(flat) / 2:
+        _refuse(name, f"holds only {distinct} different images among {len(flat)}")

@@ -42,12 +42,14 @@ class Dense(nn.Module):
 
     features: int
     kernel_init: Callable = he_kernel
+    bias_init: Callable | None = None  # None: as PyTorch's default
 
     @nn.compact
     def __call__(self, *inputs: Array) -> Array:
         fan_in = sum(x.shape[-1] for x in inputs)
         kernel = self.param("kernel", self.kernel_init, (fan_in, self.features))
-        result = self.param("bias", uniform_fan_in(fan_in), (self.features,))
+        bias_init = self.bias_init or uniform_fan_in(fan_in)
+        result = self.param("bias", bias_init, (self.features,))
         start = 0
         for x in inputs:
             result = result + x @ kernel[start : start + x.shape[-1]]

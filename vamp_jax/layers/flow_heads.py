@@ -22,13 +22,12 @@ zeros = nn.initializers.zeros_init()
 
 def _heads(h: Array, kernel_init: Callable, **shapes: tuple[int, ...]) -> dict[str, Array]:
     """A dense layer for each name; zeros make a flow start as the identity."""
-    starts = {"u": zeros, "r1": zeros}
-    return {
-        name: Dense(math.prod(shape), starts.get(name, kernel_init), name=name)(h).reshape(
-            *h.shape[:-1], *shape
-        )
-        for name, shape in shapes.items()
-    }
+    found = {}
+    for name, shape in shapes.items():
+        inits = (zeros, zeros) if name in ("u", "r1") else (kernel_init, None)
+        flat = Dense(math.prod(shape), *inits, name=name)(h)
+        found[name] = flat.reshape(*h.shape[:-1], *shape)
+    return found
 
 
 class PlanarHead(nn.Module):
@@ -47,7 +46,7 @@ class PlanarHead(nn.Module):
 
 
 class SylvesterHead(nn.Module):
-    """q(z|x) with T Sylvester flows; `kind` says where Q comes from."""
+    """q(z|x) with T Sylvester flows; `make_q` says where Q comes from."""
 
     features: int
     kernel_init: Callable = he_kernel

@@ -28,6 +28,7 @@ def _mean(logits: Array) -> Array:
 
 def _as_classes(stored: Array, scale: float) -> Array:
     del scale
+    stored = jnp.asarray(stored)
     return jnp.where(jnp.isnan(stored), -1, stored.astype(jnp.int32))
 
 
@@ -36,8 +37,8 @@ def categorical(num_classes: int) -> Likelihood:
     """ln softmax(logits)_x of each value: head `logits`, [*shape, C].
 
     x holds whole numbers 0 <= x < C. A negative one is padding (the end of a short sequence): its
-    log-probability is 0, and it has no gradient. `mean` is that of the numbers, which tells
-    something of ordered classes only; for symbols take jax.nn.softmax(logits).
+    log-probability is 0, and it has no gradient. `mean` is the mean class number, which makes
+    sense for ordered classes only; for symbols take jax.nn.softmax(logits).
 
     Raises:
       ValueError: for fewer than one class.

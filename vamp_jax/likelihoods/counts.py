@@ -6,8 +6,8 @@ of counts x (the last axis of x) with the sum l(x) has the means
     l(x) softmax(logits),        l(x) = sum_d x_d,
 
 so that z says which share each count has of the row, and not how large the row is. l is taken as
-given: ln p(x|z) is then the density of x for that l, and no density of l itself. Draws and means,
-which have no x, are told for one library size.
+given: ln p(x|z) is the density of x for that l, and says nothing of l itself. Draws and means have
+no x: they are for one library size that is given beforehand.
 """
 
 import functools
@@ -80,7 +80,7 @@ def _with_library_size(likelihood: Likelihood, library_size: float) -> Likelihoo
     if not 0.0 < library_size < math.inf:
         raise ValueError(
             f"{likelihood.name}: library_size is {library_size}; it must be a positive number: "
-            "the sum of the counts of which draws and means are told, such as the median one."
+            "the sum of counts that draws and means are for, such as the median of the data."
         )
 
     def log_mean(logits, library, observed=None):
@@ -145,7 +145,7 @@ def poisson(library_size: float | None = None) -> Likelihood:
     the rows, where they are not the sums of x.
 
     Args:
-      library_size: None, or that of draws and means.
+      library_size: None, or the row sum that draws and means are for.
     Raises:
       ValueError: for a library size that is not positive.
     """

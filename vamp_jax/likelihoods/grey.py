@@ -1,7 +1,7 @@
 """Grey levels: bin v = 0..255 is [v/256, (v+1)/256), and x holds its centre (v + 0.5)/256.
 
-The paper's (section 5 and the authors' code); what it adds to the textbook form is said where it
-is done.
+The form is the paper's (section 5 and the authors' code); differences from the textbook's are noted
+where they occur.
 """
 
 import functools

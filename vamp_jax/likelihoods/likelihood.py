@@ -32,7 +32,7 @@ class Likelihood(NamedTuple):
     sample: Callable[..., Array]  # (rng, *heads) -> a draw of x
     from_stored: Callable[[Array, float], Array]  # (data as it is kept, its scale) -> x
     support: tuple[float, float]  # of x, and so of pseudo-inputs
-    in_bits: bool = False  # results are told in bits per dimension too
+    in_bits: bool = False  # results are also given in bits per dimension
     free: tuple[str, ...] = ()  # heads that are parameters of the decoder and no functions of z
     event_axes: int = 0  # last axes of x that make one value together
 
@@ -66,7 +66,7 @@ def log_prob(likelihood: Likelihood, x: Array, heads: tuple[Array, ...], num_lea
 
 
 def _check_heads(likelihood, x, heads, num_leading: int, values_ndim: int) -> None:
-    """Asserts that no head broadcast with x by mistake; costs nothing once compiled."""
+    """Asserts the heads' shapes, or one might broadcast with x; free once compiled."""
     shape = x.shape[x.ndim - (values_ndim - num_leading + likelihood.event_axes) :]
     expected = likelihood.heads(shape)
     for (name, head_shape), head in zip(expected.items(), heads, strict=True):

@@ -15,15 +15,15 @@ Array = jax.Array
 MIN_LOG_VAR, MAX_LOG_VAR = -20.0, 20.0
 
 
-def _stddev(log_var: Array) -> Array:
+def _stddev(log_var: Array | float) -> Array:
     return jnp.exp(0.5 * jnp.clip(log_var, MIN_LOG_VAR, MAX_LOG_VAR))
 
 
-def _log_prob(x: Array, mean: Array, log_var: Array) -> Array:
+def _log_prob(x: Array, mean: Array, log_var: Array | float) -> Array:
     return jax.scipy.stats.norm.logpdf(x, mean, _stddev(log_var))
 
 
-def _sample(rng: Array, mean: Array, log_var: Array) -> Array:
+def _sample(rng: Array, mean: Array, log_var: Array | float) -> Array:
     return mean + _stddev(log_var) * jax.random.normal(rng, mean.shape, mean.dtype)
 
 

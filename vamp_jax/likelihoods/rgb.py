@@ -35,6 +35,10 @@ def _by_component(mean: Array, log_scale: Array, coefficient: Array) -> tuple[Ar
     return mean, jnp.clip(log_scale, MIN_LOG_SCALE, MAX_LOG_SCALE), jnp.tanh(coefficient)
 
 
+def _centre(bin_index: Array) -> Array:
+    return (bin_index + 0.5) * BIN_WIDTH - 1.0
+
+
 def _green_mean(mean: Array, coefficient: Array, red: Array) -> Array:
     return mean[..., 1, :] + coefficient[..., 0, :] * red
 
@@ -54,7 +58,8 @@ def _log_prob(
 ) -> Array:
     """ln p of each pixel: x [..., 3] -> [...]; 0 where a channel is not observed."""
     mean, log_scale, coefficient = _by_component(mean, log_scale, coefficient)
-    level = (2.0 * x - 1.0)[..., None]  # [..., 3, 1]
+    bin_index = jnp.clip(jnp.floor(x * NUM_BINS), 0, NUM_BINS - 1)[..., None]  # [..., 3, 1]
+    level = _centre(bin_index)
     red, green = level[..., 0, :], level[..., 1, :]
     means = (
         mean[..., 0, :],
@@ -63,7 +68,6 @@ def _log_prob(
     )
     mean = jnp.stack(jnp.broadcast_arrays(*means), axis=-2)  # [..., 3, K]
     inverse_scale = jnp.exp(-log_scale)
-    bin_index = jnp.floor(x * NUM_BINS)[..., None]
     left = (bin_index * BIN_WIDTH - 1.0 - mean) * inverse_scale
     width = BIN_WIDTH * inverse_scale
     log_mass = proper_log_mass(bin_index, left, left + width, width)
@@ -75,7 +79,7 @@ def _log_prob(
 
 
 def _mean(mixture_logits: Array, mean: Array, log_scale: Array, coefficient: Array) -> Array:
-    """The logistics' means in [-1, 1], as those of the discretised logistic: not of the bins."""
+    """The logistics' means, mixed, in [0, 1]: as for grey levels, not the means of the bins."""
     mean, _, coefficient = _by_component(mean, log_scale, coefficient)
     red = jnp.clip(mean[..., 0, :], -1.0, 1.0)
     green = jnp.clip(_green_mean(mean, coefficient, red), -1.0, 1.0)
@@ -98,8 +102,7 @@ def _sample(
     noise = jnp.exp(log_scale) * jax.random.logistic(rng_noise, mean.shape, mean.dtype)
 
     def level(drawn: Array) -> Array:
-        index = jnp.clip(jnp.floor((drawn + 1.0) / BIN_WIDTH), 0, NUM_BINS - 1)
-        return (index + 0.5) * BIN_WIDTH - 1.0
+        return _centre(jnp.clip(jnp.floor((drawn + 1.0) / BIN_WIDTH), 0, NUM_BINS - 1))
 
     red = level(mean[..., 0, :] + noise[..., 0, :])
     green = level(_green_mean(mean, coefficient, red) + noise[..., 1, :])

@@ -1,60 +1,13 @@
 """Networks: the linen modules that say what a model is.
 
-A network knows nothing of priors, losses or devices. Anything that has what `Network` lists is
-one; choices.py gives the names.
+A network knows nothing of priors, losses or devices. Anything that has what `Network` lists
+(network.py) is one; choices.py gives the names.
 """
-
-from typing import Any, NamedTuple, Protocol
-
-import jax
 
 from vamp_jax.models.conv_hvae import ConvHVAE
 from vamp_jax.models.hvae import HVAE
 from vamp_jax.models.pixel_hvae import PixelHVAE
 from vamp_jax.models.vae import VAE
+from vamp_jax.network import Draw, Latents, Network
 
-__all__ = ["VAE", "HVAE", "ConvHVAE", "PixelHVAE", "Draw", "Network"]
-
-Array = jax.Array
-Latents = dict[str, Array]  # of each stochastic layer, [..., *shape]
-
-
-class Network(Protocol):
-    """What the rest of the package asks of a linen module with L stochastic layers.
-
-    `latent_shapes` lists the layers with the shape of one example's latents, the top layer last:
-    {"z1": (40,), "z2": (40,)}. The prior is that of the top layer. Leading axes are free: x is
-    [B, ...], and latents may be [S, B, ...], many samples of the same examples.
-    """
-
-    latent_shapes: dict[str, tuple[int, ...]]
-    convolutional: bool  # whether its cost is in convolutions, which want other batch sizes
-    sample_x: Any  # None, or (variables, rng, latents) -> x where p(x|z) is autoregressive
-
-    def encode(self, x: Any) -> Any:
-        """q(top|x), a posterior (see posteriors.py). A VampPrior encodes pseudo-inputs by it."""
-
-    def features(self, x: Any) -> Any:
-        """Whatever else of x the posteriors need, computed once for all samples; or None."""
-
-    def infer(self, top: Any, features: Any, noise: Latents) -> tuple[Latents, Latents]:
-        """Draws all latents, and ln q of each layer [...]: from `encode`, `features`, noise."""
-
-    def posteriors(self, top: Any, features: Any, latents: Latents) -> dict[str, Any]:
-        """q of each layer, given x and the latents that it is conditioned on."""
-
-    def conditional_priors(self, latents: Latents) -> dict[str, Any]:
-        """p(z_l | layers above) of every layer but the top; {} with one layer."""
-
-    def descend(self, z_top: Array, noise: Latents) -> Latents:
-        """Draws the lower layers from p(z_l | layers above); returns all latents."""
-
-    def decode(self, latents: Latents, x: Any = None) -> tuple[Array, ...]:
-        """The likelihood's heads; an autoregressive one looks at x."""
-
-
-class Draw(NamedTuple):
-    """Latents of each layer [..., *shape], and ln q of each layer at them [...]."""
-
-    latents: Latents
-    log_q: Latents
+__all__ = ["VAE", "HVAE", "ConvHVAE", "PixelHVAE", "Draw", "Latents", "Network"]

@@ -12,7 +12,7 @@ Array = jax.Array
 
 
 class HVAE(nn.Module):
-    """q(z2|x) q(z1|x,z2) and p(x|z1,z2) p(z1|z2). A `Network` (models/__init__.py).
+    """q(z2|x) q(z1|x,z2) and p(x|z1,z2) p(z1|z2). A `Network` (network.py).
 
     What depends on x alone comes from `encode` and `features`, so that thousands of samples of one
     example need both only once.

@@ -159,6 +159,12 @@ class PixelHVAE(conv_hvae.ConvHVAE):
                 f"PixelHVAE needs images of one channel, not {self.x_shape[-1]}: its masks know no "
                 "order of channels. Take another model."
             )
+        shapes = self.likelihood.heads(self.x_shape)
+        if any(shapes[name] for name in self.likelihood.free):
+            raise errors.UsageError(
+                "PixelHVAE draws pixel by pixel and takes no likelihood with a parameter a pixel: "
+                "take another variance, or another model."
+            )
 
     def setup_decoder(self):
         """The layers of p(x|z1,z2)."""

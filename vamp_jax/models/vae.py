@@ -12,7 +12,7 @@ Array = jax.Array
 
 
 class VAE(nn.Module):
-    """q(z|x) and p(x|z): two gated layers each. A `Network` (models/__init__.py)."""
+    """q(z|x) and p(x|z): two gated layers each. A `Network` (network.py)."""
 
     x_shape: tuple[int, ...]
     likelihood: Likelihood

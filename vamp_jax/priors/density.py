@@ -14,11 +14,11 @@ class Density(Protocol):
         """ln p(z) in nats: [..., D] -> [...]."""
         ...
 
-    def sample(self, rng: Array, num_samples: int) -> Array:
-        """Draws from p(z): [N, D]."""
+    def sample(self, rng: Array, num_samples: int, *, component: int | None = None) -> Array:
+        """Draws from p(z), or from p(z | k) of one component: [N, D]."""
         ...
 
-    def responsibilities(self, z: Array) -> Array:
+    def responsibilities(self, z: Array, *, block_size: int | None = None) -> Array:
         """p(k | z) of each of K components: [..., D] -> [..., K]."""
         ...
 
@@ -38,7 +38,7 @@ def log_prob(z: Array, prior: Density, *, block_size: int | None = None) -> Arra
     Of a `GaussianMixture` exact to half a unit in the last place of its float32 result on CPU and
     GPU (see `mixture._float64_log_joint`), in memory O(S K), with gradients to z and to every
     field of the prior, in forward and reverse mode; to any order, but with `block_size` to the
-    first only.
+    first only (a second derivative is refused). Arrays of 16 bits are taken as float32.
 
     Args:
       z: [..., D], S points in all.
@@ -48,19 +48,40 @@ def log_prob(z: Array, prior: Density, *, block_size: int | None = None) -> Arra
     Returns:
       [...]
     Raises:
-      ValueError: when the last axis of z is not the prior's D, or block_size is below 1.
+      ValueError: when z is not real or its last axis not the prior's D, block_size is below 1, or
+        the weights do not sum to 1 (if they are known: not under `jit`).
     """
     _check_density("log_prob", prior)
     return prior.log_prob(z, block_size=block_size)
 
 
-def responsibilities(z: Array, prior: Density) -> Array:
-    """p(k | z): the share of each component in the density, [..., D] -> [..., K], rows sum to 1."""
+def responsibilities(z: Array, prior: Density, *, block_size: int | None = None) -> Array:
+    """Computes p(k | z), the share of each component in the density; rows sum to 1.
+
+    Args:
+      z: [..., D]
+      prior: K components in D dimensions.
+      block_size: goes through the components in blocks of this many, so that no more than
+        [..., block_size, D] is ever held beside the result.
+    Returns:
+      [..., K]
+    Raises:
+      ValueError: as `log_prob`.
+    """
     _check_density("responsibilities", prior)
-    return prior.responsibilities(z)
+    return prior.responsibilities(z, block_size=block_size)
 
 
-def sample(rng: Array, prior: Density, num_samples: int) -> Array:
-    """Draws from p(z), of a mixture a component by its weight, then a point of it: [N, D]."""
+def sample(rng: Array, prior: Density, num_samples: int, *, component: int | None = None) -> Array:
+    """Draws from p(z), of a mixture a component by its weight, then a point of it.
+
+    Args:
+      component: draws all from this one, from 0 to K - 1.
+    Returns:
+      [num_samples, D]
+    Raises:
+      ValueError: for num_samples below 1, a component that there is not, or (if they are known)
+        weights that do not sum to 1.
+    """
     _check_density("sample", prior)
-    return prior.sample(rng, num_samples)
+    return prior.sample(rng, num_samples, component=component)

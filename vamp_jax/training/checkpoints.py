@@ -1,9 +1,11 @@
 """Checkpoints by orbax: the latest two, each with the best parameters so far beside it.
 
-A checkpoint (its step is the number of epochs done) has these items: `state`, all that training
-goes on from but for `best`, the best parameters so far, which evaluation reads without the rest;
-`constants`, where a prior has fixed examples; and `info`, a few plain values with a SHA-256 over
-the arrays of each, since a flipped bit on disk must not become a silently different run.
+A checkpoint's step is the number of epochs done. Its items are `state`, from which training goes
+on; `best`, the best parameters so far, which evaluation reads without the rest; `constants`, if the
+prior has fixed examples; and `info`, plain values: of each item a SHA-256 over its arrays, since a
+flipped bit on disk must not become a silently different run, and their names, types and shapes; the
+run that they belong to (config.json and data.json); and a SHA-256 over the log up to that epoch and
+over `info` itself. Older checkpoints have less of it.
 
 Checkpoints without a `format` in `info` are older: they hold the constants among the parameters
 (see `_with_constants_as_parameters`), and their best epoch was chosen by the objective's bound.
@@ -26,13 +28,18 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as ocm
 
-from vamp_jax.errors import UsageError
+from vamp_jax import disk
+from vamp_jax.errors import UsageError, first_line
+from vamp_jax.run.folder import ABSENT, Identity, check_same_run, differing, identity
+from vamp_jax.run.metrics_log import digest_up_to
 from vamp_jax.training import devices
 from vamp_jax.training.state import TrainState
 
 OVERHEAD = 128 << 10  # bytes of a checkpoint beside its arrays
 BEST = ("best_params", "best_batch_stats")
 FORMAT = 2
+# Errors that say nothing about a checkpoint: they may be gone the next time.
+PASSING = (*disk.FORBIDDEN, "RESOURCE_EXHAUSTED", "Too many open files", "Cannot allocate memory")
 
 
 class Checkpoints:
@@ -43,7 +50,9 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str, *, read_only: bool = False):
-        logging.set_verbosity(logging.ERROR)  # orbax logs every file it touches
+        # Orbax logs every file it touches, and many lines about an error that it raises as well.
+        logging.set_verbosity(logging.FATAL)
+        self._workdir = workdir
         self.directory = os.path.join(os.path.abspath(workdir), "checkpoints")
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocm.LatestN(2),
@@ -56,41 +65,61 @@ class Checkpoints:
             os.makedirs(self.directory, exist_ok=True)
         elif not os.path.isdir(self.directory):
             raise UsageError(f"{workdir} holds no checkpoints: train there first, or name another.")
+        disk.check_files(self.directory)
+        self._run = None if read_only else identity(workdir)
+        self._at_exit = contextlib.ExitStack()
+        # Held open, so that no other folder can be taken for it.
+        self._held = os.open(self.directory, os.O_RDONLY)
+        self._at_exit.callback(os.close, self._held)
+        path = self._at_exit.enter_context(disk.plain_path(self.directory))
         try:
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
-        except Exception as error:  # of a time in a checkpoint's metadata that cannot be, for one
+            self._manager = ocp.CheckpointManager(path, options=options)
+        except Exception as error:  # for one, an impossible time in a checkpoint's metadata
+            self._at_exit.close()
+            _raise_if_passing(error, self.directory)
             raise UsageError(
-                f"{self.directory} cannot be read ({_brief(error)}): restore it, or remove it to "
-                "start anew."
+                f"{self.directory} cannot be read ({first_line(error)}): restore it, or train in "
+                "another folder with --workdir."
             ) from None
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, *exception):
-        with _saving(self.directory) if kind is None else contextlib.suppress(Exception):
+        waiting = self._saving() if kind is None else contextlib.suppress(Exception)
+        with self._at_exit, waiting:
             self._manager.close()  # waits for a save under way; an error before it counts more
 
     def save(self, state: TrainState) -> None:
-        """Starts to save this state; it is copied first, since training donates its buffers."""
+        """Starts to save a copy of this state; training donates its buffers."""
         step = int(state.epoch)
         if step in self._manager.all_steps():
             return
+        self._check_there()
         items = _items(jax.tree.map(np.array, jax.device_get(state)))
-        info = {
-            "format": FORMAT,
-            "best_epoch": int(state.best_epoch),
-            "sha256": {name: _digest(item) for name, item in items.items()},
-        }
+        info = self._info_of(step, int(state.best_epoch), items)
         self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(items)))
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         args = ocp.args.Composite(info=ocp.args.JsonSave(info), **arrays)
-        with _saving(self.directory):  # or the error of the save before
+        with self._saving():  # or the error of the save before
             self._manager.save(step, args=args)
 
+    def _info_of(self, step: int, best_epoch: int, items: dict[str, Any]) -> dict[str, Any]:
+        info = {
+            "format": FORMAT,
+            "best_epoch": best_epoch,
+            "sha256": {name: _digest(item) for name, item in items.items()},
+            "arrays": {name: _shapes(item) for name, item in items.items()},
+            "metrics": digest_up_to(self._workdir, step),
+        }
+        if self._run:
+            info["run"] = self._run._asdict()
+        return info | {"seal": disk.digest_of_values(info)}
+
     def _check_space(self, size: int) -> None:
-        """Raises before anything is written: orbax's threads would print many lines."""
-        free = shutil.disk_usage(self.directory).free
+        """Raises a UsageError before anything is written where there is no room for it."""
+        with self._saving():
+            free = shutil.disk_usage(self.directory).free
         if free < size + OVERHEAD:
             raise UsageError(
                 f"A checkpoint of {size >> 10} KiB cannot be written to {self.directory}, where "
@@ -98,17 +127,40 @@ class Checkpoints:
                 "goes on from the last checkpoint."
             )
 
+    @contextlib.contextmanager
+    def _saving(self):
+        """Makes a sentence of what goes wrong in a save, or has gone wrong in the one before."""
+        try:
+            yield
+        except Exception as error:  # a full disk above all: orbax and tensorstore raise many kinds
+            self._check_there()
+            raise UsageError(
+                f"A checkpoint cannot be written to {self.directory} ({first_line(error)}): "
+                f"{disk.advice(error, self.directory)}, and give the same command again; it goes "
+                "on from the last checkpoint."
+            ) from None
+
+    def _check_there(self) -> None:
+        """Raises a UsageError when the folder is gone: orbax would make another of its name."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self.directory), os.fstat(self._held)):
+                return
+        raise UsageError(
+            f"{self.directory} was removed or moved in the meantime: put it back, and give the "
+            "same command again; it goes on from the last checkpoint."
+        )
+
     def latest_step(self) -> int | None:
         """The epoch of the newest checkpoint."""
         return self._manager.latest_step()
 
     def wait(self) -> None:
         """Returns when every save has reached the disk; a UsageError if one failed."""
-        with _saving(self.directory):
+        with self._saving():
             self._manager.wait_until_finished()
 
     def restore_latest(self, like: TrainState) -> tuple[TrainState | None, int]:
-        """The newest state that can be read, and its format; None where there is no checkpoint.
+        """Restores the newest state that can be read, and its format; None without a checkpoint.
 
         Newer ones that cannot be read are removed, once an older one has been: the run will get
         there again.
@@ -128,7 +180,7 @@ class Checkpoints:
         return state, info.get("format", 1)
 
     def restore_best(self, like: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
-        """The best variables, the epoch that they are of, and the number of epochs done.
+        """Restores the best variables, their epoch, and the number of epochs done.
 
         Args:
           like: variables of the right shapes.
@@ -151,25 +203,63 @@ class Checkpoints:
     def _restore_newest(self, like: dict[str, Any]):
         """(step, items, info) of the newest checkpoint that can be read; three Nones without."""
         _mute_abandoned_reads()
+        devices.replicated()  # starts the devices: if they cannot, no checkpoint is to blame
         for step in (steps := sorted(self._manager.all_steps(), reverse=True)):
             try:
-                return step, *self._restore(step, like)
+                info = self._info(step)
+                items = self._restore(step, info, like)
+                self._check_log(step, info)
+                return step, items, info
+            except UsageError:
+                raise
             except Exception as error:  # orbax and tensorstore raise many kinds
-                print(f"Checkpoint {step} of {self.directory} cannot be read: {_brief(error)}.")
+                _raise_if_passing(error, f"Checkpoint {step} of {self.directory}")
+                print(f"Checkpoint {step} of {self.directory} cannot be read: {first_line(error)}.")
             with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
                 gc.collect()  # or reads that never began would say so at another time
         if steps:
             raise UsageError(
                 f"No checkpoint in {self.directory} can be read: see why above; nothing there has "
-                "been changed. Remove the folder to start anew."
+                "been changed. Put back a copy, or train in another folder with --workdir."
             )
         return None, None, None
 
-    def _restore(self, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _info(self, step: int) -> dict[str, Any]:
+        """A checkpoint's plain values, checked to be whole and of this run."""
         args = ocp.args.Composite(info=ocp.args.JsonRestore())
         info = self._manager.restore(step, args=args)["info"]
+        if (seal := info.pop("seal", None)) and seal != disk.digest_of_values(info):
+            raise ValueError("it is damaged, its info is not as it was saved")
+        if "run" in info:
+            where = f"the checkpoint of epoch {step} has"
+            check_same_run(self._workdir, Identity(**info["run"]), where)
+        return info
+
+    def _check_log(self, step: int, info: dict[str, Any]) -> None:
+        if info.get("metrics") not in (None, digest_up_to(self._workdir, step)):
+            print(
+                f"Note: {os.path.join(self._workdir, 'metrics.jsonl')} is not as the run wrote it "
+                f"up to epoch {step}: rows were changed, or are missing."
+            )
+
+    def _check_shapes(self, step: int, saved: dict[str, str], wanted: dict[str, str]) -> None:
+        if fields := differing(saved, wanted):
+            shown = "; ".join(
+                f"{field} is {saved.get(field, ABSENT)} there and {wanted.get(field, ABSENT)} here"
+                for field in fields[:3]
+            )
+            more = f" and {len(fields) - 3} more" if len(fields) > 3 else ""
+            raise UsageError(
+                f"Checkpoint {step} of {self.directory} is of another model than its config.json: "
+                f"{shown}{more}. Nothing there has been changed: put back what was edited or "
+                "copied, or name another folder."
+            )
+
+    def _restore(self, step: int, info: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
         older = "constants" in like and info.get("format", 1) < FORMAT
         wanted = _with_constants_as_parameters(like) if older else like
+        for name, item in wanted.items() if "arrays" in info else ():
+            self._check_shapes(step, info["arrays"][name], _shapes(item))
         sharding = devices.replicated()
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), wanted
@@ -182,11 +272,19 @@ class Checkpoints:
                 raise ValueError(
                     f"it is damaged, {name} does not have the SHA-256 it was saved with"
                 )
-        return _with_constants_apart(items, like) if older else items, info
+        return _with_constants_apart(items, like) if older else items
+
+
+def _raise_if_passing(error: Exception, name: str) -> None:
+    """Raises a UsageError for an error that says nothing about what was to be read."""
+    if isinstance(error, MemoryError) or any(words in str(error) for words in PASSING):
+        raise UsageError(
+            f"{name} cannot be read now ({first_line(error)}); nothing there has been changed."
+        ) from None
 
 
 def _mute_abandoned_reads() -> None:
-    """No tracebacks from the reads that orbax abandons when another array's fails.
+    """Silences tracebacks of reads that orbax abandons when the read of another array fails.
 
     They end at any later time: in threads of tensorstore, or when they are collected.
     """
@@ -200,17 +298,6 @@ def _unless_abandoned_read(hook: Callable[[Any], Any], unraisable: Any) -> None:
     of_orbax = code is not None and "orbax" in code.co_filename
     if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
         hook(unraisable)
-
-
-@contextlib.contextmanager
-def _saving(directory: str):
-    try:
-        yield
-    except Exception as error:  # a full disk above all: orbax and tensorstore raise many kinds
-        raise UsageError(
-            f"A checkpoint cannot be written to {directory} ({_brief(error)}): make room there and "
-            "give the same command again; it goes on from the last checkpoint."
-        ) from None
 
 
 def _items(state: TrainState) -> dict[str, Any]:
@@ -253,6 +340,14 @@ def _with_constants_apart(items: dict[str, Any], like: dict[str, Any]) -> dict[s
     return _of_parameters(without, items) | {"constants": constants}
 
 
+def _shapes(item: dict[str, Any]) -> dict[str, str]:
+    """The type and shape of each array, by its path: {"['w']": "float32[2, 3]"}."""
+    return {
+        jax.tree_util.keystr(path): f"{np.dtype(leaf.dtype)}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(item)
+    }
+
+
 def _digest(item: dict[str, Any]) -> str:
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(item):
@@ -260,8 +355,3 @@ def _digest(item: dict[str, Any]) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
         digest.update(np.ascontiguousarray(leaf).data)
     return digest.hexdigest()
-
-
-def _brief(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200].rstrip(".") if lines else type(error).__name__

@@ -132,7 +132,7 @@ def _train_batch(plan, train, order, keys, step, num_devices) -> Batch:
 
 
 def _noise(plan: Plan, key: Array, index: Array) -> dict[str, Array]:
-    """Noise [M, B, *shape] of each layer; with M = 1 the stream that a single draw has."""
+    """Draws noise [M, B, *shape] for each layer; M = 1 has the stream of a single draw."""
     shapes, num_samples = plan.autoencoder.network.latent_shapes, plan.objective.num_samples
     if num_samples == 1:
         return jax.tree.map(lambda noise: noise[None], latent_noise(key, index, shapes))
@@ -191,7 +191,7 @@ def _train_step(settings: _Settings, carry, batch: Batch, index: Array):
 
 
 def _train_prior(settings: _Settings, variables: Variables, turn, index: Array):
-    """p(z) of a step, the turns after it, and the drift of what was encoded before, if any."""
+    """Builds p(z) of a step; also returns the turns after it and the drift, if there are any."""
     plan, encode = settings.plan, _encoder(settings, variables)
     if turn is None:
         return plan.autoencoder.prior_density(variables, encode), None, {}
@@ -252,7 +252,7 @@ def _validate(settings: _Settings, variables: Variables, validation: Any, epoch:
 
 
 def _keep_best(state: TrainState, negative_elbo: Array) -> TrainState:
-    """The state with its parameters as the best ones, if the validation ELBO is a new best."""
+    """Keeps the parameters as the best ones if the validation ELBO is a new best."""
     better = negative_elbo < state.best_loss
 
     def choose(new, old):

@@ -2,33 +2,26 @@
 
 import contextlib
 import math
-import signal
 import time
-from types import FrameType
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
-from vamp_jax import hosts
-from vamp_jax import workdir as workdirs
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import NonFiniteLossError, Stopped
-from vamp_jax.progress import Progress
+from vamp_jax.process import hosts
+from vamp_jax.process.progress import Progress
+from vamp_jax.process.signals import SignalFlag
+from vamp_jax.run.metrics_log import MetricsLog, read_metrics
+from vamp_jax.run.provenance import note_commit
+from vamp_jax.run.stopping import should_stop
 from vamp_jax.training import devices
 from vamp_jax.training.checkpoints import Checkpoints
 from vamp_jax.training.epoch import Plan, make_epoch
 from vamp_jax.training.state import TrainState, initial_state
 
-
-def should_stop(done: int, best_epoch: int, config: ml_collections.ConfigDict) -> bool:
-    """After the last epoch, or `early_stopping_epochs` without a better validation ELBO.
-
-    As in the authors' code the count begins with the last epoch of the warm-up. (Theirs stops when
-    it exceeds the number; the paper, and this, when it reaches it: one epoch earlier.)
-    """
-    waited = done - max(best_epoch, config.warmup_epochs - 1)
-    return done >= config.num_epochs or waited >= config.early_stopping_epochs
+MAX_DRIFT = 10.0  # nats that a component changes between its turns; a healthy run has about 1
 
 
 def train(
@@ -64,12 +57,13 @@ def train(
     validation_images = jax.device_put(dataset.validation, sharding)
     run_epoch = make_epoch(plan)
     saved = time.monotonic()
-    with _SignalFlag() as flag, contextlib.ExitStack() as stack:
+    with SignalFlag() as flag, contextlib.ExitStack() as stack:
         if checkpoints:
-            workdirs.note_commit(workdir, done)
-            log = stack.enter_context(workdirs.MetricsLog(workdir, done))
+            note_commit(workdir, done)
+            log = stack.enter_context(MetricsLog(workdir, done))
             what = f"{config.model}, {config.prior} prior"
             progress = stack.enter_context(Progress(what, config.num_epochs, done))
+        apart = False
         while not should_stop(done, best_epoch, config):
             start = time.monotonic()
             state, metrics = run_epoch(state, train_images, validation_images)
@@ -81,6 +75,9 @@ def train(
                 size = math.prod(dataset.shape)
                 metrics["val_bits_per_dim"] = metrics["val_loss"] / (size * math.log(2.0))
             finished = should_stop(done, best_epoch, config)
+            if not apart and metrics.get("component_drift", 0.0) > MAX_DRIFT:
+                apart = True
+                _say_that_it_comes_apart(metrics, config)
             if checkpoints:
                 log.write(metrics | {"seconds": time.monotonic() - start})
                 progress.show(
@@ -102,6 +99,15 @@ def train(
     return state
 
 
+def _say_that_it_comes_apart(metrics: dict[str, float], config: ml_collections.ConfigDict) -> None:
+    print(
+        f"Note: in epoch {metrics['epoch']} components of the prior changed by "
+        f"{metrics['component_drift']:.3g} nats on average between their turns, so that the prior "
+        f"comes apart: raise components_per_step, which is {config.components_per_step}.",
+        flush=True,
+    )
+
+
 def _restore(
     checkpoints: Checkpoints, like: TrainState, plan: Plan, workdir: str
 ) -> TrainState | None:
@@ -109,7 +115,7 @@ def _restore(
     state, format = checkpoints.restore_latest(like)
     if state is not None and format == 1 and plan.objective.num_samples > 1:
         # Its best loss is the bound's at the best epoch; from here on the ELBO is compared.
-        for row in workdirs.read_metrics(workdir):
+        for row in read_metrics(workdir):
             if row["epoch"] == int(state.best_epoch):
                 loss = jnp.asarray(row["val_kl"] - row["val_reconstruction"], jnp.float32)
                 state = state.replace(best_loss=jax.device_put(loss, state.best_loss.sharding))
@@ -128,26 +134,3 @@ def _check_finite(metrics: dict[str, float], workdir: str, checkpoints: Checkpoi
                 f"{name} is {metrics[name]} in epoch {metrics['epoch']} of {workdir}; {good}. "
                 "Lower --config.learning_rate, or look at the data."
             )
-
-
-class _SignalFlag:
-    """Remembers SIGTERM (a preemption) or SIGINT until the epoch has ended; a second one kills."""
-
-    def __init__(self):
-        self.number = 0
-        self._old = {}
-
-    def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._old[number] = signal.signal(number, self._remember)
-        return self
-
-    def __exit__(self, *exception):
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
-            raise KeyboardInterrupt
-        self.number = number
-        print("Stopping after this epoch...", flush=True)

@@ -8,7 +8,7 @@ epoch starts; the order of the turns is a random permutation of the epoch's. In 
 
 where q' is from at most K / count - 1 steps before. The gradient through the components in turn is
 multiplied by K / count: its mean over the choice of the turn is the gradient through all of them,
-as far as the others are what they would be if encoded now. `drift` tells how far they are not.
+as far as the others are what they would be if encoded now. `drift` says how far they are from it.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Array = jax.Array
 
 
 class Turns(NamedTuple):
-    """Whose turn it is, and all components as last encoded."""
+    """The order of the turns, and all components as last encoded."""
 
     encoded: Any  # (mean, log_var) [K, D]
     order: Array  # of the epoch's turns, [K]
@@ -37,7 +37,7 @@ def start(autoencoder: Autoencoder, variables: Variables, rng: Array, encode: Ca
 
 
 def rows_of(turns: Turns, step: Array, count: int) -> Array:
-    """The pseudo-inputs in turn at a step of the epoch, [count]."""
+    """Returns the indices of the pseudo-inputs in turn at a step of the epoch, [count]."""
     return turns.order[(step * count + jnp.arange(count)) % len(turns.order)]
 
 
@@ -56,7 +56,9 @@ def density(
     scaled = jax.tree.map(lambda x: _scale_gradient(x, scale), fresh)
     components = jax.tree.map(lambda old, new: old.at[rows].set(new), turns.encoded, scaled)
     before = jax.tree.map(lambda old: old[rows], turns.encoded)
-    drift = jnp.mean(jnp.sum(normal_kl_per_unit(*jax.lax.stop_gradient(fresh), *before), axis=-1))
+    drift = jnp.mean(
+        jnp.sum(normal_kl_per_unit(*jax.lax.stop_gradient(fresh[:2]), *before[:2]), axis=-1)
+    )
     turns = turns._replace(encoded=jax.lax.stop_gradient(components))
     return autoencoder.density(variables, components), turns, drift
 

@@ -1,0 +1,13 @@
+"""HVAE with a flow over N(0, I) as the prior.
+
+python train.py --config=configs/flow_hvae.py[:DATASET]
+"""
+
+from configs import default
+
+
+def get_config(dataset: str = "digits"):
+    config = default.get_config(dataset)
+    config.model = "hvae"
+    config.prior = "flow"
+    return config

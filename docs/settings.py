@@ -1,0 +1,58 @@
+"""Writes settings.md from the fields of vamp_jax/config_checks.py: python docs/settings.py."""
+
+import math
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from vamp_jax.config_checks import FIELDS, Field  # noqa: E402
+
+HEAD = """# Every field of a config
+
+Made by `python docs/settings.py` from `vamp_jax/config_checks.py`; not to be edited. A field is
+set on the command line, `--config.FIELD=VALUE`, or in a file of `configs/`. What depends on the
+data (K, the learning rate, how dense weights start) is in `configs/default.py`.
+
+| field | default | may be | what it is |
+|---|---|---|---|
+"""
+
+
+def render() -> str:
+    """Returns the text of settings.md."""
+    rows = [
+        f"| `{name}` | {_shown(field.default)} | {_range(field)} | {_meaning(field)} |"
+        for name, field in FIELDS.items()
+    ]
+    return HEAD + "\n".join(rows) + "\n"
+
+
+def _shown(value) -> str:
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _range(field: Field) -> str:
+    if field.choices:
+        return ", ".join(f"`{choice}`" for choice in field.choices)
+    if isinstance(field.default, bool):
+        return "`true`, `false`"
+    least = f"at least {field.least}" if field.least > -math.inf else ""
+    above = f"above {field.above}" if field.above > -math.inf else ""
+    kind = "whole, " if isinstance(field.default, int) else ""
+    return kind + (least or above or "any number")
+
+
+def _meaning(field: Field) -> str:
+    text = field.doc.replace("|", r"\|")  # or it would end the cell
+    if not field.only_with:
+        return text
+    other, values = field.only_with
+    others = tuple(choice for choice in FIELDS[other].choices if choice not in values)
+    word, listed = ("Only with", values) if len(values) <= len(others) else ("Not with", others)
+    return f"{text} {word} `{other}` {' or '.join(f'`{value}`' for value in listed)}."
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "settings.md").write_text(render(), encoding="utf-8")

@@ -1,0 +1,53 @@
+"""Names of data sets: told from paths, made safe for folders, with another likelihood."""
+
+import numpy as np
+import pytest
+
+from tests.data_files import refusal
+from vamp_jax import datasets
+from vamp_jax.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    "name, short",
+    [
+        ("digits", "digits"),
+        ("a/b/my data.npz", "my_data"),
+        ("/x/digits.npz", "own_digits"),
+        ("photos/", "photos"),
+        ("../photos.v2", "photos.v2"),
+        ("tfds:mnist:3.0.1", "tfds_mnist_3.0.1"),
+        ("x/$(rm -rf ~);'\"\n.npz", "rm_-rf"),
+        ("x/" + "n" * 300 + ".npy", "n" * 40),
+        ("x/...npz", "data"),
+        ("x/\udcff\udcfe.npz", "data"),
+        ("/", "data"),
+        ("x/-rf.h5ad", "rf"),
+        ("text:a/notes.md", "notes.md"),
+        ("a/book.txt", "book"),
+    ],
+)
+def test_short_names(name, short):
+    assert datasets.short_name(name) == short
+
+
+def test_names_are_told_from_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "my.npz", "a/b", "tfds:mnist", "~/x", "x.h5ad", "x.txt", "text:x"):
+        datasets.check_name(name)
+    (tmp_path / "photos").mkdir()
+    datasets.check_name("photos")
+    for name in ("mnist", "", "a\0b", None, 3, "x" * 5000, "my.npz.zip"):
+        with pytest.raises(UsageError, match="there is no data set"):
+            datasets.check_name(name)
+
+
+def test_named_sets_with_another_likelihood(real_data_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "freyfaces.pkl").symlink_to(real_data_dir / "freyfaces" / "freyfaces.pkl")
+    faces = datasets.load("freyfaces", str(tmp_path), likelihood="gaussian")
+    assert faces.likelihood == "gaussian" and faces.max_value == 255
+    np.testing.assert_allclose(faces.pseudo_input_mean, faces.train.mean() / 255)
+    same = datasets.load("freyfaces", str(tmp_path), likelihood="discretised_logistic")
+    assert same.pseudo_input_mean == 0.5  # the paper's
+    assert "likelihood bernoulli alone" in refusal("digits", str(tmp_path), likelihood="gaussian")

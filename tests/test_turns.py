@@ -1,0 +1,115 @@
+"""A few components a step: unbiased, fresh, the same when resumed and on any devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.cases import (
+    largest_difference,
+    plan_for,
+    run_epochs,
+    small_config,
+    small_data,
+    variables_for,
+)
+from vamp_jax.random_streams import latent_noise
+from vamp_jax.training import turns
+
+COUNT, TOTAL = 3, 12
+FIELDS = dict(model="vae", prior="vamp", num_components=TOTAL, batch_size=10)
+
+
+def case(**fields):
+    config, data = small_config(**FIELDS | fields), small_data(dynamic=False)
+    plan = plan_for(config, data)
+    return plan, variables_for(plan, data), data
+
+
+def test_each_pseudo_input_has_its_turn_once_a_round():
+    plan, variables, _ = case()
+    encode = lambda u: plan.autoencoder.encode_components(variables, u)  # noqa: E731
+    turn = turns.start(plan.autoencoder, variables, jax.random.key(0), encode)
+    rows = [np.asarray(turns.rows_of(turn, step, COUNT)) for step in range(8)]
+    for round_ in (rows[:4], rows[4:]):
+        assert sorted(np.concatenate(round_)) == list(range(TOTAL))
+    other = turns.start(plan.autoencoder, variables, jax.random.key(1), encode)
+    assert not np.array_equal(other.order, turn.order)
+
+
+@pytest.mark.parametrize("posterior", ["normal", "householder"])
+def test_the_mean_gradient_over_the_turns_is_the_full_one(posterior):
+    """With fresh encodings: the value exactly, each turn; the gradient on average."""
+    plan, variables, data = case(posterior=posterior, prior="vamp")
+    autoencoder = plan.autoencoder
+    x = plan.inputs.of(data.train[:7])
+    noise = latent_noise(jax.random.key(1), jnp.arange(7), autoencoder.network.latent_shapes)
+
+    def elbo(params, prior_of):
+        inside = variables | {"params": params}
+        terms, _ = autoencoder.terms(inside, prior_of(inside), autoencoder.encode(inside, x), noise)
+        return terms.elbo().mean()
+
+    def of_turn(inside, step):
+        encode = lambda u: autoencoder.encode_components(inside, u)  # noqa: E731
+        turn = turns.start(autoencoder, inside, jax.random.key(0), encode)
+        rows = turns.rows_of(turn, step, COUNT)
+        prior, _, drift = turns.density(autoencoder, inside, turn, rows, encode)
+        return prior, drift
+
+    @jax.jit
+    def run(params):
+        full = jax.value_and_grad(elbo)(params, autoencoder.prior_density)
+        parts = [
+            jax.value_and_grad(elbo)(params, lambda v, s=step: of_turn(v, s)[0])
+            for step in range(TOTAL // COUNT)
+        ]
+        drifts = [of_turn(variables, step)[1] for step in range(TOTAL // COUNT)]
+        return full, parts, drifts
+
+    (value, gradient), parts, drifts = run(variables["params"])
+    for part, _ in parts:
+        np.testing.assert_allclose(part, value, rtol=1e-6)
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *[g for _, g in parts])
+    scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
+    assert largest_difference(mean, gradient) < 1e-5 * scale
+    assert largest_difference(parts[0][1], gradient) > 1e-4 * scale  # one turn alone is not it
+    np.testing.assert_allclose(drifts, 0.0, atol=1e-6)
+
+
+def test_with_all_in_turn_nothing_changes():
+    data = small_data()
+    every, whole = (small_config(**FIELDS | {"components_per_step": n}) for n in (TOTAL, 0))
+    assert plan_for(every, data).components_per_step == 0
+    a, b = (run_epochs(config, data, optax.sgd(1e-2)) for config in (every, whole))
+    assert largest_difference(a[0].params, b[0].params) == 0
+
+
+@pytest.mark.parametrize("prior", ["vamp", "vamp_data", "vamp_flow"])
+def test_training_is_close_to_the_full_gradient_s_and_drift_is_logged(prior):
+    data = small_data()
+    fields = FIELDS | {"prior": prior}
+    full, _ = run_epochs(small_config(**fields), data, optax.sgd(1e-2), num_epochs=3)
+    config = small_config(**fields, components_per_step=COUNT)
+    some, history = run_epochs(config, data, optax.sgd(1e-2), num_epochs=3)
+    start, _ = run_epochs(config, data, optax.sgd(0.0), num_epochs=1)
+    moved = largest_difference(full.params, start.params)
+    assert 0 < largest_difference(full.params, some.params) < 0.5 * moved
+    assert all(0 < metrics["component_drift"] < 1.0 for metrics in history)
+
+
+def test_resumed_it_has_the_same_bits():
+    config, data = small_config(**FIELDS, components_per_step=5), small_data()
+    through, _ = run_epochs(config, data, num_epochs=4)
+    half, _ = run_epochs(config, data, num_epochs=2)
+    resumed, _ = run_epochs(config, data, num_epochs=2, state=half)
+    assert largest_difference(through, resumed) == 0
+
+
+def test_trajectory_is_the_same_on_1_and_8_devices():
+    config, data = small_config(**FIELDS, components_per_step=5), small_data()
+    one, eight = (run_epochs(config, data, optax.sgd(1e-3), num_devices=n) for n in (1, 8))
+    start, _ = run_epochs(config, data, optax.sgd(0.0), num_epochs=1)
+    moved = largest_difference(one[0].params, start.params)
+    assert largest_difference(one[0].params, eight[0].params) < 1e-3 * moved

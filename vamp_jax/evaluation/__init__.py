@@ -1,0 +1,1 @@
+"""The evaluation of a run: its numbers, diagnostics and pictures."""

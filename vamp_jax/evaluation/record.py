@@ -1,0 +1,95 @@
+"""The record of an evaluation on disk: where it lies, and what is in it. Without JAX."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vamp_jax import disk
+from vamp_jax.errors import UsageError, check_choice
+
+if TYPE_CHECKING:
+    from vamp_jax.likelihoods import Likelihood
+    from vamp_jax.log_likelihood import ImportanceSampled
+
+UNFINISHED = ".unfinished.npz"  # after record_path; there until the pictures are drawn
+SPLITS = ("train", "validation", "test")
+
+
+def record_path(workdir: str, split: str, num_samples: int, num_examples: int | None) -> str:
+    """Where the result of an evaluation goes, without its extension."""
+    some = "" if num_examples is None else f"-{num_examples}examples"
+    return os.path.join(workdir, "eval", f"{split}-S{num_samples}{some}")
+
+
+def is_recorded(
+    workdir: str, epochs: int, split: str, num_samples: int, num_examples: int | None
+) -> bool:
+    """Whether the run has been evaluated so after this number of epochs, with its pictures."""
+    path = record_path(workdir, split, num_samples, num_examples)
+    if not os.path.exists(path + ".json") or os.path.exists(path + UNFINISHED):
+        return False
+    return disk.read_json(path + ".json").get("epochs") == epochs
+
+
+def check(split: str, num_samples: int, num_examples: int | None) -> None:
+    """Raises a UsageError for an invalid setting."""
+    check_choice("split", split, SPLITS)
+    if num_samples < 1:
+        raise UsageError(f"num_samples is {num_samples}; it must be at least 1.")
+    if num_samples >= 2**31:  # they are counted in 32 bits on the devices
+        raise UsageError(f"num_samples is {num_samples}; it must be below 2^31.")
+    if num_examples is not None and num_examples < 1:
+        raise UsageError(f"num_examples is {num_examples}; it must be at least 1.")
+
+
+def summary(
+    sampled: ImportanceSampled, likelihood: Likelihood, x_shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Means over the examples in nats, with the standard error of the log-likelihood."""
+    mean, error = _mean_and_error(sampled.log_likelihood)
+    result = {
+        "log_likelihood": mean,
+        "log_likelihood_standard_error": error,
+        "log_likelihood_with_fewer_samples": {
+            str(size): dict(zip(("mean", "standard_error"), _mean_and_error(values), strict=True))
+            for size, values in sampled.with_fewer_samples.items()
+        },
+        "elbo": float(sampled.elbo.mean(dtype=np.float64)),
+        "reconstruction": float(sampled.reconstruction.mean(dtype=np.float64)),
+        "kl": {name: float(kl.mean(dtype=np.float64)) for name, kl in sampled.kl.items()},
+        "effective_sample_size": {
+            "mean": float(sampled.effective_sample_size.mean(dtype=np.float64)),
+            "median": float(np.median(sampled.effective_sample_size)),
+            "smallest": float(sampled.effective_sample_size.min()),
+        },
+    }
+    if likelihood.in_bits:
+        bits = math.prod(x_shape) * math.log(2.0)
+        result["bits_per_dim"] = -result["log_likelihood"] / bits
+        result["bits_per_dim_standard_error"] = error and error / bits
+    return result
+
+
+def _mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
+    values = values.astype(np.float64)
+    # One example has no spread to estimate an error from.
+    error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+    return float(values.mean()), error
+
+
+def write_npz(path: str, index: np.ndarray, sampled: ImportanceSampled) -> None:
+    """Writes the values of each example, and its index in the split, as an .npz file."""
+    with disk.whole_file(path, "wb") as file:
+        np.savez_compressed(
+            file,
+            example=index,
+            log_likelihood=sampled.log_likelihood,
+            elbo=sampled.elbo,
+            reconstruction=sampled.reconstruction,
+            effective_sample_size=sampled.effective_sample_size,
+            **{f"kl_{name}": value for name, value in sampled.kl.items()},
+        )

@@ -1,0 +1,141 @@
+"""Inverse autoregressive flow (IAF), its network masked as in MADE."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vamp_jax.flows.checks import check_sizes, last_axis
+from vamp_jax.flows.dense import dense, init_dense
+
+Array = jax.Array
+Params = dict[str, Any]
+
+
+def init_made(
+    rng: Array,
+    latent_dim: int,
+    *,
+    hidden: tuple[int, ...] = (320, 320),
+    context_dim: int = 0,
+    forget_bias: float = 2.0,
+) -> Params:
+    """Returns the parameters of `made`, whose outputs start at m = 0 and s = forget_bias."""
+    check_sizes("init_made", latent_dim=latent_dim)
+    check_sizes("init_made", **{f"hidden[{i}]": size for i, size in enumerate(hidden)})
+    layers_rng, context_rng = jax.random.split(rng)
+    params = init_dense(layers_rng, (latent_dim, *hidden, 2 * latent_dim))
+    s_bias = jnp.full(latent_dim, forget_bias)
+    params[f"dense_{len(hidden)}"]["bias"] = jnp.concatenate([jnp.zeros(latent_dim), s_bias])
+    if context_dim:
+        shape = (context_dim, params["dense_0"]["bias"].shape[0])
+        scale = 1.0 / math.sqrt(context_dim)
+        params["context"] = {"kernel": scale * jax.random.normal(context_rng, shape)}
+    return params
+
+
+def made(z: Array, params: Params, context: Array | None = None) -> tuple[Array, Array]:
+    """Computes (m, s), [..., D] each, where m_i and s_i depend on z_1, ..., z_{i-1} and context.
+
+    Hidden unit j of each layer sees z_1, ..., z_{j mod D}; those that see none carry the context
+    to the first output.
+
+    Args:
+      z: [..., D]
+      params: of `init_made`.
+      context: [..., C], added to the first layer; its leading axes broadcast against z's.
+    Raises:
+      ValueError: for shapes that do not fit together.
+    """
+    dim = last_axis("made", z)
+    first = jnp.shape(params["dense_0"]["kernel"])
+    if first[0] != dim:
+        raise ValueError(f"made: z must be [..., {first[0]}], but has shape {jnp.shape(z)}.")
+    if (context is None) != ("context" not in params):
+        raise ValueError(
+            "made: context must be given where params have a 'context', and only there."
+        )
+    num_layers = len(params) - ("context" in params)
+    x, seen = z, np.arange(1, dim + 1)  # what unit i passes on depends on z_1, ..., z_seen[i]
+    for i in range(num_layers):
+        kernel, bias = params[f"dense_{i}"]["kernel"], params[f"dense_{i}"]["bias"]
+        last = i == num_layers - 1
+        may_see = np.tile(np.arange(dim), 2) if last else np.arange(kernel.shape[1]) % dim
+        mask = seen[:, None] <= may_see
+        x = dense(x, jnp.where(mask, kernel, 0.0), bias)
+        if i == 0 and context is not None:
+            x = x + jnp.matmul(context, params["context"]["kernel"])
+        x, seen = x if last else jax.nn.leaky_relu(x), may_see
+    m, s = jnp.split(x, 2, axis=-1)
+    return m, s
+
+
+def inverse_autoregressive(
+    z: Array, steps: Params, context: Array | None = None
+) -> tuple[Array, Array]:
+    """Applies z' = sigma z + (1 - sigma) m, ln|det| = sum_i ln sigma_i, in each of T steps.
+
+    (m, s) = made(z, step, context) and sigma = sigmoid(s); the order of the units is reversed
+    between steps. One pass of a step draws; the density at a given z' needs
+    `inverse_autoregressive_inverse`, which takes D passes one after the other.
+
+    Args:
+      z: [..., D]
+      steps: of `init_inverse_autoregressive`.
+      context: [..., C], or None where the parameters have no context.
+    Returns:
+      z' [..., D] and ln|det| [...].
+    Raises:
+      ValueError: for shapes that do not fit together.
+    """
+    log_det: Array | float = 0.0
+    for t in range(len(steps)):
+        z = jnp.flip(z, -1) if t else z
+        m, s = made(z, steps[f"step_{t}"], context)
+        sigma = jax.nn.sigmoid(s)
+        z = sigma * z + (1.0 - sigma) * m
+        log_det = log_det + jnp.sum(jax.nn.log_sigmoid(s), axis=-1)
+    return z, jnp.asarray(log_det)
+
+
+def inverse_autoregressive_inverse(
+    z: Array, steps: Params, context: Array | None = None
+) -> tuple[Array, Array]:
+    """Undoes `inverse_autoregressive`: (z, ln|det|) of the inverse map, D passes for each step.
+
+    Pass i finds z_i = (z'_i - (1 - sigma_i) m_i) / sigma_i from z_1, ..., z_{i-1}. Where a sigma is
+    far below 1, rounding grows by 1 / sigma.
+    """
+    log_det: Array | float = 0.0
+    for t in reversed(range(len(steps))):
+        z, step_log_det = _invert_step(z, steps[f"step_{t}"], context)
+        log_det = log_det + step_log_det
+        z = jnp.flip(z, -1) if t else z
+    return z, jnp.asarray(log_det)
+
+
+def _invert_step(target: Array, step: Params, context: Array | None) -> tuple[Array, Array]:
+    units = jnp.arange(last_axis("inverse_autoregressive_inverse", target))
+
+    def one_pass(i, z):
+        m, s = made(z, step, context)
+        found = (target - (1.0 - jax.nn.sigmoid(s)) * m) / jax.nn.sigmoid(s)
+        return jnp.where(units == i, found, z)
+
+    context_axes = () if context is None else jnp.shape(context)[:-1]
+    shape = jnp.broadcast_shapes(target.shape[:-1], context_axes)
+    z = jnp.zeros((*shape, len(units)), jnp.result_type(target))
+    z = jax.lax.fori_loop(0, len(units), one_pass, z)
+    _, s = made(z, step, context)
+    return z, -jnp.sum(jax.nn.log_sigmoid(s), axis=-1)
+
+
+def init_inverse_autoregressive(
+    rng: Array, latent_dim: int, *, num_steps: int = 2, **options: Any
+) -> Params:
+    """Returns {step_0, step_1, ...} of `init_made`, whose options it takes; near the identity."""
+    check_sizes("init_inverse_autoregressive", num_steps=num_steps)
+    keys = jax.random.split(rng, num_steps)
+    return {f"step_{t}": init_made(key, latent_dim, **options) for t, key in enumerate(keys)}

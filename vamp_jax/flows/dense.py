@@ -1,0 +1,34 @@
+"""Small networks of the flows: dicts of dense layers."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Params = dict[str, Any]
+
+
+def init_dense(rng: Array, sizes: tuple[int, ...]) -> Params:
+    """Dense layers between these sizes; the last is zero, so that the network returns zeros."""
+    layers = {}
+    for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        stddev = 0.0 if i == len(sizes) - 2 else math.sqrt(2.0 / max(fan_in, 1))
+        kernel = stddev * jax.random.normal(jax.random.fold_in(rng, i), (fan_in, fan_out))
+        layers[f"dense_{i}"] = {"kernel": kernel, "bias": jnp.zeros(fan_out)}
+    return layers
+
+
+def dense(x: Array, kernel: Array, bias: Array) -> Array:
+    """Returns x kernel + bias: [..., I] -> [..., O]."""
+    y = jnp.matmul(x, kernel)
+    return y + jnp.broadcast_to(bias, y.shape)
+
+
+def mlp(x: Array, layers: Params) -> Array:
+    """Runs x through the layers of `init_dense`, leaky ReLUs between them."""
+    for i in range(len(layers)):
+        x = jax.nn.leaky_relu(x) if i else x
+        x = dense(x, **layers[f"dense_{i}"])
+    return x

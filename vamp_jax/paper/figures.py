@@ -1,0 +1,297 @@
+"""The figures of the paper that show finished runs; draw_figure.py is their command.
+
+A function here draws one figure, as path.png and path.pdf.
+"""
+
+import functools
+import os
+import zipfile
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from vamp_jax import (
+    choices,
+    config_checks,
+    datasets,
+    diagnostics,
+    drawing,
+    generation,
+    priors,
+)
+from vamp_jax.batches import in_batches
+from vamp_jax.datasets import Dataset
+from vamp_jax.disk import open_file, read_json
+from vamp_jax.drawing import Panel
+from vamp_jax.errors import UsageError
+from vamp_jax.evaluation.record import record_path
+from vamp_jax.paper.numbers import MODELS, PRIORS
+from vamp_jax.posteriors import Normal
+from vamp_jax.random_streams import EVALUATION, stream
+from vamp_jax.run.folder import check_data, differing, load_config
+from vamp_jax.run.metrics_log import read_metrics
+from vamp_jax.run.stopping import should_stop
+from vamp_jax.training import best as best_parameters
+from vamp_jax.training.best import Best
+from vamp_jax.training.checkpoints import Checkpoints
+
+SHOWN = 25  # images in a panel: five rows of five
+ROWS = 500  # images that are encoded at a time
+
+
+class Run(NamedTuple):
+    """The best parameters of a run, and what goes with them."""
+
+    title: str
+    config: ml_collections.ConfigDict
+    dataset: Dataset
+    best: Best
+
+
+def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]:
+    """The configs of runs on one data set, by a title: the model and the prior.
+
+    Runs with the same model and prior are told apart by their seeds, or else by their folders.
+
+    Raises:
+      UsageError: for a folder named twice, without a run, or on another data set than the first.
+    """
+    configs = [load_config(folder) for folder in folders]
+    paths = [os.path.realpath(folder) for folder in folders]
+    titles = []
+    for folder, path, config in zip(folders, paths, configs, strict=True):
+        config_checks.check(config)
+        if paths.count(path) > 1:
+            raise UsageError(f"{folder} is named twice.")
+        if config.dataset != configs[0].dataset:
+            raise UsageError(
+                f"{folders[0]} is a run on {configs[0].dataset} and {folder} on {config.dataset}: "
+                "name runs on one data set."
+            )
+        samples = config.num_importance_samples
+        model = MODELS[config.model] + (f", M = {samples}" if samples > 1 else "")
+        titles.append(f"{model}\n{PRIORS[config.prior]}")
+    names = [os.path.basename(path) for path in paths]
+    if len(set(names)) < len(names):
+        names = [os.path.relpath(path, os.path.commonpath(paths)) for path in paths]
+    result = {}
+    for title, name, config in zip(titles, names, configs, strict=True):
+        others = [c for t, c in zip(titles, configs, strict=True) if t == title and c is not config]
+        if others:
+            only_seeds = all(
+                differing(config.to_dict(), other.to_dict()) == ["seed"] for other in others
+            )
+            title += f"\nseed {config.seed}" if only_seeds else f"\n{name}"
+        result[title] = config
+    return result
+
+
+def load(folders: Sequence[str], data_dir: str | None) -> list[Run]:
+    """The best parameters of runs on one data set.
+
+    Raises:
+      UsageError: as `read_configs`, and for a run without a checkpoint or of other data files.
+    """
+    configs = read_configs(folders)
+    for folder in folders:
+        with Checkpoints(folder, read_only=True) as checkpoints:
+            if checkpoints.latest_step() is None:
+                raise UsageError(f"{folder} holds no checkpoint yet: go on training there.")
+    dataset = choices.dataset(next(iter(configs.values())), data_dir)
+    runs = []
+    for folder, (title, config) in zip(folders, configs.items(), strict=True):
+        check_data(folder, dataset)
+        best = best_parameters.load(folder, config, dataset)
+        runs.append(Run(title, config, dataset, best))
+    return runs
+
+
+def check_pseudo_input(config: ml_collections.ConfigDict, number: int | None) -> None:
+    """Raises a UsageError unless the run has pseudo-inputs, and this one."""
+    if config.prior not in choices.WITH_PSEUDO_INPUTS:
+        raise UsageError(
+            f"The prior of this run is {config.prior!r}; pseudo-inputs are what "
+            f"{' and '.join(map(repr, choices.WITH_PSEUDO_INPUTS))} have."
+        )
+    if number is not None and not 0 <= number < config.num_components:
+        raise UsageError(f"pseudo_input is {number}; this run has {config.num_components}, from 0.")
+
+
+def _posteriors(run: Run) -> Normal:
+    """q(z|x) of the top layer, before any flow, for all test images, [N, D]."""
+    autoencoder = run.best.autoencoder
+    encode = jax.jit(lambda variables, x: autoencoder.encode(variables, x).top.base)
+    return in_batches(functools.partial(encode, run.best.variables), (test_images(run),), ROWS)
+
+
+def component_use(run: Run) -> np.ndarray:
+    """The mean responsibility of each component of the prior for the test images, [K].
+
+    With one draw of z for each image.
+    """
+    found = _posteriors(run)
+    z = found.sample(jax.random.normal(stream(run.config.seed, EVALUATION), found.mean.shape))
+    prior = run.best.autoencoder.prior_density(run.best.variables)
+    return np.asarray(diagnostics.prior_use(z, prior).mass)
+
+
+def test_images(run: Run, count: int | None = None) -> np.ndarray:
+    """Test images in [0, 1], [N, H, W, C]: all, or so many evenly spaced ones."""
+    test = run.dataset.test
+    return np.asarray(run.best.inputs.of(test[datasets.spaced(len(test), count)]))
+
+
+def draw_pseudo_inputs(run: Run, number: int | None, path: str) -> int:
+    """Figure 4: the pseudo-inputs used most, and images from q(z2|u_k) of one (framed in red).
+
+    Args:
+      run: one with the VampPrior.
+      number: k; None takes the one used most by the test images.
+      path: of the files, without .png or .pdf.
+    Returns:
+      The number of the pseudo-input.
+    """
+    autoencoder, variables = run.best.autoencoder, run.best.variables
+    pseudo_inputs = np.asarray(autoencoder.pseudo_inputs(variables))
+    with jax.default_matmul_precision(run.config.matmul_precision):
+        order = [int(k) for k in np.argsort(-component_use(run), stable=True)]
+        number = order[0] if number is None else number
+        shown = order[:SHOWN] if number in order[:SHOWN] else [*order[: SHOWN - 1], number]
+        rng = stream(run.config.seed, EVALUATION, number)
+        made = generation.generate_from_pseudo_input(autoencoder, variables, rng, number, SHOWN)
+    kind = "learned" if "pseudo_inputs" in variables["params"]["prior"] else "training examples"
+    top = drawing.math_name(autoencoder.top)
+    panels = [
+        Panel(f"pseudo-inputs ({kind})", pseudo_inputs[shown], shown.index(number)),
+        Panel(f"generated, ${top} \\sim q({top}|u_{{{number}}})$", made),
+    ]
+    drawing.image_panels(panels, path)
+    return number
+
+
+def draw_samples(runs: Sequence[Run], path: str) -> None:
+    """Figure 5: test images, and images of each model with z from its prior."""
+    panels = [Panel("test images", test_images(runs[0], SHOWN))]
+    for run in runs:
+        rng = stream(run.config.seed, EVALUATION)
+        with jax.default_matmul_precision(run.config.matmul_precision):
+            made = generation.generate(run.best.autoencoder, run.best.variables, rng, SHOWN)
+        panels.append(Panel(run.title, made))
+    drawing.image_panels(panels, path)
+
+
+def draw_reconstructions(runs: Sequence[Run], path: str) -> None:
+    """Figure 6: test images, and their reconstructions by each model at the same places."""
+    images = test_images(runs[0], SHOWN)
+    panels = [Panel("test images", images)]
+    for run in runs:
+        rng = stream(run.config.seed, EVALUATION)
+        with jax.default_matmul_precision(run.config.matmul_precision):
+            made = generation.reconstruct(
+                run.best.autoencoder, run.best.variables, rng, jnp.asarray(images)
+            )
+        panels.append(Panel(run.title, made))
+    drawing.image_panels(panels, path)
+
+
+def check_plane(config: ml_collections.ConfigDict) -> None:
+    """Raises a UsageError unless the top layer of the run is a plane."""
+    if config.latent_dim != 2:
+        raise UsageError(
+            f"latent_dim of this run is {config.latent_dim}; the plane is of a run with 2 "
+            "(train.py --config.latent_dim=2)."
+        )
+
+
+def draw_latent_plane(run: Run, path: str) -> None:
+    """The two-dimensional top layer: p(z), the means of q(z|x) of test images, of its components.
+
+    The means of all test images' posteriors show the aggregated posterior; the components' means
+    are those of the pseudo-inputs' posteriors with the VampPrior.
+    """
+    with jax.default_matmul_precision(run.config.matmul_precision):
+        means = _posteriors(run).mean
+        prior = run.best.autoencoder.prior_density(run.best.variables)
+        drawing.latent_plane(
+            means,
+            np.asarray(prior.component_means()),
+            lambda z: priors.log_prob(z, prior),
+            path,
+            drawing.math_name(run.best.autoencoder.top),
+        )
+
+
+def draw_histograms(folders: Sequence[str], path: str) -> None:
+    """The per-example test log-likelihoods of runs, as they have been evaluated.
+
+    Raises:
+      UsageError: as `read_configs`, and for a run that has not been evaluated.
+    """
+    values = {}
+    for folder, (title, config) in zip(folders, read_configs(folders).items(), strict=True):
+        file = record_path(folder, "test", config.num_samples, None) + ".npz"
+        if not os.path.exists(file):
+            raise UsageError(f"{file} is missing: run eval.py --workdir={folder} first.")
+        try:
+            with open_file(file, "rb") as opened, np.load(opened) as arrays:
+                found = arrays["log_likelihood"]
+            if found.ndim != 1 or not len(found) or not np.isfinite(found).all():
+                raise ValueError("log_likelihood is not a finite number for each example")
+        # Not what they say, which may be advice to unpickle it.
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            raise UsageError(
+                f"{file} cannot be read: remove it and its .json, and run eval.py "
+                f"--workdir={folder} again."
+            ) from None
+        values[title.replace("\n", ", ")] = found
+    drawing.log_likelihood_histograms(values, path)
+
+
+def draw_curves(folders: Sequence[str], path: str) -> None:
+    """The validation ELBO of runs against the epoch.
+
+    Raises:
+      UsageError: as `read_configs`, and for a run without an epoch.
+    """
+    rows = {}
+    for folder, title in zip(folders, read_configs(folders), strict=True):
+        if not (found := read_metrics(folder)):
+            raise UsageError(f"{folder} has no epoch yet: train there first.")
+        rows[title.replace("\n", ", ")] = found
+    drawing.validation_curves(rows, path)
+
+
+def active_units(workdir: str, config: ml_collections.ConfigDict) -> dict[str, int] | None:
+    """The active units of each layer, once a run is finished and evaluated on its test set.
+
+    Returns:
+      None where something is still to be done.
+    Raises:
+      UsageError: when the folder holds another run.
+    """
+    if not os.path.exists(os.path.join(workdir, "config.json")):
+        return None
+    held = load_config(workdir).to_dict()
+    if fields := differing(held, config.to_dict()):
+        raise UsageError(
+            f"{workdir} holds a run with another {', '.join(fields)}: name another folder with "
+            "--runs."
+        )
+    path = record_path(workdir, "test", config.num_samples, None) + ".json"
+    if not os.path.exists(path):
+        return None
+    record = read_json(path)
+    try:
+        if not should_stop(record["epochs"], record["best_epoch"], config):
+            return None
+        units = {name: int(n) for name, n in record["diagnostics"]["test"]["active_units"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"{path} lacks epochs or diagnostics ({error!r}): remove it, and evaluate again with "
+            f"eval.py --workdir={workdir}."
+        ) from None
+    return units

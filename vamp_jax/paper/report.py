@@ -1,0 +1,207 @@
+"""The report of all records as markdown: the paper's Tables 1 to 4 beside ours, and every run."""
+
+import os
+import re
+
+from vamp_jax import disk
+from vamp_jax.errors import UsageError
+from vamp_jax.paper import records
+from vamp_jax.paper.numbers import (
+    COLUMNS,
+    DATASETS,
+    IN_BITS,
+    RERUN_BY,
+    RERUN_SOURCES,
+    RERUNS,
+    TABLE_1,
+    TABLES_2_TO_4,
+    Cell,
+    Estimate,
+    Line,
+)
+from vamp_jax.paper.records import (
+    PaperConfig,
+    Record,
+    cell_of,
+    differences,
+    full_runs,
+    summarise,
+)
+
+WORDS = "data source method config hardware commit".split() + ["active units", "what differs"]
+
+HEAD = """\
+# Results
+
+Made by `python run_table.py` from the JSON files in this folder, one a run; not to be edited.
+
+Test log-likelihood in nats (higher is better), for Frey Faces and Histopathology in bits per
+dimension (lower is better), by importance sampling with S = 5000 on the whole test set.
+
+* **paper**: Tomczak & Welling, AISTATS 2018.
+* **reruns**: public reruns of the authors' code, S = 5000.
+{reruns}
+* **ours**: full runs of the paper's settings: `configs/` as they stand, trained until they stop by
+  themselves, with the best validation epoch. Nothing else is in these cells.
+
+`-85.81 ± 0.05 (3)` is the mean and the standard deviation over 3 seeds. How exact one run's figure
+is for so many test examples is its standard error, in the list of runs below. The commit there is
+that of the code that trained the run; of runs older than that note (`code.json` in their folders),
+of the code that recorded them. The mutual information in records older than it is a noisier
+estimate than that of today, which never exceeds ln N.
+"""
+
+
+def report(runs: dict[str, Record], paper_config: PaperConfig) -> str:
+    """The markdown of everything: the paper's tables, the runs in them, and the other runs."""
+    full = full_runs(runs, paper_config)
+    ours = {cell: summarise(seeds.values()) for cell, seeds in full.items()}
+    others = [
+        (values, "; ".join(found))
+        for values in runs.values()
+        if (found := differences(values, paper_config(*cell_of(values))))
+    ]
+    reruns = "\n".join(f"  {letter}: {source}." for letter, source in RERUN_SOURCES.items())
+    parts = [HEAD.format(reruns=reruns), "## Table 1: models and priors", _table_1(ours)]
+    for (number, dataset), lines in TABLES_2_TO_4.items():
+        parts += [
+            f"## Table {number}: {DATASETS[dataset]}, with other methods",
+            _table_of_methods(dataset, lines, ours),
+        ]
+    parts += ["## To be explained", _worse(ours)]
+    parts += [
+        "## Runs in the tables",
+        _runs([(values, None) for seeds in full.values() for values in seeds.values()]),
+        "## Short or changed runs",
+        "These are in no cell above; the last column says why.\n\n" + _runs(others),
+    ]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def write_report(folder: str, paper_config: PaperConfig) -> str:
+    """Makes README.md of a folder of records anew; returns its path."""
+    text = report(records.read(folder), paper_config)
+    path = os.path.join(folder, "README.md")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with disk.whole_file(path, shared=True) as file:
+            file.write(text.encode(errors="replace").decode())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
+    return path
+
+
+def _table_1(ours: dict[Cell, Estimate]) -> str:
+    rows = []
+    for dataset, paper in TABLE_1.items():
+        title = DATASETS[dataset] + (" (bits/dim)" if dataset in IN_BITS else "")
+        reruns = f"reruns {RERUN_BY.get(dataset, '')}".strip()
+        rows += [
+            [title, "paper", *(f"{value:.2f}" for value in paper)],
+            ["", reruns, *(_shown(RERUNS.get((name, dataset)), dataset) for name in COLUMNS)],
+            ["", "**ours**", *(_shown(ours.get((name, dataset)), dataset) for name in COLUMNS)],
+        ]
+    return table(["data", "source", *COLUMNS.values()], rows)
+
+
+def _table_of_methods(dataset: str, lines: tuple[Line, ...], ours: dict[Cell, Estimate]) -> str:
+    rows = [
+        [
+            line.method,
+            f"{line.paper:.2f}",
+            _shown(RERUNS.get((line.name, dataset)), dataset),
+            _shown(ours.get((line.name, dataset)), dataset),
+        ]
+        for line in lines
+    ]
+    reruns = f"reruns {RERUN_BY.get(dataset, '')}".strip()
+    return table(["method", "paper", reruns, "**ours**"], rows)
+
+
+def _worse(ours: dict[Cell, Estimate]) -> str:
+    """The cells that are worse than both the paper's figure and the reruns', by more than noise."""
+    paper: dict[Cell, list[float]] = {}
+    for dataset, values in TABLE_1.items():
+        for name, value in zip(COLUMNS, values, strict=True):
+            paper[name, dataset] = [value]
+    for (_, dataset), lines in TABLES_2_TO_4.items():
+        for line in lines:
+            if line.name is not None:
+                paper.setdefault((line.name, dataset), []).append(line.paper)
+    found = []
+    for (name, dataset), figure in ours.items():
+        others = paper[name, dataset] + [
+            rerun.mean for cell, rerun in RERUNS.items() if cell == (name, dataset)
+        ]
+        in_bits = dataset in IN_BITS
+        behind = figure.mean - max(others) if in_bits else min(others) - figure.mean
+        if behind > (0.05 if in_bits else 0.5):
+            unit = "bits/dim" if in_bits else "nats"
+            found.append(f"* `{name}` on {DATASETS[dataset]}: by {behind:.2f} {unit}.")
+    says = "Cells of ours more than 0.5 nats or 0.05 bits/dim worse than the paper and all reruns: "
+    if not found:
+        return says + "none."
+    known = "What is known of them is in [docs/numbers.md](../docs/numbers.md)."
+    return "\n\n".join([says.rstrip(), "\n".join(sorted(found)), known])
+
+
+def _runs(runs: list[tuple[Record, str | None]]) -> str:
+    """A line a run; the last column, where given, says what differs from the paper's run."""
+    if not runs:
+        return "None."
+    with_differences = any(differing is not None for _, differing in runs)
+    header = ["config", "data", "seed", "log-likelihood ± standard error", "bits/dim", "ELBO"]
+    header += ["epochs (best)", "active units", "hours", "hardware", "commit"]
+    rows = []
+    for values, differing in runs:
+        name, dataset = cell_of(values)
+        error = values["log_likelihood_standard_error"]
+        bits = values.get("bits_per_dim")
+        row = [
+            f"`{name}`",
+            dataset,
+            str(values["config"]["seed"]),
+            f"{values['log_likelihood']:.2f}" + ("" if error is None else f" ± {error:.2f}"),
+            "" if bits is None else f"{bits:.3f}",
+            f"{values['elbo']:.2f}",
+            f"{values['epochs']} ({values['best_epoch']})",
+            ", ".join(
+                f"{layer}: {count}" for layer, count in sorted(values["active_units"].items())
+            ),
+            f"{(values['seconds']['training'] + values['seconds']['evaluation']) / 3600:.2f}",
+            values["hardware"],
+            re.sub(r"\b([0-9a-f]{7})[0-9a-f]{33}\b", r"\1", values["commit"] or ""),
+        ]
+        rows.append((row + [differing or ""]) if with_differences else row)
+    if with_differences:
+        header.append("what differs")
+    rows.sort(key=lambda row: (list(DATASETS).index(row[1]) if row[1] in DATASETS else 9, row[0]))
+    return table(header, rows)
+
+
+def _shown(figure: Estimate | None, dataset: str) -> str:
+    if figure is None:
+        return ""
+    digits = 3 if dataset in IN_BITS else 2
+    deviation = "" if figure.deviation is None else f" ± {figure.deviation:.{digits}f}"
+    runs = "" if figure.runs is None else f" ({figure.runs})"
+    return f"{figure.mean:.{digits}f}{deviation}{runs}"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A table; columns of words are set to the left, the others to the right."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(3, *map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: list[str]) -> str:
+        padded = [
+            cell.ljust(width) if header[i] in WORDS else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = [
+        "-" * width if header[i] in WORDS else "-" * (width - 1) + ":"
+        for i, width in enumerate(widths)
+    ]
+    return "\n".join([line(header), line(rule), *map(line, rows)])

@@ -1,0 +1,214 @@
+"""Sweeps: the runs that fill the cells of the paper's tables, and those of its Figure 3.
+
+Each run is a process of train.py. Interrupted, a sweep goes on where it was: what is recorded or
+finished is skipped, and a run that is under way goes on from its checkpoint.
+"""
+
+import importlib
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from vamp_jax import config_checks, disk
+from vamp_jax.errors import PicturesError, UsageError, check_choice
+from vamp_jax.evaluation.record import record_path
+from vamp_jax.paper import numbers, records, report
+from vamp_jax.process import signals
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+Run = tuple[str, str, int]  # config, data set, seed
+
+# What Figure 3's own flags settle for each of its runs; the other fields have flags of their own.
+FIGURE_3_FIELDS = (
+    *("model", "prior", "dataset"),
+    *("num_components", "num_importance_samples", "seed"),
+)
+OF_PSEUDO_INPUTS = ("learned_weights", "pseudo_inputs_from_data")  # the standard prior has none
+
+
+def paper_config(name: str, dataset: str) -> dict[str, Any] | None:
+    """The fields of configs/NAME.py for a data set; None if there is no such file."""
+    if f"{name}.py" not in os.listdir(os.path.join(ROOT, "configs")):
+        return None
+    return importlib.import_module(f"configs.{name}").get_config(dataset).to_dict()
+
+
+def whole_numbers(flag: str, values: list[str], least: int = 0) -> list[int]:
+    """The numbers that a flag lists, each once; a UsageError for what is none."""
+    for value in values:
+        if not (value.isdecimal() and value.isascii() and least <= int(value) < 2**32):
+            raise UsageError(
+                f"{flag} has {value!r}; it takes whole numbers from {least}, below 2^32."
+            )
+    return list(dict.fromkeys(map(int, values)))
+
+
+def train_command(
+    name: str, dataset: str, fields: dict[str, Any], workdir: str, data_dir: str | None
+) -> list[str]:
+    """The command of train.py for a config of configs/ with some fields changed."""
+    file = os.path.join(ROOT, "configs", f"{name}.py")
+    command = [sys.executable, os.path.join(ROOT, "train.py"), f"--config={file}:{dataset}"]
+    command += [f"--config.{field}={value}" for field, value in fields.items()]
+    command.append(f"--workdir={workdir}")
+    return command + ([] if data_dir is None else [f"--data_dir={data_dir}"])
+
+
+def call(command: list[str]) -> int:
+    """Runs a command; on a signal, lets it save its state, then leaves as the signal asks."""
+    received: list[int] = []
+    processes: list[subprocess.Popen] = []
+
+    def pass_on(number: int, frame) -> None:
+        received.append(number)
+        if number == signals.SIGTERM:  # Ctrl-C goes to both processes by itself
+            for process in processes:
+                process.terminate()
+
+    with signals.handled_by(pass_on):
+        processes.append(subprocess.Popen(command))
+        code = processes[0].wait()
+    if received:
+        print("Stopped; the same command goes on from there.", file=sys.stderr, flush=True)
+        sys.exit(128 + received[0])
+    return code
+
+
+# The cells of the tables.
+
+
+def select(
+    table: int, rows: list[str] | None, columns: list[str] | None, seeds: list[str]
+) -> list[Run]:
+    """The runs that the flags of run_table.py name; the first seed of all cells comes first.
+
+    Raises:
+      UsageError: for a table, row, column or seed that is not there.
+    """
+    if table not in (1, 2, 3, 4):
+        raise UsageError(f"table is {table}; it must be 1, 2, 3 or 4.")
+    cells = numbers.cells(table)
+    for flag, given, position in (("columns", columns, 0), ("rows", rows, 1)):
+        for value in given or ():
+            check_choice(flag, value, tuple(dict.fromkeys(cell[position] for cell in cells)))
+    return [
+        (name, dataset, seed)
+        for seed in whole_numbers("seeds", seeds)
+        for name, dataset in cells
+        if (columns is None or name in columns) and (rows is None or dataset in rows)
+    ]
+
+
+def run_all(
+    runs: list[Run],
+    runs_folder: str,
+    results_folder: str,
+    data_dir: str | None,
+    call: Callable[[list[str]], int] = call,
+) -> list[Run]:
+    """Trains, evaluates and records what is not recorded; returns the runs that failed."""
+    failed = []
+    for i, (name, dataset, seed) in enumerate(runs):
+        which = f"Run {i + 1} of {len(runs)}: {name} on {dataset}, seed {seed}"
+        recorded = records.full_runs(records.read(results_folder), paper_config)
+        if seed in recorded.get((name, dataset), {}):
+            print(f"{which}: recorded.", flush=True)
+            continue
+        workdir = os.path.join(runs_folder, f"{name}-{dataset}-seed{seed}")
+        command = train_command(name, dataset, {"seed": seed}, workdir, data_dir)
+        print(f"{which}: {shlex.join(command)}", flush=True)
+        try:
+            if (code := call(command)) not in (0, PicturesError.exit_code):
+                raise UsageError(f"train.py ended with exit code {code}.")
+            num_samples = paper_config(name, dataset)["num_samples"]
+            evaluated = record_path(workdir, "test", num_samples, None) + ".json"
+            path = records.save_record(workdir, disk.read_json(evaluated), results_folder)
+            report.write_report(results_folder, paper_config)
+        except UsageError as error:  # the other runs are still worth having
+            print(f"{which}: {error}", file=sys.stderr, flush=True)
+            failed.append((name, dataset, seed))
+            continue
+        print(f"Recorded: {path}", flush=True)
+    return failed
+
+
+# The points of Figure 3.
+
+
+class Point(NamedTuple):
+    """A run of Figure 3."""
+
+    curve: str  # VAE or IWAE
+    components: int | None  # None: the standard prior, which has none
+    seed: int
+    workdir: str
+    command: list[str]
+    config: ml_collections.ConfigDict
+
+
+def points(
+    dataset: str,
+    components: list[str],
+    seeds: list[str],
+    iwae_samples: int,
+    overrides: dict[str, Any],
+    runs_folder: str,
+    data_dir: str | None,
+) -> list[Point]:
+    """The runs of Figure 3 that the flags of draw_figure.py name, the first seed of all first.
+
+    Args:
+      overrides: fields of the config that differ from the paper's in all runs.
+    Raises:
+      UsageError: for an invalid value.
+    """
+    if iwae_samples < 2:
+        raise UsageError(f"iwae_samples is {iwae_samples}; it must be at least 2.")
+    counts = sorted(whole_numbers("components", components, least=1))
+    curves = (("VAE", 1), (f"IWAE (M = {iwae_samples})", iwae_samples))
+    return [
+        _point(dataset, curve, samples, count, seed, overrides, runs_folder, data_dir)
+        for seed in whole_numbers("seeds", seeds)
+        for curve, samples in curves
+        for count in (None, *counts)
+    ]
+
+
+def _point(
+    dataset: str,
+    curve: str,
+    samples: int,
+    components: int | None,
+    seed: int,
+    overrides: dict[str, Any],
+    runs_folder: str,
+    data_dir: str | None,
+) -> Point:
+
+    name = "hvae" if components is None else "vamp_hvae"
+    paper = paper_config(name, dataset)
+    fields = {"num_importance_samples": samples, "seed": seed}
+    folder = f"{name}-{dataset}"
+    if components is not None:
+        fields["num_components"] = components
+        # Runs of the paper's tables are in folders of this name.
+        folder += f"-K{components}" * (components != paper["num_components"])
+    folder += f"-M{samples}" * (samples > 1) + f"-seed{seed}"
+    if overrides:  # other runs than those of the paper's tables, in folders of their own
+        folder += f"-{disk.digest_of_values(overrides)}"
+    fields |= {
+        field: value
+        for field, value in overrides.items()
+        if components is not None or field not in OF_PSEUDO_INPUTS
+    }
+    config = ml_collections.ConfigDict(paper | fields)
+    config_checks.check(config)
+    workdir = os.path.join(runs_folder, folder)
+    command = train_command(name, dataset, fields, workdir, data_dir)
+    return Point(curve, components, seed, workdir, command, config)

@@ -1,0 +1,1 @@
+"""This process: its hosts, flags, signals, progress and compiled programs."""

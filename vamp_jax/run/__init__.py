@@ -1,0 +1,1 @@
+"""A run's folder: its lock and config, its log, what made it, and when it stops."""
