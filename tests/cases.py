@@ -111,7 +111,7 @@ def largest_difference(a, b):
 # States to save.
 
 
-def noisy_state(prior="standard"):
+def noisy_state(prior="vamp"):
     """A state whose numbers differ from leaf to leaf, on the devices."""
     config, data = small_config(model="vae", prior=prior), small_data()
     state = start_of(plan_for(config, data, optax.adam(0.1)), data)
