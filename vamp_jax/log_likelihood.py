@@ -71,13 +71,15 @@ def estimate(
       ValueError: without an example or a sample, or for shapes or values that do not fit.
     """
     index = np.arange(len(x)) if index is None else np.asarray(index)
-    counts = {
-        "num_samples": num_samples,
-        "examples_per_batch": examples_per_batch,
-        "rows_per_chunk": rows_per_chunk,
-        "batches_per_dispatch": batches_per_dispatch,
-    }
-    _check(autoencoder, x, index, counts)
+    _check(
+        autoencoder,
+        x,
+        index,
+        num_samples=num_samples,
+        examples_per_batch=examples_per_batch,
+        rows_per_chunk=rows_per_chunk,
+        batches_per_dispatch=batches_per_dispatch,
+    )
     devices = jax.local_device_count()
     examples_per_batch = min(examples_per_batch, -(-len(x) // devices))
     batches_per_dispatch = min(batches_per_dispatch, -(-len(x) // (devices * examples_per_batch)))
@@ -95,17 +97,15 @@ def estimate(
         rows = np.minimum(np.arange(start, start + at_once), len(x) - 1)
         part = x[rows].reshape(*shape, *x.shape[1:])
         result = compiled(variables, prior, part, index[rows].reshape(shape), rng)
-        result = jax.tree.map(
-            lambda leaf: np.asarray(leaf).reshape(-1)[: len(x) - start],  # noqa: B023
-            result,
-        )
+        left = len(x) - start
+        result = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1)[:left], result)  # noqa: B023
         done = jax.tree.map(lambda *parts: np.concatenate(parts), done, result) if done else result
         report(done)
     assert done is not None  # there is at least one example
     return done
 
 
-def _check(autoencoder: Autoencoder, x, index, counts: dict[str, int]) -> None:
+def _check(autoencoder: Autoencoder, x, index, **counts: int) -> None:
     """Raises a ValueError for arguments that `estimate` does not take."""
     if not len(x) or counts["num_samples"] < 1:
         raise ValueError(
