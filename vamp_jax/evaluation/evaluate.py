@@ -63,9 +63,8 @@ def evaluate_run(
         start = _made_of(config, dataset, best)
         rng = stream(config.seed, EVALUATION)
         sampled, seconds = _sample(autoencoder, variables, x, index, num_samples, rng, path, start)
-        inspected = {}
-        if diagnostics:
-            inspected = _inspect(best, dataset, split, num_examples, config.seed)
+        args = best, dataset, split, num_examples, config.seed
+        inspected = _inspect(*args) if diagnostics else {}
         record = start | {
             "split": split,
             "num_examples": len(index),

@@ -40,14 +40,13 @@ def train(
     done, best_epoch = int(state.epoch), int(state.best_epoch)
     if done:
         print(f"Going on after epoch {done} of {workdir}.", flush=True)
-    if done and should_stop(done, best_epoch, config):
-        print(f"Training is finished: {done} epochs, the best was {best_epoch}.", flush=True)
-        return state
+        if should_stop(done, best_epoch, config):
+            print(f"Training is finished: {done} epochs, the best was {best_epoch}.", flush=True)
+            return state
 
     sharding = devices.replicated()
     state = jax.device_put(state, sharding)
-    train_images = jax.device_put(dataset.train, sharding)
-    validation_images = jax.device_put(dataset.validation, sharding)
+    splits = jax.device_put((dataset.train, dataset.validation), sharding)
     run_epoch = make_epoch(plan)
     saved = time.monotonic()
     with SignalFlag() as flag, contextlib.ExitStack() as stack:
@@ -59,15 +58,13 @@ def train(
         apart = False
         while not should_stop(done, best_epoch, config):
             start = time.monotonic()
-            state, metrics = run_epoch(state, train_images, validation_images)
+            state, metrics = run_epoch(state, *splits)
             metrics = _plain(metrics, plan, dataset)
             done, best_epoch = metrics["epoch"], metrics.pop("best_epoch")
             stop = hosts.largest(flag.number)
             _check_finite(metrics, workdir, checkpoints)
             finished = should_stop(done, best_epoch, config)
-            if not apart and metrics.get("component_drift", 0.0) > MAX_DRIFT:
-                apart = True
-                _say_that_it_comes_apart(metrics, config)
+            apart = apart or _comes_apart(metrics, config)
             if checkpoints:
                 log.write(metrics | {"seconds": time.monotonic() - start})
                 progress.show(
@@ -113,13 +110,17 @@ def _plain(metrics: dict[str, jax.Array], plan: Plan, dataset: Dataset) -> dict[
     return numbers
 
 
-def _say_that_it_comes_apart(metrics: dict[str, float], config: ml_collections.ConfigDict) -> None:
+def _comes_apart(metrics: dict[str, float], config: ml_collections.ConfigDict) -> bool:
+    """Whether components change too much between their turns (training/turns.py); says so."""
+    if metrics.get("component_drift", 0.0) <= MAX_DRIFT:
+        return False
     print(
         f"Note: in epoch {metrics['epoch']} components of the prior changed by "
         f"{metrics['component_drift']:.3g} nats on average between their turns, so that the prior "
         f"comes apart: raise components_per_step, which is {config.components_per_step}.",
         flush=True,
     )
+    return True
 
 
 def _restore(
