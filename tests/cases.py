@@ -1,5 +1,6 @@
 """Small configs, data, plans and models that the tests share."""
 
+import functools
 import importlib
 
 import jax
@@ -13,9 +14,12 @@ from vamp_jax import choices, datasets, likelihoods, trainable_priors
 from vamp_jax.autoencoder import Autoencoder
 from vamp_jax.training import devices
 from vamp_jax.training.epoch import train_epoch
-from vamp_jax.training.state import init_state, init_variables
+from vamp_jax.training.state import init_variables, initial_state
 
 F32 = np.float32
+# For programs that run once, in less time than the compiler's optimisations of them take.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
 LATENT_DIM = 4
 SMALL = dict(x_shape=SHAPE, likelihood=likelihoods.BERNOULLI, latent_dim=LATENT_DIM, hidden_dim=7)
 # Of the four priors, as `make_case` takes them.
@@ -64,7 +68,7 @@ def variables_for(plan, data):
 
 def start_of(plan, data):
     """A run's state before its first epoch."""
-    return init_state(plan.autoencoder, plan.optimizer, data, plan.inputs, plan.seed)
+    return initial_state(plan.autoencoder, plan.optimizer, data, plan.inputs, plan.seed)
 
 
 def start_on_devices(plan, data):
@@ -85,12 +89,14 @@ def run_epochs(config, data, optimizer=None, num_epochs=2, num_devices=1, state=
         out_axes=None,
         devices=jax.devices()[:num_devices],
     )
-    state = start_of(plan, data) if state is None else state
+    state = jax.device_get(start_of(plan, data) if state is None else state)
+    more = (data.train, data.validation, np.zeros(num_devices))
+    compiled = run.lower(state, *more).compile(compiler_options=QUICK)
     history = []
     for _ in range(num_epochs):
-        state, metrics = run(state, data.train, data.validation, np.zeros(num_devices))
-        history.append(jax.device_get(metrics))
-    return jax.device_get(state), history
+        state, metrics = jax.device_get(compiled(state, *more))
+        history.append(metrics)
+    return state, history
 
 
 def largest_difference(a, b):
@@ -105,9 +111,9 @@ def largest_difference(a, b):
 # States to save.
 
 
-def noisy_state():
+def noisy_state(prior="vamp"):
     """A state whose numbers differ from leaf to leaf, on the devices."""
-    config, data = small_config(model="vae"), small_data()
+    config, data = small_config(model="vae", prior=prior), small_data()
     state = start_of(plan_for(config, data, optax.adam(0.1)), data)
     leaves, treedef = jax.tree.flatten(state)
     rng = np.random.RandomState(0)

@@ -5,7 +5,8 @@
 
 import numpy as np
 import scipy.special
-import scipy.stats
+
+from tests import float64
 
 SHAPE = (3, 2, 1)  # of the images of the small cases
 
@@ -71,7 +72,7 @@ def decode(p, latents):
 
 def normal(z, mean, log_var):
     """ln N(z | mean, diag(exp(log_var))): [..., D] -> [...]."""
-    return scipy.stats.norm.logpdf(z, mean, np.exp(0.5 * log_var)).sum(axis=-1)
+    return float64.normal(z, mean, log_var).sum(axis=-1)
 
 
 def prior(variables, kind, z):
@@ -85,21 +86,14 @@ def prior(variables, kind, z):
         u = (params["prior"] | variables["constants"])["pseudo_inputs"]
         u = np.clip(np.float64(u), 0, 1) if kind == "vamp" else np.float64(u)
         mean, log_var = encode(params["model"], u)
-    joint = normal(z[..., None, :], mean, log_var)
-    return scipy.special.logsumexp(joint, axis=-1) - np.log(len(mean))
+    return float64.mixture(z, mean, log_var, np.full(len(mean), -np.log(len(mean))))
 
 
 def pixels(x, heads):
     """ln p(x|.) of whole images: [..., P] -> [...]; one head is Bernoulli's."""
     if len(heads) == 1:
-        p = np.clip(scipy.special.expit(heads[0]), 1e-5, 1 - 1e-5)
-        return (x * np.log(p) + (1 - x) * np.log1p(-p)).sum(axis=-1)
-    mean = np.clip(scipy.special.expit(heads[0]), 1 / 512, 1 - 1 / 512)
-    law = scipy.stats.logistic(mean, np.exp(np.clip(heads[1], -4.5, 0.0)))
-    left = np.floor(x * 256) / 256
-    right = left + 1 / 256
-    above, below = law.sf(left) - law.sf(right), law.cdf(right) - law.cdf(left)
-    return np.log(np.where(left > mean, above, below) + 1e-7).sum(axis=-1)
+        return float64.bernoulli(x, *heads).sum(axis=-1)
+    return float64.discretised_logistic(x, *heads, proper=False).sum(axis=-1)
 
 
 def terms(variables, kind, x, noise):

@@ -10,24 +10,25 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from tests.test_training import objective_for, small_config, small_data
+from tests.cases import plan_for, small_config, small_data, variables_for
 from vamp_jax import (
+    config_checks,
     datasets,
     diagnostics,
-    distributions,
     drawing,
-    epoch,
+    errors,
     generation,
-    importance_weighted,
     log_likelihood,
+    objectives,
+    posteriors,
     priors,
-    settings,
+    random_streams,
 )
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation import diagnose, record
 from vamp_jax.paper import records
 
-PACKAGE = str(Path(priors.__file__).parent)
+PACKAGE = str(Path(errors.__file__).parent)
 F32 = np.float32
 KEY = jax.random.key(0)
 
@@ -139,31 +140,17 @@ PRIORS = {
         "log_var",
     ),
 }
-IMAGE = zeros(2, 4, 4, 1)
-DISTRIBUTIONS = {
-    "normal": lambda: distributions.normal_log_prob(zeros(5, 3), zeros(5, 2), zeros(5, 2)),
-    "normal of one unit": lambda: distributions.normal_log_prob(zeros(5, 3), zeros(1), zeros(1)),
-    "normal of a number": lambda: distributions.normal_log_prob(F32(0), F32(0), F32(0)),
-    "normal rows": lambda: distributions.normal_log_prob(zeros(5, 3), zeros(4, 3), zeros(4, 3)),
-    "normal draw": lambda: distributions.normal_sample(zeros(5, 3), zeros(5, 2), zeros(5, 2)),
-    "bernoulli": lambda: distributions.bernoulli_log_prob(zeros(5, 3), zeros(5, 2)),
-    "bernoulli of one": lambda: distributions.bernoulli_log_prob(zeros(5, 3), zeros(5, 1)),
-    "bernoulli number": lambda: distributions.bernoulli_log_prob(F32(0), F32(0)),
-    "logistic": lambda: distributions.discretised_logistic_log_prob(
-        zeros(5, 3), zeros(5, 3), zeros(5, 2)
-    ),
-    "logistic draw": lambda: distributions.discretised_logistic_sample(
-        KEY, zeros(5, 3), zeros(5, 2)
-    ),
-    "likelihood": lambda: distributions.pixel_log_prob(IMAGE, (IMAGE,), "gauss"),
-    "two for one": lambda: distributions.pixel_log_prob(IMAGE, (IMAGE, IMAGE), "bernoulli"),
-    "one for two": lambda: distributions.pixel_log_prob(IMAGE, (IMAGE,), "discretised_logistic"),
-    "flat": lambda: distributions.pixel_log_prob(zeros(2, 16), (zeros(2, 16),), "bernoulli"),
-    "size": lambda: distributions.pixel_log_prob(IMAGE, (zeros(2, 4, 5, 1),), "bernoulli"),
-    "batch": lambda: distributions.pixel_log_prob(IMAGE, (zeros(3, 4, 4, 1),), "bernoulli"),
-    "mean": lambda: distributions.pixel_mean((IMAGE,), "gauss"),
-    "drawn": lambda: distributions.pixel_sample(KEY, (IMAGE,), "gauss"),
+POSTERIORS = {
+    "normal": lambda: posteriors.normal_log_prob(zeros(5, 3), zeros(5, 2), zeros(5, 2)),
+    "normal of one unit": lambda: posteriors.normal_log_prob(zeros(5, 3), zeros(1), zeros(1)),
+    "normal of a number": lambda: posteriors.normal_log_prob(F32(0), F32(0), F32(0)),
+    "normal rows": lambda: posteriors.normal_log_prob(zeros(5, 3), zeros(4, 3), zeros(4, 3)),
+    "normal draw": lambda: posteriors.normal_sample(zeros(5, 3), zeros(5, 2), zeros(5, 2)),
+    "the value's density": lambda: NORMAL.log_prob(zeros(5, 3)),
+    "the value's draw": lambda: NORMAL.sample(zeros(4, 2)),
+    "the value's drawn density": lambda: NORMAL.sample_and_log_prob(zeros(5, 1)),
 }
+NORMAL = posteriors.Normal(zeros(5, 2), zeros(5, 2))
 DIAGNOSTICS = {
     "one row": lambda: diagnostics.unit_variances(zeros(5)),
     "no example": lambda: diagnostics.unit_variances(zeros(0, 5)),
@@ -198,8 +185,8 @@ def test_priors(call, says):
     check_refusal(info, says)
 
 
-@pytest.mark.parametrize("call", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
-def test_distributions(call):
+@pytest.mark.parametrize("call", POSTERIORS.values(), ids=POSTERIORS)
+def test_posteriors(call):
     with pytest.raises(ValueError) as info:
         call()
     check_refusal(info)
@@ -218,13 +205,13 @@ def test_diagnostics(call):
 
 @pytest.fixture(scope="module")
 def model():
-    """(objective, variables, images, encoded, prior) of an untrained VAE."""
+    """(autoencoder, variables, x, encoded, prior) of an untrained VAE."""
     config, data = small_config(model="vae"), small_data()
-    objective = objective_for(config, data)
-    variables = epoch.init_variables(config, data, objective)
-    images = zeros(4, *data.shape)
-    encoded = objective.encode(variables, images)
-    return objective, variables, images, encoded, objective.components(variables)
+    plan = plan_for(config, data)
+    autoencoder, variables = plan.autoencoder, variables_for(plan, data)
+    x = zeros(4, *data.shape)
+    encoded = autoencoder.encode(variables, x)
+    return autoencoder, variables, x, encoded, autoencoder.prior_density(variables)
 
 
 def estimate(model, images, num_samples=2, **kwargs):
@@ -233,44 +220,53 @@ def estimate(model, images, num_samples=2, **kwargs):
     )
 
 
-def bound(model, *shape):
-    objective, variables, _, encoded, prior = model
-    return importance_weighted.bound(objective, variables, prior, encoded, zeros(*shape))
+def bound(model, objective=objectives.Iwae(2), **noise):  # noqa: B008
+    autoencoder, variables, _, encoded, prior = model
+    return objective.bound(autoencoder, variables, prior, encoded, noise)
 
 
 def noise(num_samples, *index_shape):
-    return importance_weighted.sample_noise(KEY, jnp.zeros(index_shape, int), num_samples, 1, 3)
+    index = jnp.zeros(index_shape, int)
+    return random_streams.sample_noise(KEY, index, num_samples, {"z": (3,)})
 
 
 BOUNDS = {
-    "no samples": lambda m: bound(m, 0, 4, 1, 3),
-    "three axes": lambda m: bound(m, 4, 1, 3),
-    "other images": lambda m: bound(m, 2, 3, 1, 3),
-    "other layers": lambda m: bound(m, 2, 4, 2, 3),
-    "other units": lambda m: bound(m, 2, 4, 1, 1),
+    "no samples": lambda m: bound(m, z=zeros(0, 4, 3)),
+    "two axes": lambda m: bound(m, z=zeros(4, 3)),
+    "other examples": lambda m: bound(m, z=zeros(2, 3, 3)),
+    "other layers": lambda m: bound(m, z1=zeros(2, 4, 3), z2=zeros(2, 4, 3)),
+    "one more layer": lambda m: bound(m, z=zeros(2, 4, 3), z2=zeros(2, 4, 3)),
+    "no layer": lambda m: bound(m),
+    "other units": lambda m: bound(m, z=zeros(2, 4, 1)),
+    "a number": lambda m: bound(m, z=F32(0)),
+    "of the ELBO": lambda m: bound(m, objectives.Elbo(2), z=zeros(2, 4, 1)),
+    "of Renyi's": lambda m: bound(m, objectives.Renyi(2, 0.5), z=zeros(2, 4, 1)),
+    "an alpha that is nan": lambda m: objectives.Renyi(2, np.nan),
+    "an alpha of infinity": lambda m: objectives.Renyi(2, np.inf),
+    "no such gradient": lambda m: objectives.Iwae(2, "drag"),
     "no noise": lambda m: noise(0, 4),
     "negative noise": lambda m: noise(-1, 4),
     "index in rows": lambda m: noise(2, 2, 2),
-    "no weights": lambda m: importance_weighted.log_mean_exp(zeros(0, 3)),
-    "a weight": lambda m: importance_weighted.log_mean_exp(F32(0)),
+    "no weights": lambda m: objectives.log_mean_exp(zeros(0, 3)),
+    "a weight": lambda m: objectives.log_mean_exp(F32(0)),
     "inspect nothing": lambda m: diagnose.inspect(*m[:2], m[2][:0], KEY),
     "inspect other images": lambda m: diagnose.inspect(*m[:2], m[2][:, :2], KEY),
     "inspect one image": lambda m: diagnose.inspect(*m[:2], m[2][0], KEY),
 }
 # Other files' functions, with the field that the sentence names.
 ESTIMATES = {
-    "no images": (lambda m: estimate(m, m[2][:0]), "images"),
+    "no images": (lambda m: estimate(m, m[2][:0]), "0 examples"),
     "no samples": (lambda m: estimate(m, m[2], 0), "samples"),
     "half a sample": (lambda m: estimate(m, m[2], 2.5), "num_samples"),
-    "other size": (lambda m: estimate(m, m[2][:, :2]), "images"),
-    "one image": (lambda m: estimate(m, m[2][0]), "images"),
-    "nan": (lambda m: estimate(m, m[2] + np.nan), "images"),
-    "beyond 1": (lambda m: estimate(m, m[2] + 7), "images"),
-    "below 0": (lambda m: estimate(m, m[2] - 1), "images"),
-    "bytes": (lambda m: estimate(m, m[2].astype(np.uint8) + 255), "images"),
-    "few numbers": (lambda m: estimate(m, m[2], numbers=np.arange(3)), "numbers"),
-    "many numbers": (lambda m: estimate(m, m[2], numbers=np.arange(30)), "numbers"),
-    "empty batch": (lambda m: estimate(m, m[2], images_per_batch=0), "images_per_batch"),
+    "other size": (lambda m: estimate(m, m[2][:, :2]), "estimate: x must be"),
+    "one image": (lambda m: estimate(m, m[2][0]), "estimate: x must be"),
+    "nan": (lambda m: estimate(m, m[2] + np.nan), "estimate: x must be"),
+    "beyond 1": (lambda m: estimate(m, m[2] + 7), "estimate: x must be"),
+    "below 0": (lambda m: estimate(m, m[2] - 1), "estimate: x must be"),
+    "bytes": (lambda m: estimate(m, m[2].astype(np.uint8) + 255), "estimate: x must be"),
+    "few indices": (lambda m: estimate(m, m[2], index=np.arange(3)), "index"),
+    "many indices": (lambda m: estimate(m, m[2], index=np.arange(30)), "index"),
+    "empty batch": (lambda m: estimate(m, m[2], examples_per_batch=0), "examples_per_batch"),
     "no batch": (lambda m: estimate(m, m[2], batches_per_dispatch=0), "batches_per_dispatch"),
 }
 GENERATIONS = {
@@ -350,15 +346,15 @@ def test_pictures(tmp_path, call):
         (lambda: datasets.load("digits", __file__), "not a local folder"),
         (lambda: records.read(__file__), "Not a directory"),
         (lambda: records.read("a\0b"), "embedded null byte"),
-        (lambda: settings.check_choice("model", None, ("vae",)), "model is None"),
-        (lambda: settings.check_choice("model", ["vae"], ("vae",)), "model is ['vae']"),
+        (lambda: config_checks.check_choice("model", None, ("vae",)), "model is None"),
+        (lambda: config_checks.check_choice("model", ["vae"], ("vae",)), "model is ['vae']"),
         (lambda: record.check("tset", 1, None), "Did you mean 'test'"),
         (lambda: record.check("test", 0, None), "num_samples is 0"),
         (lambda: record.check("test", 2**31, None), "below 2^31"),
         (lambda: record.check("test", 1, -1), "num_examples is -1"),
         *(
             (
-                lambda split=split: settings.check_with_data(
+                lambda split=split: config_checks.check_with_data(
                     small_config(), small_data()._replace(**{split: zeros(0, 4, 4, 1)})
                 ),
                 f"The {split} split",
@@ -414,7 +410,7 @@ def test_density_of_any_shapes(z, mean, log_var, log_weight):
 @FUZZ
 @hypothesis.given(z=SHAPES, mean=SHAPES, log_var=SHAPES)
 def test_normal_of_any_shapes(z, mean, log_var):
-    found = right_or_refused(distributions.normal_log_prob, z, mean, log_var)
+    found = right_or_refused(posteriors.normal_log_prob, z, mean, log_var)
     units = {shape[-1:] for shape in (z, mean, log_var)} - {()}
     fits = bool(z) and len(units) == 1
     try:

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.test_convolutions import assert_close, random, value_and_gradients
-from vamp_jax import batch_norm
+from tests.conv_cases import assert_close, random, value_and_gradients
+from vamp_jax.layers import batch_norm
 
 
 def batch_norm_reference(x, scale, bias, row_weight, g):

@@ -11,21 +11,25 @@ import pytest
 
 from tests.cases import at_epoch, noisy_state
 from vamp_jax.errors import UsageError
-from vamp_jax.training.checkpoints import Checkpoints
+from vamp_jax.training.checkpoints import FORMAT, Checkpoints
 
 
 @pytest.fixture(scope="module")
 def state():
-    return noisy_state()
+    return noisy_state("vamp_data")  # has constants, so every item that there is
+
+
+def assert_equal(a, b):
+    chex.assert_trees_all_equal(a, b, strict=True)  # types, too
 
 
 def test_what_is_saved_comes_back_bit_for_bit(tmp_path, state):
     with Checkpoints(str(tmp_path)) as checkpoints:
         checkpoints.save(at_epoch(state, 3))
     with Checkpoints(str(tmp_path)) as checkpoints:
-        restored, _ = checkpoints.restore_latest(like=state)
-    chex.assert_trees_all_equal(restored, at_epoch(state, 3))
-    chex.assert_trees_all_equal_dtypes(restored, state)
+        restored, version = checkpoints.restore_latest(like=state)
+    assert_equal(restored, at_epoch(state, 3))
+    assert version == FORMAT
 
 
 def test_best_variables_for_evaluation(tmp_path, state):
@@ -34,7 +38,8 @@ def test_best_variables_for_evaluation(tmp_path, state):
     with Checkpoints(str(tmp_path), read_only=True) as checkpoints:
         like = jax.eval_shape(lambda: state.variables)
         variables, best_epoch, epochs = checkpoints.restore_best(like)
-    chex.assert_trees_all_equal(variables["params"], state.best_params)
+    best = {"params": state.best_params, "batch_stats": state.best_batch_stats}
+    assert_equal(variables, best | {"constants": state.constants})
     assert (best_epoch, epochs) == (2, 3)
 
 
@@ -64,7 +69,7 @@ def damage(folder, how):
                 file.write(bytes([byte ^ 0x10]))
 
 
-@pytest.mark.parametrize("item", ["state", "best", "info"])
+@pytest.mark.parametrize("item", ["state", "best", "constants", "info"])
 @pytest.mark.parametrize("how", ["emptied", "truncated", "removed", "flipped"])
 def test_damaged_newest_checkpoint_is_said_and_passed_over(tmp_path, state, capsys, item, how):
     with Checkpoints(str(tmp_path)) as checkpoints:
@@ -77,7 +82,7 @@ def test_damaged_newest_checkpoint_is_said_and_passed_over(tmp_path, state, caps
         assert int(restored.epoch) == 1
         checkpoints.save(at_epoch(state, 2))  # the run gets there again
     with Checkpoints(str(tmp_path)) as checkpoints:
-        chex.assert_trees_all_equal(checkpoints.restore_latest(like=state)[0], at_epoch(state, 2))
+        assert_equal(checkpoints.restore_latest(like=state)[0], at_epoch(state, 2))
 
 
 def test_abandoned_reads_are_not_heard(tmp_path, state, monkeypatch):
@@ -117,4 +122,4 @@ def test_no_checkpoint_is_none_to_training_and_a_sentence_to_evaluation(tmp_path
     with pytest.raises(UsageError, match="holds no checkpoints"):
         Checkpoints(str(tmp_path), read_only=True)
     with Checkpoints(str(tmp_path)) as checkpoints:
-        assert checkpoints.restore_latest(like=state)[0] is None
+        assert checkpoints.restore_latest(like=state) == (None, FORMAT)

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vamp_jax import conv_layers, distributions, errors
+from vamp_jax import errors, likelihoods
+from vamp_jax.layers import conv
 from vamp_jax.models import conv_hvae, pixel_hvae
 
 LATENT, HIDDEN = 5, 7
-GRAY = "discretised_logistic"
+BINARY, GRAY = likelihoods.BERNOULLI, likelihoods.DISCRETISED_LOGISTIC
 
 
 def images(*shape, seed=0):
@@ -19,11 +20,12 @@ def images(*shape, seed=0):
 
 
 def latents(*shape, seed=1):
-    return np.random.default_rng(seed).normal(size=(2, *shape, LATENT)).astype(np.float32)
+    z1, z2 = np.random.default_rng(seed).normal(size=(2, *shape, LATENT)).astype(np.float32)
+    return {"z1": z1, "z2": z2}
 
 
 @functools.cache
-def make(model, shape=(8, 8, 1), likelihood="bernoulli", **kwargs):
+def make(model, shape=(8, 8, 1), likelihood=BINARY, **kwargs):
     """The module and random variables for it: running statistics and scales as after training."""
     module = model(shape, likelihood, LATENT, HIDDEN, **kwargs)
     abstract = jax.eval_shape(module.init, jax.random.key(0), images(2, *shape))
@@ -41,6 +43,16 @@ def make(model, shape=(8, 8, 1), likelihood="bernoulli", **kwargs):
 
 def apply(module, variables, method, *args, **kwargs):
     return jax.jit(lambda v, *a: module.apply(v, *a, method=method, **kwargs))(variables, *args)
+
+
+def named(value):
+    """A short name of an argument."""
+    return getattr(value, "name", str(value))
+
+
+def rows(z, index):
+    """The latents of some samples or images."""
+    return jax.tree.map(lambda part: part[index], z)
 
 
 def assert_close(actual, expected, tolerance=2e-5):
@@ -167,17 +179,16 @@ class Reference:
         return self.head(np.maximum(0, h))
 
 
-@pytest.mark.parametrize(
-    "shape, likelihood", [((8, 8, 1), "bernoulli"), ((8, 12, 2), GRAY)], ids=str
-)
+@pytest.mark.parametrize("shape, likelihood", [((8, 8, 1), BINARY), ((8, 12, 2), GRAY)], ids=named)
 def test_conv_hvae_against_float64(shape, likelihood):
     module, variables = make(conv_hvae.ConvHVAE, shape, likelihood)
-    reference, x, (z1, z2) = Reference(variables), images(3, *shape), latents(3)
+    reference, x, z = Reference(variables), images(3, *shape), latents(3)
+    z1, z2 = z.values()
     q_z2 = apply(module, variables, "encode", x)
     features = apply(module, variables, "features", x)
     q_z1 = apply(module, variables, "encode_z1", features, z2)
     p_z1 = apply(module, variables, "prior_z1", z2)
-    decoded = apply(module, variables, "decode", z1, z2)
+    decoded = apply(module, variables, "decode", z)
     for ours, theirs in [
         (q_z2, reference.encode(x)),
         (q_z1, reference.encode_z1(x, z2)),
@@ -191,21 +202,22 @@ def test_conv_hvae_against_float64(shape, likelihood):
 
 @pytest.mark.parametrize("train", [False, True], ids=["inference", "train"])
 def test_pixel_hvae_against_float64(train):
-    module, variables = make(pixel_hvae.PixelHVAE, (4, 8, 2), GRAY)
-    x, (z1, z2) = images(3, 4, 8, 2), latents(3)
+    module, variables = make(pixel_hvae.PixelHVAE, (4, 8, 1), GRAY)
+    x, z = images(3, 4, 8, 1), latents(3)
     mutable = ["batch_stats"] if train else False
-    ours = apply(module, variables, "decode", z1, z2, x, train=train, mutable=mutable)
+    ours = apply(module, variables, "decode", z, x, train=train, mutable=mutable)
     ours = ours[0] if train else ours
-    theirs = Reference(variables).pixel_decode(z1, z2, x, train=train)
+    theirs = Reference(variables).pixel_decode(*z.values(), x, train=train)
     for one, other in zip(ours, theirs, strict=True):
         assert_close(one, other, 1e-4 if train else 2e-5)  # eight divisions by small deviations
 
 
 def test_gated_stacks_against_float64():
-    module, variables = make(pixel_hvae.PixelHVAE, (4, 8, 2), GRAY, gated_stacks=True, mask_z=False)
-    x, (z1, z2) = images(3, 4, 8, 2), latents(3)
-    ours = apply(module, variables, "decode", z1, z2, x)
-    for one, other in zip(ours, Reference(variables).gated_decode(z1, z2, x), strict=True):
+    module, variables = make(pixel_hvae.PixelHVAE, (4, 8, 1), GRAY, gated_stacks=True, mask_z=False)
+    x, z = images(3, 4, 8, 1), latents(3)
+    ours = apply(module, variables, "decode", z, x)
+    theirs = Reference(variables).gated_decode(*z.values(), x)
+    for one, other in zip(ours, theirs, strict=True):
         assert_close(one, other)
 
 
@@ -216,36 +228,48 @@ def test_gated_stacks_against_float64():
 @pytest.mark.parametrize(
     "shape, likelihood, flat, conv_size, pixel_size",
     [  # the numbers of parameters are those of a PyTorch port of the authors' models
-        ((28, 28, 1), "bernoulli", 294, 2210861, 1385821),
+        ((28, 28, 1), BINARY, 294, 2210861, 1385821),
         ((28, 20, 1), GRAY, 210, 1827270, 1234742),
-        ((32, 32, 3), GRAY, 384, 5093670, 1894838),
-        ((8, 8, 1), "bernoulli", 24, None, None),
+        ((32, 32, 3), GRAY, 384, 5093670, None),
+        ((8, 8, 1), BINARY, 24, None, None),
     ],
-    ids=str,
+    ids=named,
 )
 def test_shapes_and_numbers_of_parameters(shape, likelihood, flat, conv_size, pixel_size):
     x = jnp.zeros((2, *shape))
     for model, size in [(conv_hvae.ConvHVAE, conv_size), (pixel_hvae.PixelHVAE, pixel_size)]:
+        if model is pixel_hvae.PixelHVAE and shape[-1] != 1:
+            continue
         module = model(shape, likelihood, 40, 300)
         decoded, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
-        assert [part.shape for part in decoded] == [x.shape] * (1 if likelihood != GRAY else 2)
+        assert [part.shape for part in decoded] == [x.shape] * len(likelihood.heads(shape))
         features = jax.eval_shape(lambda v, m=module: m.apply(v, x, method="features"), variables)
         assert features.shape == (2, flat)
         if size is not None:
             assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == size
 
 
-@pytest.mark.parametrize("shape", [(28, 30, 1), (7, 28, 1), (9, 9, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(28, 30, 1), (7, 28, 1), (9, 9, 1)], ids=named)
 @pytest.mark.parametrize("model", [conv_hvae.ConvHVAE, pixel_hvae.PixelHVAE])
 def test_sizes_not_divisible_by_four_are_refused_in_a_sentence(model, shape):
     with pytest.raises(errors.UsageError, match=f"divisible by 4, not {shape[0]}x{shape[1]}"):
-        model(shape, "bernoulli", 40, 300)
+        model(shape, BINARY, 40, 300)
+
+
+def test_other_data_than_the_networks_own_is_refused_in_a_sentence():
+    for model in (conv_hvae.ConvHVAE, pixel_hvae.PixelHVAE):
+        with pytest.raises(errors.UsageError, match=r"needs images \[H, W, C\], not data of shape"):
+            model((50,), BINARY, 40, 300)
+    with pytest.raises(errors.UsageError, match="needs images of one channel, not 3"):
+        pixel_hvae.PixelHVAE((32, 32, 3), GRAY, 40, 300)
 
 
 def test_initial_weights():
-    module = conv_hvae.ConvHVAE((8, 8, 1), "bernoulli", 40, 300)
+    module = conv_hvae.ConvHVAE((8, 8, 1), BINARY, 40, 300)
     z = jnp.zeros((1, 40))
-    params = jax.jit(lambda key: module.init(key, z, z, method="decode"))(jax.random.key(0))
+    params = jax.jit(lambda key: module.init(key, {"z1": z, "z2": z}, method="decode"))(
+        jax.random.key(0)
+    )
     params = params["params"]
     for layer, fan_in in [("p_x_layers_1", 9 * 64), ("p_x_layers_3", 9 * 64)]:
         for name in ("linear", "gate"):
@@ -260,15 +284,16 @@ def test_initial_weights():
 
 def test_features_and_samples_broadcast():
     module, variables = make(conv_hvae.ConvHVAE)
-    x, z2 = images(3, 8, 8, 1), latents(4, 3)[0]
+    x, z = images(3, 8, 8, 1), latents(4, 3)
+    z2 = z["z2"]
     features = apply(module, variables, "features", x)
     many = apply(module, variables, "encode_z1", features, z2)
     for s in range(4):
         one = apply(module, variables, "encode_z1", features, z2[s])
         for i in range(2):
             assert_close(many[i][s], one[i])
-    decoded = apply(module, variables, "decode", z2, z2)[0]
-    assert_close(decoded[2], apply(module, variables, "decode", z2[2], z2[2])[0])
+    decoded = apply(module, variables, "decode", z)[0]
+    assert_close(decoded[2], apply(module, variables, "decode", rows(z, 2))[0])
     stacked = apply(module, variables, "encode", np.stack([x, x]))[0]
     assert_close(stacked[1], apply(module, variables, "encode", x)[0])
 
@@ -276,11 +301,11 @@ def test_features_and_samples_broadcast():
 @pytest.mark.parametrize("gated_stacks", [False, True], ids=["masked", "gated"])
 def test_one_image_beside_many_samples(gated_stacks):
     module, variables = make(pixel_hvae.PixelHVAE, gated_stacks=gated_stacks)
-    x, (z1, z2) = images(3, 8, 8, 1), latents(4, 3)
-    many = apply(module, variables, "decode", z1, z2, x)[0]
-    assert_close(many, apply(module, variables, "decode", z1, z2, np.stack([x] * 4))[0])
-    assert_close(many[3], apply(module, variables, "decode", z1[3], z2[3], x)[0])
-    single = apply(module, variables, "decode", z1[:, 0], z2[:, 0], x[0])[0]
+    x, z = images(3, 8, 8, 1), latents(4, 3)
+    many = apply(module, variables, "decode", z, x)[0]
+    assert_close(many, apply(module, variables, "decode", z, np.stack([x] * 4))[0])
+    assert_close(many[3], apply(module, variables, "decode", rows(z, 3), x)[0])
+    single = apply(module, variables, "decode", rows(z, np.s_[:, 0]), x[0])[0]
     assert_close(single, many[:, 0])
 
 
@@ -291,12 +316,12 @@ def test_padded_rows_change_nothing_in_training():
     kwargs = {"train": True, "mutable": ["batch_stats"]}
     decode = jax.jit(
         lambda x, z, weight: module.apply(
-            variables, *z, x, method="decode", row_weight=weight, **kwargs
+            variables, z, x, method="decode", row_weight=weight, **kwargs
         )
     )
     (padded,), stats = decode(x, z, weight)
     real = weight > 0
-    (alone,), stats_alone = decode(x[real], z[:, real], weight[real])
+    (alone,), stats_alone = decode(x[real], rows(z, real), weight[real])
     assert_close(padded[real], alone, 1e-4)
     for one, other in zip(jax.tree.leaves(stats), jax.tree.leaves(stats_alone), strict=True):
         assert_close(one, other)
@@ -310,18 +335,17 @@ def test_padded_rows_change_nothing_in_training():
 @pytest.mark.parametrize("mask_z", [True, False], ids=["z masked", "z not masked"])
 @pytest.mark.parametrize("gated_stacks", [False, True], ids=["masked", "gated"])
 def test_jacobian_is_causal(gated_stacks, mask_z):
-    shape, likelihood = ((4, 8, 1), "bernoulli") if mask_z else ((4, 4, 2), GRAY)
+    shape, likelihood = ((4, 8, 1), BINARY) if mask_z else ((4, 4, 1), GRAY)
     module, variables = make(
         pixel_hvae.PixelHVAE, shape, likelihood, gated_stacks=gated_stacks, mask_z=mask_z
     )
 
-    def decode(x, z1, z2):
-        decoded = module.apply(variables, z1, z2, x, method="decode")
+    def decode(x, z):
+        decoded = module.apply(variables, z, x, method="decode")
         return sum(jnp.sum(part, axis=-1).ravel() for part in decoded)
 
-    z1, z2 = latents()
-    jacobians = jax.jit(jax.jacrev(decode, (0, 1, 2)))(images(*shape), z1, z2)
-    of_x, of_z1, of_z2 = (np.asarray(part) != 0 for part in jacobians)
+    of_x, of_latents = jax.jit(jax.jacrev(decode, (0, 1)))(images(*shape), latents())
+    of_x = np.asarray(of_x) != 0
     of_x = of_x.any(axis=-1).reshape(len(of_x), -1)  # [output pixel, input pixel]
 
     earlier = np.tril(np.ones_like(of_x), -1)
@@ -331,7 +355,8 @@ def test_jacobian_is_causal(gated_stacks, mask_z):
     else:  # the blind spot: for pixel (1, 0) it starts at (0, 2), to the upper right
         second_row = of_x[shape[1], : shape[1]]
         assert second_row[:2].all() and not second_row[2:].any()
-    for of_z in (of_z1, of_z2):  # [output pixel, D]
+    for of_z in of_latents.values():  # [output pixel, D]
+        of_z = np.asarray(of_z) != 0
         assert of_z[1:].any(axis=-1).all()
         assert of_z[0].any() == (not mask_z)
 
@@ -340,34 +365,34 @@ def test_jacobian_is_causal(gated_stacks, mask_z):
 # Sampling.
 
 
-def sample_the_plain_way(module, variables, rng, z1, z2):
+def sample_the_plain_way(module, variables, rng, z):
     """A pass through the whole network for every pixel."""
-    height, width, channels = module.image_shape
+    height, width, channels = module.x_shape
 
     def draw(i, x):
-        decoded = module.apply(variables, z1, z2, x, method="decode")
+        decoded = module.apply(variables, z, x, method="decode")
         at_pixel = tuple(part[:, i // width, i % width] for part in decoded)
         key = jax.random.fold_in(rng, i)
-        drawn = distributions.pixel_sample(key, at_pixel, module.likelihood)
+        drawn = module.likelihood.sample(key, *at_pixel)
         return x.at[:, i // width, i % width].set(drawn)
 
-    start = jnp.zeros((len(z1), height, width, channels))
+    start = jnp.zeros((len(z["z1"]), height, width, channels))
     return jax.lax.fori_loop(0, height * width, draw, start)
 
 
 @pytest.mark.parametrize(
     "gated_stacks, mask_z, shape, likelihood",
-    [(False, True, (4, 8, 1), "bernoulli"), (False, False, (4, 4, 2), GRAY)]
-    + [(True, True, (4, 8, 1), "bernoulli"), (True, False, (4, 4, 2), GRAY)],
-    ids=str,
+    [(False, True, (4, 8, 1), BINARY), (False, False, (4, 8, 1), GRAY)]
+    + [(True, True, (4, 8, 1), BINARY), (True, False, (4, 8, 1), GRAY)],
+    ids=named,
 )
 def test_sampler_draws_what_the_plain_way_draws(gated_stacks, mask_z, shape, likelihood):
     module, variables = make(
         pixel_hvae.PixelHVAE, shape, likelihood, gated_stacks=gated_stacks, mask_z=mask_z
     )
-    (z1, z2), rng = latents(3), jax.random.key(7)
+    z, rng = latents(3), jax.random.key(7)
     ours, plain = (
-        jax.jit(lambda rng, z1, z2, draw=draw: draw(module, variables, rng, z1, z2))(rng, z1, z2)
+        jax.jit(lambda rng, z, draw=draw: draw(module, variables, rng, z))(rng, z)
         for draw in (pixel_hvae.sample_pixels, sample_the_plain_way)
     )
     assert ours.shape == (3, *shape)
@@ -381,7 +406,7 @@ def test_sampler_draws_what_the_plain_way_draws(gated_stacks, mask_z, shape, lik
 
 
 def test_initial_masked_weights_count_masked_taps_and_z_channels_as_inputs():
-    layer = conv_layers.MaskedConv(64, ("A", "A"), (1, 2))
+    layer = conv.MaskedConv(64, ("A", "A"), (1, 2))
     params = layer.init(jax.random.key(0), images(1, 4, 4, 1), images(1, 4, 4, 2))["params"]
     assert list(params) == ["kernel"]
     assert 0.99 * 27**-0.5 < jnp.abs(params["kernel"]).max() <= 27**-0.5

@@ -9,8 +9,8 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
-from tests.test_training import small_config, small_data
-from vamp_jax import diagnostics, epoch, priors, training
+from tests.cases import plan_for, small_config, small_data, variables_for
+from vamp_jax import diagnostics, priors
 from vamp_jax.evaluation import diagnose
 from vamp_jax.priors import GaussianMixture
 
@@ -146,14 +146,13 @@ def test_pseudo_inputs_moved_and_at_the_clip():
 def test_inspection_of_a_model(model, prior):
     """Over a whole split: the terms are those of the definition, and add up to the ELBO."""
     config, data = small_config(model=model, prior=prior), small_data(count=600)
-    objective, optimizer = training.set_up(config, data)
-    state = epoch.init_state(config, data, objective, optimizer)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    x = np.asarray(epoch.unit_images(data.train, data) > 0.5, np.float32)
+    plan = plan_for(config, data)
+    autoencoder, variables = plan.autoencoder, variables_for(plan, data)
+    x = np.asarray(plan.inputs.of(data.train) > 0.5, np.float32)
     steps = []
-    found = diagnose.inspect(objective, variables, x, jax.random.key(0), steps.append)
+    found = diagnose.inspect(autoencoder, variables, x, jax.random.key(0), steps.append)
     assert steps == [500, 600, 1100, 1200]
-    mean, log_var = objective.apply(variables, x, method="encode")
+    mean, log_var = autoencoder.apply(variables, x, method="encode")
     top = "z" if model == "vae" else "z2"
     assert found["active_units"][top] == int((np.var(np.asarray(mean), axis=0) > 0.01).sum())
     assert len(found["unit_kl"][top]) == len(found["unit_variance"][top]) == config.latent_dim
@@ -164,5 +163,6 @@ def test_inspection_of_a_model(model, prior):
     assert 0 <= found["mutual_information"] + 0.1 and found["mutual_information"] <= math.log(600)
     if prior == "vamp":
         assert sum(found["prior_use"]["mass"]) == pytest.approx(1.0, abs=1e-4)
-        use = diagnose.pseudo_inputs(variables, state.params["prior"]["pseudo_inputs"])
+        learned = variables["params"]["prior"]["pseudo_inputs"]
+        use = diagnose.pseudo_inputs(learned, learned, autoencoder.likelihood.support)
         assert use["mean_distance"] == 0.0

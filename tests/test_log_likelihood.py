@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,25 +11,37 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from tests.test_objectives import make_case
-from vamp_jax import distributions, log_likelihood, objectives, priors
+from tests.cases import make_case, terms_of
+from tests.reference import SHAPE
+from vamp_jax import likelihoods, log_likelihood, random_streams, trainable_priors
+from vamp_jax.autoencoder import Autoencoder
 from vamp_jax.models.hvae import HVAE
-from vamp_jax.objectives import Objective
+from vamp_jax.posteriors import Normal, normal_log_density
 
 F32 = np.float32
-SHAPE = (3, 2, 1)
 NOISE_LOG_VAR = -1.0
 RNG = jax.random.key(11)
+# x = mean + e with e ~ N(0, s^2): what factor analysis has for a likelihood.
+GAUSSIAN = likelihoods.Likelihood(
+    name="gaussian with a fixed variance",
+    heads=lambda shape: {"mean": shape},
+    log_prob=lambda x, mean: normal_log_density(x, mean, NOISE_LOG_VAR),
+    mean=lambda mean: mean,
+    sample=None,
+    from_stored=None,
+    support=(-np.inf, np.inf),
+)
 
 
 class LinearGaussian(nn.Module):
-    """x = W z + b + e with e ~ N(0, s^2 I), and the posterior N(A (x - b) + o, diag(v))."""
+    """x = W z + b + e, and the posterior N(A (x - b) + o, diag(v))."""
 
     latent_dim: int
-    likelihood: str = "normal"
-    image_shape: tuple[int, ...] = SHAPE
-    num_layers: int = 1
-    autoregressive: bool = False
+    x_shape: tuple[int, ...] = SHAPE
+
+    @property
+    def latent_shapes(self):
+        return {"z": (self.latent_dim,)}
 
     def setup(self):
         zeros = nn.initializers.zeros
@@ -40,26 +53,25 @@ class LinearGaussian(nn.Module):
 
     def encode(self, x):
         mean = (x.reshape(*x.shape[:-3], 6) - self.b) @ self.A.T + self.o
-        return mean, jnp.broadcast_to(self.log_v, mean.shape)
+        return Normal(mean, jnp.broadcast_to(self.log_v, mean.shape))
 
-    def decode(self, z):
+    def features(self, x):
+        return None
+
+    def infer(self, top, features, noise):
+        z, log_q = top.sample_and_log_prob(noise["z"])
+        return {"z": z}, {"z": log_q}
+
+    def conditional_priors(self, latents):
+        return {}
+
+    def decode(self, latents, x=None):
+        z = latents["z"]
         return ((z @ self.W.T + self.b).reshape(*z.shape[:-1], *SHAPE),)
 
 
-class FactorAnalysis(Objective):
-    """The ELBO's terms with a Gaussian p(x|z) in place of the likelihoods of images."""
-
-    def terms(self, variables, prior, encoded, noise):
-        (z,), (posterior,) = self.draw(variables, encoded, noise)
-        ((mean,), _) = self.decode(variables, (z,), encoded.x)
-        x, mean = (part.reshape(*part.shape[:-3], 6) for part in (encoded.x, mean))
-        kl = distributions.normal_log_prob(z, *posterior) - priors.log_prob(z, prior)
-        reconstruction = distributions.normal_log_prob(x, mean, jnp.full(6, NOISE_LOG_VAR))
-        return objectives.Terms(reconstruction, {"z": kl}), variables["batch_stats"]
-
-
 def factor_analysis(prior="standard", *, exact=False, count=13):
-    """(objective, variables, images, ln p(x) [N]) of a random model.
+    """(autoencoder, variables, x, ln p(x) [N]) of a random model.
 
     With `exact` W has orthogonal columns and q(z|x) is the posterior; else q is too wide and off.
     """
@@ -77,46 +89,42 @@ def factor_analysis(prior="standard", *, exact=False, count=13):
 
     # The evidence: each Gaussian of the prior pushed through the linear model.
     mean, log_var = np.zeros((1, 3)), np.zeros((1, 3))
+    chosen = trainable_priors.standard(3)
     if prior == "vamp":
+        chosen = trainable_priors.vamp(4)
         u = rng.uniform(size=(4, *SHAPE))
         params["prior"] = {"pseudo_inputs": u.astype(F32)}
         mean = (u.reshape(4, 6) - b) @ A.T + offset
         log_var = np.broadcast_to(np.log(variance), (4, 3))
     k = rng.randint(len(mean), size=count)
     z = mean[k] + np.exp(0.5 * log_var[k]) * rng.standard_normal((count, 3))
-    images = z @ W.T + b + noise_var**0.5 * rng.standard_normal((count, 6))
-    images = images.astype(F32)
+    x = z @ W.T + b + noise_var**0.5 * rng.standard_normal((count, 6))
+    x = x.astype(F32)
     parts = [
         scipy.stats.multivariate_normal(
             W @ m + b, W @ np.diag(np.exp(v)) @ W.T + noise_var * np.eye(6)
-        ).logpdf(images)
+        ).logpdf(x)
         for m, v in zip(mean, log_var, strict=True)
     ]
     evidence = scipy.special.logsumexp(np.stack(parts), axis=0) - np.log(len(parts))
-    objective = FactorAnalysis(LinearGaussian(3), prior)
-    variables = {"params": params, "batch_stats": {}}
-    return objective, variables, images.reshape(count, *SHAPE), evidence
+    autoencoder = Autoencoder(LinearGaussian(3), chosen, GAUSSIAN)
+    variables = {"params": params, "batch_stats": {}, "constants": {}}
+    return autoencoder, variables, x.reshape(count, *SHAPE), evidence
 
 
-def log_weights_one_device(objective, variables, images, num_samples):
+def log_weights_one_device(autoencoder, variables, x, num_samples):
     """All the terms at once, [S, N] each, without chunks, batches or devices."""
 
     @jax.jit
-    def run(variables, images):
+    def run(variables, x):
         def noise(index):
-            return objectives.example_noise(
-                jax.random.fold_in(RNG, index),
-                jnp.arange(num_samples),
-                objective.model.num_layers,
-                objective.model.latent_dim,
-            )
+            rng, samples = jax.random.fold_in(RNG, index), jnp.arange(num_samples)
+            return random_streams.latent_noise(rng, samples, autoencoder.network.latent_shapes)
 
-        drawn = jax.vmap(noise, out_axes=1)(jnp.arange(len(images)))
-        encoded = objective.encode(variables, images)
-        prior = objective.components(variables)
-        return objective.terms(variables, prior, encoded, drawn)[0]
+        drawn = jax.vmap(noise, out_axes=1)(jnp.arange(len(x)))
+        return terms_of(autoencoder, variables, x, drawn)
 
-    return jax.tree.map(np.float64, run(variables, images))
+    return jax.tree.map(np.float64, run(variables, x))
 
 
 def check_against_one_device(result, terms):
@@ -146,24 +154,24 @@ def check_against_one_device(result, terms):
 
 @pytest.mark.parametrize("prior", ["standard", "vamp"])
 def test_agrees_with_the_evidence_within_its_standard_error(prior):
-    objective, variables, images, evidence = factor_analysis(prior)
+    autoencoder, variables, x, evidence = factor_analysis(prior)
     samples = 5000
-    result = log_likelihood.estimate(objective, variables, images, num_samples=samples, rng=RNG)
+    result = log_likelihood.estimate(autoencoder, variables, x, num_samples=samples, rng=RNG)
     # The delta method: var(ln mean w) = var(w) / (S mean(w)^2) = 1/ESS - 1/S.
     error = np.sqrt(1 / result.effective_sample_size - 1 / samples)
     assert error.max() < 0.05
     deviation = result.log_likelihood - evidence
     assert np.all(np.abs(deviation) < 4 * error)
-    assert abs(deviation.mean()) < 4 * np.sqrt((error**2).sum()) / len(images)
+    assert abs(deviation.mean()) < 4 * np.sqrt((error**2).sum()) / len(x)
     assert np.all(result.log_likelihood > result.elbo)
     assert np.all(result.effective_sample_size < samples)
 
 
 def test_with_the_true_posterior_every_sample_is_exact():
     """Equal weights: ln p(x) for any S, the ELBO is tight, and all samples are effective."""
-    objective, variables, images, evidence = factor_analysis(exact=True)
+    autoencoder, variables, x, evidence = factor_analysis(exact=True)
     result = log_likelihood.estimate(
-        objective, variables, images, num_samples=37, rng=RNG, rows_per_chunk=10, images_per_batch=2
+        autoencoder, variables, x, num_samples=37, rng=RNG, rows_per_chunk=10, examples_per_batch=2
     )
     np.testing.assert_allclose(result.log_likelihood, evidence, atol=2e-5)
     np.testing.assert_allclose(result.elbo, evidence, atol=2e-5)
@@ -172,28 +180,27 @@ def test_with_the_true_posterior_every_sample_is_exact():
 
 @functools.cache
 def hvae_case():
-    objective, params, x, _ = make_case(HVAE, "vamp", "bernoulli", batch=13)
-    variables = {"params": params, "batch_stats": {}}
-    return objective, variables, x, log_weights_one_device(objective, variables, x, 37)
+    autoencoder, variables, x, _ = make_case(HVAE, "vamp", batch=13)
+    return autoencoder, variables, x, log_weights_one_device(autoencoder, variables, x, 37)
 
 
 @pytest.mark.parametrize(
-    "images_per_batch, rows_per_chunk, batches_per_dispatch",
+    "examples_per_batch, rows_per_chunk, batches_per_dispatch",
     [(10, 1000, 10), (1, 5, 1), (1, 1, 3)],
 )
 def test_chunks_batches_and_devices_change_nothing(
-    images_per_batch, rows_per_chunk, batches_per_dispatch
+    examples_per_batch, rows_per_chunk, batches_per_dispatch
 ):
-    """13 images, 37 samples and 8 devices: nothing divides anything."""
-    objective, variables, x, terms = hvae_case()
+    """13 examples, 37 samples and 8 devices: nothing divides anything."""
+    autoencoder, variables, x, terms = hvae_case()
     done = []  # the results so far, each time
     result = log_likelihood.estimate(
-        objective,
+        autoencoder,
         variables,
         x,
         num_samples=37,
         rng=RNG,
-        images_per_batch=images_per_batch,
+        examples_per_batch=examples_per_batch,
         rows_per_chunk=rows_per_chunk,
         batches_per_dispatch=batches_per_dispatch,
         report=done.append,
@@ -205,34 +212,37 @@ def test_chunks_batches_and_devices_change_nothing(
     assert counts[-1] == 13 and counts == sorted(counts)
 
 
-@pytest.mark.parametrize("images_per_batch", [1, 2])
-def test_an_interrupted_estimate_goes_on_with_the_same_bits(images_per_batch):
-    objective, variables, x, _ = hvae_case()
-    settings = {"images_per_batch": images_per_batch, "batches_per_dispatch": 1}
+@pytest.mark.parametrize("examples_per_batch", [1, 2])
+def test_an_interrupted_estimate_goes_on_with_the_same_bits(examples_per_batch):
+    autoencoder, variables, x, _ = hvae_case()
+    settings = {"examples_per_batch": examples_per_batch, "batches_per_dispatch": 1}
     done = []
 
     def estimate(**kwargs):
         return log_likelihood.estimate(
-            objective, variables, x, num_samples=37, rng=RNG, **settings, **kwargs
+            autoencoder, variables, x, num_samples=37, rng=RNG, **settings, **kwargs
         )
 
     whole = estimate(report=done.append)
     late = []
     resumed = estimate(done=done[0], report=late.append)
-    assert len(late) == len(done) - 1 == 12 // (8 * images_per_batch)
-    assert jax.tree.all(jax.tree.map(np.array_equal, whole, resumed))
-    assert jax.tree.all(jax.tree.map(np.array_equal, whole, estimate(done=whole)))
+    assert len(late) == len(done) - 1 == 12 // (8 * examples_per_batch)
+    chex.assert_trees_all_equal(whole, resumed)
+    chex.assert_trees_all_equal(whole, estimate(done=whole))
 
 
-def test_an_image_has_the_same_result_alone():
-    objective, variables, x, terms = hvae_case()
-    result = log_likelihood.estimate(objective, variables, x[:1], num_samples=37, rng=RNG)
-    check_against_one_device(result, jax.tree.map(lambda leaf: leaf[:, :1], terms))
+@pytest.mark.parametrize("index", [[0], [3, 8]])
+def test_examples_have_the_same_result_without_the_others(index):
+    autoencoder, variables, x, terms = hvae_case()
+    result = log_likelihood.estimate(
+        autoencoder, variables, x[index], num_samples=37, rng=RNG, index=index
+    )
+    check_against_one_device(result, jax.tree.map(lambda leaf: leaf[:, index], terms))
 
 
 def test_one_sample_is_the_elbo():
-    objective, variables, x, terms = hvae_case()
-    result = log_likelihood.estimate(objective, variables, x, num_samples=1, rng=RNG)
+    autoencoder, variables, x, terms = hvae_case()
+    result = log_likelihood.estimate(autoencoder, variables, x, num_samples=1, rng=RNG)
     np.testing.assert_allclose(result.log_likelihood, result.elbo, rtol=1e-6)
     np.testing.assert_allclose(result.log_likelihood, terms.elbo()[0], rtol=5e-6, atol=1e-5)
     np.testing.assert_allclose(result.effective_sample_size, 1.0, rtol=1e-4)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from tests.cases import F32, PRIORS, draw_noise, make_case, terms_of
+from tests.cases import F32, PRIORS, draw_noise, make_case, quick_jit, terms_of
 from vamp_jax import likelihoods, log_likelihood, objectives, priors, random_streams
 from vamp_jax.models.hvae import HVAE
 from vamp_jax.models.vae import VAE
@@ -19,14 +19,6 @@ from vamp_jax.objectives import Elbo, Iwae
 from vamp_jax.posteriors import Normal
 
 RNG = jax.random.key(5)
-# These programs run once, in less time than the compiler's optimisations of them take.
-quick_jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 def mild_case(kind, prior):

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from vamp_jax import optimizers
+from vamp_jax.training import optimizers
 
 F32 = np.float32
 

@@ -33,7 +33,8 @@ def generate_from_pseudo_input(
     if num < 1:
         raise ValueError(f"generate_from_pseudo_input: num is {num}; it must be at least 1.")
     z_rng, rng = jax.random.split(rng)
-    return _from_top(autoencoder, variables, rng, prior.sample_component(z_rng, component, num))
+    z_top = priors.sample(z_rng, prior, num, component=component)
+    return _from_top(autoencoder, variables, rng, z_top)
 
 
 @functools.partial(jax.jit, static_argnames="autoencoder")

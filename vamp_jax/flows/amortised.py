@@ -139,7 +139,7 @@ def sylvester(z: Array, q: Array, r1: Array, r2: Array, b: Array) -> tuple[Array
     bound = math.sqrt(1.0 - MARGIN)
     diagonals = [bound * jnp.tanh(jnp.diagonal(r, axis1=-2, axis2=-1)) for r in (r1, r2)]
     upper = [
-        jnp.triu(r, 1) + diagonal[..., None] * jnp.eye(rank, dtype=diagonal.dtype)
+        jnp.where(jnp.eye(rank, dtype=bool), diagonal[..., None], jnp.triu(r, 1))
         for r, diagonal in zip((r1, r2), diagonals, strict=True)
     ]
     projected = jnp.einsum("...dm,...d->...m", q, z)

@@ -30,6 +30,7 @@ from vamp_jax.priors.density import Density, log_prob, responsibilities, sample
 from vamp_jax.priors.exemplars import Exemplar, exemplar, init_exemplar
 from vamp_jax.priors.mixture import GaussianMixture, check_points, component_log_prob
 from vamp_jax.priors.neighbours import nearest, neighbours_log_prob
+from vamp_jax.priors.pseudo_inputs import split_fixed
 from vamp_jax.priors.warped import Warped, flow, init_flow, vamp_flow, warp
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "neighbours_log_prob",
     "responsibilities",
     "sample",
+    "split_fixed",
     "standard_normal",
     "standard_normal_log_prob",
     "vamp",

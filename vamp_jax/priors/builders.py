@@ -11,8 +11,16 @@ import jax
 import jax.numpy as jnp
 
 from vamp_jax.posteriors import normal_log_prob
-from vamp_jax.priors.checks import check_counts, check_sizes, check_stddev, num_examples
+from vamp_jax.priors.arrays import widened
+from vamp_jax.priors.checks import (
+    check_counts,
+    check_no_nan,
+    check_sizes,
+    check_stddev,
+    num_examples,
+)
 from vamp_jax.priors.mixture import GaussianMixture
+from vamp_jax.priors.pseudo_inputs import Bounds, Squash, bounded, clip, is_floating, join_fixed
 
 Array = jax.Array
 Params = dict[str, Any]
@@ -43,7 +51,12 @@ def mixture_of_gaussians(params: Params, encode: Encode | None = None) -> Gaussi
 
 
 def vamp(
-    params: Params, encode: Encode, *, bounds: tuple[float, float] | None = None
+    params: Params,
+    encode: Encode,
+    *,
+    bounds: Bounds | Mapping[str, Bounds] | None = None,
+    fixed: Any = None,
+    squash: Squash = clip,
 ) -> GaussianMixture:
     """The VampPrior 1/K sum_k q(z | u_k): learned pseudo-inputs through the encoder (eq. 9).
 
@@ -55,15 +68,20 @@ def vamp(
         `weight_logits` [K] if the weights are learned.
       encode: K pseudo-inputs -> (mean [K, D], log_var [K, D]); the posterior's own encoder.
       bounds: clips every pseudo-input to this range before it is encoded. The paper's models use
-        (0, 1), a hard tanh: outside the range the gradient is zero. None leaves them free.
+        (0, 1), a hard tanh: outside the range the gradient is zero. A side may be None (open) or
+        an array, a number for each feature; {"name of a leaf": (lowest, highest), ...} bounds
+        these leaves alone. None leaves all free. Leaves that are not floating stay as they are.
+      fixed: the second tree of `split_fixed`, leaves that do not learn; the first is then in
+        `pseudo_inputs`.
+      squash: how `bounds` are kept: `clip`, `straight_through_clip` or `sigmoid` of
+        `priors.pseudo_inputs`.
     Raises:
-      ValueError: for invalid pseudo-inputs or bounds, or an encoder that returns other shapes.
+      ValueError: for pseudo-inputs or bounds that cannot be, or an encoder that returns other
+        shapes.
     """
-    pseudo_inputs = entry("vamp", params, "pseudo_inputs")
-    if bounds is not None:
-        if len(bounds) != 2 or not bounds[0] <= bounds[1]:
-            raise ValueError(f"vamp: bounds is {bounds}; it must be (lowest, highest).")
-        pseudo_inputs = jax.tree.map(lambda u: jnp.clip(u, *bounds), pseudo_inputs)
+    pseudo_inputs = bounded("vamp", entry("vamp", params, "pseudo_inputs"), bounds, squash)
+    if fixed is not None:
+        pseudo_inputs = join_fixed("vamp", pseudo_inputs, fixed)
     return _mixture("vamp", *encode_components("vamp", encode, pseudo_inputs), params)
 
 
@@ -77,7 +95,7 @@ def vamp_data(params: Params, encode: Encode) -> GaussianMixture:
         `weight_logits` [K] if the weights are learned.
       encode: K examples -> (mean [K, D], log_var [K, D]); the posterior's own encoder.
     Raises:
-      ValueError: for invalid examples, or an encoder that returns other shapes.
+      ValueError: for examples that cannot be, or an encoder that returns other shapes.
     """
     examples = jax.tree.map(jax.lax.stop_gradient, entry("vamp_data", params, "pseudo_inputs"))
     return _mixture("vamp_data", *encode_components("vamp_data", encode, examples), params)
@@ -118,13 +136,13 @@ def _mixture(name: str, mean: Array, log_var: Array, params: Params) -> Gaussian
             f"{jnp.shape(mean)} and {jnp.shape(log_var)}."
         )
     check_sizes(name, mean)
-    mean, log_var = jnp.asarray(mean), jnp.asarray(log_var)
+    mean, log_var = widened((mean, log_var))
     num_components = mean.shape[0]
     logits = params.get("weight_logits")
     if logits is None:
         log_weight = jnp.full(num_components, -math.log(num_components), mean.dtype)
     elif jnp.shape(logits) == (num_components,):
-        log_weight = jax.nn.log_softmax(logits)
+        log_weight = jax.nn.log_softmax(widened(logits))
     else:
         raise ValueError(
             f"{name}: weight_logits must have shape ({num_components},), one for each component, "
@@ -178,20 +196,29 @@ def init_vamp(
 def init_vamp_from_data(
     rng: Array, examples: Any, *, stddev: float = 0.01, learned_weights: bool = False
 ) -> Params:
-    """K given examples (a pytree of arrays [K, ...]) plus N(0, stddev^2) noise on every leaf.
+    """K given examples (a pytree of arrays [K, ...]) plus N(0, stddev^2) noise on floating leaves.
 
     With `stddev=0` these are the fixed examples that `vamp_data` wants.
+
+    Raises:
+      ValueError: for examples of different K, or that hold NaN.
     """
     num_components = num_examples("init_vamp_from_data", "examples", examples)
     check_stddev("init_vamp_from_data", stddev)
+    check_no_nan("init_vamp_from_data", "examples", examples)
     leaves, treedef = jax.tree.flatten(examples)
     keys = jax.random.split(rng, len(leaves))
     noisy = [
-        jnp.asarray(leaf) + stddev * jax.random.normal(key, jnp.shape(leaf)) if stddev else leaf
+        _with_noise(key, leaf, stddev) if stddev and is_floating(leaf) else leaf
         for leaf, key in zip(leaves, keys, strict=True)
     ]
     params = {"pseudo_inputs": jax.tree.unflatten(treedef, noisy)}
     return _with_weights(params, num_components, learned_weights)
+
+
+def _with_noise(rng: Array, leaf: Array, stddev: float) -> Array:
+    leaf = jnp.asarray(leaf)
+    return leaf + stddev * jax.random.normal(rng, leaf.shape, leaf.dtype)
 
 
 def _with_weights(params: Params, num_components: int, learned_weights: bool) -> Params:
@@ -215,10 +242,16 @@ def mixture_of_gaussians_log_prob(z: Array, params: Params) -> Array:
 
 
 def vamp_log_prob(
-    z: Array, params: Params, encode: Encode, *, bounds: tuple[float, float] | None = None
+    z: Array,
+    params: Params,
+    encode: Encode,
+    *,
+    bounds: Bounds | Mapping[str, Bounds] | None = None,
+    fixed: Any = None,
+    squash: Squash = clip,
 ) -> Array:
-    """ln p(z) under `vamp(params, encode)`: [..., D] -> [...], in nats."""
-    return vamp(params, encode, bounds=bounds).log_prob(z)
+    """ln p(z) under `vamp(params, encode, ...)`: [..., D] -> [...], in nats."""
+    return vamp(params, encode, bounds=bounds, fixed=fixed, squash=squash).log_prob(z)
 
 
 def vamp_data_log_prob(z: Array, examples: Any, encode: Encode) -> Array:

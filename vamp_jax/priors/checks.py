@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 
@@ -17,6 +18,46 @@ def check_counts(name: str, **counts: int) -> None:
             raise ValueError(
                 f"{name}: {field} is {count!r}; it must be at least 1, and a whole number."
             )
+
+
+def check_block_size(name: str, block_size: int | None) -> None:
+    """Raises a ValueError unless block_size is None or a whole number of at least 1."""
+    if block_size is not None:
+        check_counts(name, block_size=block_size)
+
+
+def check_component(name: str, component: int, num_components: int) -> None:
+    """Raises a ValueError unless component is one of 0, ..., K - 1 (or traced, so not known)."""
+    if isinstance(component, jax.core.Tracer):
+        return
+    if not isinstance(component, numbers.Integral) or not 0 <= component < num_components:
+        raise ValueError(
+            f"{name}: component is {component!r}; it must be a whole number from 0 to "
+            f"{num_components - 1}."
+        )
+
+
+def check_real(name: str, field: str, array: Any) -> None:
+    """Raises a ValueError unless array is an array of real numbers."""
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+        raise ValueError(f"{name}: {field} must be an array, not a {type(array).__name__}.")
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    if not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
+        raise ValueError(f"{name}: {field} must hold real numbers, but is of {array.dtype}.")
+
+
+def check_weights(name: str, log_weight: Array) -> None:
+    """Raises a ValueError unless the weights sum to 1; traced values cannot be looked at."""
+    if isinstance(log_weight, jax.core.Tracer):
+        return
+    if isinstance(log_weight, jax.Array) and not log_weight.is_fully_addressable:
+        return
+    total = np.exp(np.asarray(log_weight, np.float64)).sum()
+    if not abs(total - 1.0) < 0.01:
+        raise ValueError(
+            f"{name}: the prior's weights exp(log_weight) sum to {total:.4g}; they must sum to 1 "
+            "(subtract logsumexp(log_weight))."
+        )
 
 
 def check_stddev(name: str, stddev: float) -> None:
@@ -44,3 +85,18 @@ def num_examples(name: str, field: str, examples: Any) -> int:
             f"has shapes {shapes}."
         )
     return shapes[0][0]
+
+
+def check_no_nan(name: str, field: str, tree: Any) -> None:
+    """Raises a ValueError for a NaN in a floating leaf; traced values cannot be looked at."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if isinstance(leaf, jax.core.Tracer) or not jnp.issubdtype(leaf.dtype, jnp.floating):
+            continue
+        missing = np.isnan(np.asarray(leaf))
+        if missing.any():
+            where = jax.tree_util.keystr(path, simple=True, separator="/")
+            row = int(np.argwhere(missing)[0][0])
+            raise ValueError(
+                f"{name}: {field} must not hold NaN, but there is one in example {row}"
+                + (f" of the leaf {where!r}." if where else ".")
+            )

@@ -1,4 +1,4 @@
-"""The functions that work on every prior: `log_prob`, `sample` and `responsibilities`."""
+"""What every prior can do: `log_prob`, `sample` and `responsibilities` of a `Density`."""
 
 from typing import Any, Protocol
 
@@ -14,11 +14,11 @@ class Density(Protocol):
         """ln p(z) in nats: [..., D] -> [...]."""
         ...
 
-    def sample(self, rng: Array, num_samples: int) -> Array:
-        """Draws from p(z): [N, D]."""
+    def sample(self, rng: Array, num_samples: int, *, component: int | None = None) -> Array:
+        """Draws from p(z), or from p(z | k) of one component: [N, D]."""
         ...
 
-    def responsibilities(self, z: Array) -> Array:
+    def responsibilities(self, z: Array, *, block_size: int | None = None) -> Array:
         """p(k | z) of each of K components: [..., D] -> [..., K]."""
         ...
 
@@ -32,13 +32,18 @@ def _check_density(name: str, prior: Any) -> None:
         )
 
 
-def log_prob(z: Array, prior: Density, *, block_size: int | None = None) -> Array:
-    """Computes ln p(z) in nats; of a mixture, ln sum_k w_k N(z | mean_k, diag(exp(log_var_k))).
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that are not None: a density without components need not know of them."""
+    return {name: value for name, value in options.items() if value is not None}
 
-    For a `GaussianMixture` it is exact to half a unit in the last place of its float32 result on
-    CPU and GPU (see `mixture._float64_log_joint`), and takes memory O(S K). Gradients reach z and
-    every field of the prior, in forward and reverse mode, to any order; with `block_size` to the
-    first only.
+
+def log_prob(z: Array, prior: Density, *, block_size: int | None = None) -> Array:
+    """Evaluates ln p(z), of a mixture ln sum_k w_k N(z | mean_k, diag(exp(log_var_k))), in nats.
+
+    Of a `GaussianMixture` exact to half a unit in the last place of its float32 result on CPU and
+    GPU (see `mixture._float64_log_joint`), in memory O(S K), with gradients to z and to every
+    field of the prior, in forward and reverse mode; to any order, but with `block_size` to the
+    first only (a second derivative is refused). Arrays of 16 bits are taken as float32.
 
     Args:
       z: [..., D], S points in all.
@@ -48,19 +53,40 @@ def log_prob(z: Array, prior: Density, *, block_size: int | None = None) -> Arra
     Returns:
       [...]
     Raises:
-      ValueError: when the last axis of z is not the prior's D, or block_size is below 1.
+      ValueError: when z is not real or its last axis not the prior's D, block_size is below 1, or
+        the weights do not sum to 1 (if they are known: not under `jit`).
     """
     _check_density("log_prob", prior)
-    return prior.log_prob(z, block_size=block_size)
+    return prior.log_prob(z, **_given(block_size=block_size))
 
 
-def responsibilities(z: Array, prior: Density) -> Array:
-    """Computes p(k | z), each component's share in the density: [..., D] -> [..., K]."""
+def responsibilities(z: Array, prior: Density, *, block_size: int | None = None) -> Array:
+    """Computes p(k | z), the share of each component in the density; rows sum to 1.
+
+    Args:
+      z: [..., D]
+      prior: K components in D dimensions.
+      block_size: goes through the components in blocks of this many, so that no more than
+        [..., block_size, D] is ever held beside the result.
+    Returns:
+      [..., K]
+    Raises:
+      ValueError: as `log_prob`.
+    """
     _check_density("responsibilities", prior)
-    return prior.responsibilities(z)
+    return prior.responsibilities(z, **_given(block_size=block_size))
 
 
-def sample(rng: Array, prior: Density, num_samples: int) -> Array:
-    """Draws N points from p(z), [N, D]; of a mixture a component by its weight, then a point."""
+def sample(rng: Array, prior: Density, num_samples: int, *, component: int | None = None) -> Array:
+    """Draws from p(z), of a mixture a component by its weight, then a point of it.
+
+    Args:
+      component: draws all from this one, from 0 to K - 1.
+    Returns:
+      [num_samples, D]
+    Raises:
+      ValueError: for num_samples below 1, a component that there is not, or (if they are known)
+        weights that do not sum to 1.
+    """
     _check_density("sample", prior)
-    return prior.sample(rng, num_samples)
+    return prior.sample(rng, num_samples, **_given(component=component))

@@ -15,10 +15,15 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
+from vamp_jax.priors.arrays import in_blocks, once_differentiable, widened
 from vamp_jax.priors.builders import Encode, Params, encode_components, entry
-from vamp_jax.priors.checks import check_counts, num_examples
-from vamp_jax.priors.mixture import GaussianMixture, check_points, log_joint
-from vamp_jax.priors.neighbours import in_blocks
+from vamp_jax.priors.checks import check_block_size, check_no_nan, num_examples
+from vamp_jax.priors.mixture import (
+    GaussianMixture,
+    check_points,
+    component_log_prob,
+    log_joint,
+)
 
 Array = jax.Array
 
@@ -37,19 +42,18 @@ class Exemplar(NamedTuple):
     def log_prob(self, z: Array, *, block_size: int | None = None) -> Array:
         """ln p(z), [..., D] -> [...]; see `priors.log_prob`."""
         _check(self, "log_prob", z)
-        if block_size is not None:
-            check_counts("log_prob", block_size=block_size)
+        check_block_size("log_prob", block_size)
         return _log_prob(z, self, block_size=block_size)
 
-    def responsibilities(self, z: Array) -> Array:
+    def responsibilities(self, z: Array, *, block_size: int | None = None) -> Array:
         """p(n | z) of each example, [..., D] -> [..., N]; 0 for the one that is excluded."""
         _check(self, "responsibilities", z)
-        points, exclude = _flat(z, self)
-        return jnp.reshape(jnp.exp(_log_shares(points, self, exclude)), (*z.shape[:-1], -1))
+        check_block_size("responsibilities", block_size)
+        return _responsibilities(z, self, block_size=block_size)
 
-    def sample(self, rng: Array, num_samples: int) -> Array:
+    def sample(self, rng: Array, num_samples: int, *, component: int | None = None) -> Array:
         """Draws an example of all N, then a point of its component: [num_samples, D]."""
-        return _as_mixture(self).sample(rng, num_samples)
+        return _as_mixture(self).sample(rng, num_samples, component=component)
 
 
 def exemplar(params: Params, encode: Encode, *, exclude: Array | None = None) -> Exemplar:
@@ -84,6 +88,7 @@ def init_exemplar(examples: Any, *, log_var: float = 0.0) -> Params:
     The examples are constants: keep them out of the optimiser's hands where N is large.
     """
     num_examples("init_exemplar", "examples", examples)
+    check_no_nan("init_exemplar", "examples", examples)
     if not math.isfinite(log_var):
         raise ValueError(f"init_exemplar: log_var is {log_var}; it must be finite.")
     return {"pseudo_inputs": examples, "log_var": jnp.asarray(log_var, jnp.float32)}
@@ -94,12 +99,10 @@ def init_exemplar(examples: Any, *, log_var: float = 0.0) -> Params:
 
 
 def _as_mixture(prior: Exemplar) -> GaussianMixture:
-    count = prior.mean.shape[0]
-    return GaussianMixture(
-        prior.mean,
-        jnp.broadcast_to(prior.log_var, prior.mean.shape),
-        jnp.full(count, -math.log(count), prior.mean.dtype),
-    )
+    mean, log_var = widened((prior.mean, prior.log_var))
+    count = mean.shape[0]
+    log_weight = jnp.full(count, -math.log(count), mean.dtype)
+    return GaussianMixture(mean, jnp.broadcast_to(log_var, mean.shape), log_weight)
 
 
 def _check_exemplar(prior: Exemplar, name: str) -> None:
@@ -143,7 +146,7 @@ def _check(prior: Exemplar, name: str, z: Array) -> None:
 
 def _flat(z: Array, prior: Exemplar) -> tuple[Array, Array]:
     """Points [S, D] and the index that each leaves out, [S]; -1 for none."""
-    exclude = jnp.asarray(-1) if prior.exclude is None else prior.exclude
+    exclude = jnp.asarray(-1) if prior.exclude is None else jnp.asarray(prior.exclude)
     exclude = jnp.reshape(jnp.broadcast_to(exclude, z.shape[:-1]), -1)
     inside = exclude < prior.mean.shape[0]
     return jnp.reshape(z, (-1, z.shape[-1])), jnp.where(inside, exclude, -1)
@@ -152,20 +155,27 @@ def _flat(z: Array, prior: Exemplar) -> tuple[Array, Array]:
 @functools.partial(jax.jit, static_argnames="block_size")
 def _log_prob(z: Array, prior: Exemplar, *, block_size: int | None) -> Array:
     points, exclude = _flat(z, prior)
-    num = prior.mean.shape[0]
+    points, mean, log_var = widened((points, prior.mean, prior.log_var))
+    num = mean.shape[0]
+    size = block_size or num
 
-    def one_block(block):
-        mean, index = block
+    def log_sum(points, exclude, log_var, mean, index):
+        """ln sum over these examples of N(z | mean_n, exp(log_var) I), but for the excluded."""
         log_weight = jnp.where(index < num, 0.0, -jnp.inf).astype(mean.dtype)
-        log_var = jnp.broadcast_to(prior.log_var, mean.shape)
+        log_var = jnp.broadcast_to(log_var, mean.shape)
         value, log_share = log_joint(points, mean, log_var, log_weight)
         return value + _kept_log_sum(log_share, index[None] != exclude[:, None])
 
-    means, indices = in_blocks(prior.mean, block_size)
-    if len(means) == 1:
-        total = one_block((means[0], indices[0]))
-    else:  # recomputed in the backward pass, as for a mixture
-        total = logsumexp(jax.lax.map(jax.checkpoint(one_block), (means, indices)), axis=0)
+    @once_differentiable
+    def blocked(points, exclude, log_var, mean):
+        blocks = in_blocks(mean, size), in_blocks(jnp.arange(num), size, fill=num)
+        block = jax.checkpoint(lambda part: log_sum(points, exclude, log_var, *part))
+        return logsumexp(jax.lax.map(block, blocks), axis=0)
+
+    if size >= num:
+        total = log_sum(points, exclude, log_var, mean, jnp.arange(num))
+    else:
+        total = blocked(points, exclude, log_var, mean)
     log_count = jnp.where(exclude < 0, math.log(num), math.log(max(num - 1, 1)))
     return jnp.reshape(total - log_count.astype(total.dtype), z.shape[:-1])
 
@@ -178,7 +188,10 @@ def _kept_log_sum(log_share: Array, keep: Array) -> Array:
     return jnp.where(some, jax.vmap(logsumexp)(kept), -jnp.inf)
 
 
-def _log_shares(points: Array, prior: Exemplar, exclude: Array) -> Array:
-    _, log_share = log_joint(points, *_as_mixture(prior))
+@functools.partial(jax.jit, static_argnames="block_size")
+def _responsibilities(z: Array, prior: Exemplar, *, block_size: int | None) -> Array:
+    points, exclude = _flat(z, prior)
+    joint = component_log_prob(points, _as_mixture(prior), block_size=block_size)
     keep = jnp.arange(prior.mean.shape[0])[None] != exclude[:, None]
-    return jax.nn.log_softmax(jnp.where(keep, log_share, -jnp.inf), axis=-1)
+    share = jax.nn.softmax(jnp.where(keep, joint, -jnp.inf), axis=-1)
+    return jnp.reshape(share, (*z.shape[:-1], prior.mean.shape[0]))

@@ -1,15 +1,22 @@
 """A prior's components: a mixture of diagonal Gaussians, its density and its sampler."""
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
-from vamp_jax.posteriors import LOG_2PI, normal_log_prob, normal_sample
-from vamp_jax.priors.checks import check_counts, check_sizes
+from vamp_jax.posteriors import LOG_2PI, normal_log_prob
+from vamp_jax.priors.arrays import in_blocks, in_rows, once_differentiable, replicated, widened
+from vamp_jax.priors.checks import (
+    check_block_size,
+    check_component,
+    check_counts,
+    check_real,
+    check_sizes,
+    check_weights,
+)
 
 Array = jax.Array
 
@@ -24,52 +31,60 @@ class GaussianMixture(NamedTuple):
     def log_prob(self, z: Array, *, block_size: int | None = None) -> Array:
         """ln p(z), [..., D] -> [...]; see `priors.log_prob`."""
         check_points("log_prob", z, self)
-        if block_size is not None:
-            check_counts("log_prob", block_size=block_size)
+        check_block_size("log_prob", block_size)
+        check_weights("log_prob", self.log_weight)
         return _log_prob(z, self, block_size=block_size)
 
-    def responsibilities(self, z: Array) -> Array:
+    def responsibilities(self, z: Array, *, block_size: int | None = None) -> Array:
         """p(k | z), [..., D] -> [..., K]; see `priors.responsibilities`."""
         check_points("responsibilities", z, self)
-        return jax.nn.softmax(component_log_prob(z, self) + self.log_weight, axis=-1)
+        check_block_size("responsibilities", block_size)
+        check_weights("responsibilities", self.log_weight)
+        return _responsibilities(z, self, block_size=block_size)
 
-    def sample(self, rng: Array, num_samples: int) -> Array:
-        """Draws a component by its weight, then a point of it, N times: [N, D]."""
+    def sample(self, rng: Array, num_samples: int, *, component: int | None = None) -> Array:
+        """Draws N points, of one component or of one by its weight each: [N, D]."""
         check_counts("sample", num_samples=num_samples)
         check_mixture("sample", self)
+        if component is not None:
+            check_component("sample", component, self.mean.shape[0])
+        check_weights("sample", self.log_weight)
+        mean, log_var, log_weight = map(replicated, widened(self))
         component_rng, noise_rng = jax.random.split(rng)
-        index = jax.random.categorical(component_rng, self.log_weight, shape=(num_samples,))
-        dtype = jnp.result_type(self.mean)
-        noise = jax.random.normal(noise_rng, (num_samples, self.mean.shape[1]), dtype)
-        return self.mean[index] + jnp.exp(0.5 * self.log_var[index]) * noise
-
-    def sample_component(self, rng: Array, component: int | Array, num_samples: int) -> Array:
-        """Draws N points of one component: [N, D]."""
-        noise = jax.random.normal(rng, (num_samples, self.mean.shape[1]), self.mean.dtype)
-        return normal_sample(noise, self.mean[component], self.log_var[component])
+        if component is None:
+            index = jax.random.categorical(component_rng, log_weight, shape=(num_samples,))
+        else:
+            index = jnp.full(num_samples, component)
+        noise = jax.random.normal(noise_rng, (num_samples, mean.shape[1]), mean.dtype)
+        return mean[index] + jnp.exp(0.5 * log_var[index]) * noise
 
     def component_means(self) -> Array:
         """Where the components lie: [K, D]."""
         return self.mean
 
 
-def component_log_prob(z: Array, prior: GaussianMixture) -> Array:
+def component_log_prob(z: Array, prior: GaussianMixture, *, block_size: int | None = None) -> Array:
     """ln N(z | mean_k, diag(exp(log_var_k))) for each component: [..., D] -> [..., K], in nats.
 
     The plain broadcast over [..., K, D], without the weights: the reference for `log_prob`.
 
+    Args:
+      z: [..., D]
+      prior: K components in D dimensions.
+      block_size: goes through the components in blocks of this many, so that no more than
+        [..., block_size, D] is ever held beside the result.
     Raises:
-      ValueError: when the last axis of z is not the prior's D.
+      ValueError: when the last axis of z is not the prior's D, or block_size is below 1.
     """
     check_points("component_log_prob", z, prior)
-    return normal_log_prob(z[..., None, :], prior.mean, prior.log_var)
+    check_block_size("component_log_prob", block_size)
+    return _component_log_prob(z, prior, block_size=block_size)
 
 
 def check_points(name: str, z: Array, prior: GaussianMixture) -> None:
     """Raises a ValueError, in the name of a function, unless z is [..., D] for this prior's D."""
     check_mixture(name, prior)
-    if not hasattr(z, "shape"):
-        raise ValueError(f"{name}: z must be an array, not a {type(z).__name__}.")
+    check_real(name, "z", z)
     if jnp.shape(z)[-1:] != jnp.shape(prior.mean)[1:]:
         raise ValueError(
             f"{name}: z must be [..., {prior.mean.shape[1]}] for this prior, but has shape "
@@ -95,6 +110,8 @@ def check_mixture(name: str, prior: GaussianMixture) -> None:
             f"shape {jnp.shape(prior.log_weight)}."
         )
     check_sizes(name, prior.mean)
+    for field, array in zip(prior._fields, prior, strict=True):
+        check_real(name, f"the prior's {field}", array)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -104,30 +121,56 @@ def check_mixture(name: str, prior: GaussianMixture) -> None:
 @functools.partial(jax.jit, static_argnames="block_size")
 def _log_prob(z: Array, prior: GaussianMixture, *, block_size: int | None) -> Array:
     """As `GaussianMixture.log_prob`, its arguments checked."""
-    points = jnp.reshape(z, (-1, z.shape[-1]))
-    num_components = prior.mean.shape[0]
-    if block_size is None or block_size >= num_components:
-        result = _mixture_log_prob(points, *prior)
-    else:
-        blocks = jax.tree.map(_in_blocks(block_size), _padded(prior, block_size))
+    z, prior = widened((z, prior))
+    points, restore = in_rows(z)
+    if block_size is None or block_size >= prior.mean.shape[0]:
+        return restore(_mixture_log_prob(points, *prior))
+
+    @once_differentiable
+    def blocked(points, prior):
         # Recomputed in the backward pass: keeping S K numbers is what the blocks are to avoid.
         block = jax.checkpoint(lambda part: _mixture_log_prob(points, *part))
-        result = logsumexp(jax.lax.map(block, blocks), axis=0)
-    return jnp.reshape(result, z.shape[:-1])
+        return logsumexp(jax.lax.map(block, _blocks_of(prior, block_size)), axis=0)
+
+    return restore(blocked(points, prior))
 
 
-def _padded(prior: GaussianMixture, multiple: int) -> GaussianMixture:
-    """Components of weight zero up to a multiple."""
-    extra = -prior.mean.shape[0] % multiple
+def _blocks_of(prior: GaussianMixture, block_size: int) -> GaussianMixture:
+    """[M, block_size, ...] of each field, filled up with components of weight zero."""
     return GaussianMixture(
-        jnp.pad(prior.mean, ((0, extra), (0, 0))),
-        jnp.pad(prior.log_var, ((0, extra), (0, 0))),
-        jnp.pad(prior.log_weight, (0, extra), constant_values=-jnp.inf),
+        in_blocks(prior.mean, block_size),
+        in_blocks(prior.log_var, block_size),
+        in_blocks(prior.log_weight, block_size, fill=-jnp.inf),
     )
 
 
-def _in_blocks(block_size: int) -> Callable[[Array], Array]:
-    return lambda x: jnp.reshape(x, (-1, block_size, *x.shape[1:]))
+@functools.partial(jax.jit, static_argnames="block_size")
+def _component_log_prob(z: Array, prior: GaussianMixture, *, block_size: int | None) -> Array:
+    """As `component_log_prob`, its arguments checked."""
+    z, prior = widened((z, prior))
+    num_components = prior.mean.shape[0]
+    if block_size is None or block_size >= num_components:
+        return _broadcast_log_prob(z, prior.mean, prior.log_var)
+    points, restore = in_rows(z)
+    mean, log_var, _ = _blocks_of(prior, block_size)
+    block = jax.checkpoint(lambda part: _broadcast_log_prob(points, *part))
+    found = jnp.moveaxis(jax.lax.map(block, (mean, log_var)), 0, 1)  # [S, M, block_size]
+    found = jnp.reshape(found, (len(points), mean.shape[0] * block_size))
+    return restore(found[:, :num_components])
+
+
+def _broadcast_log_prob(z: Array, mean: Array, log_var: Array) -> Array:
+    ones = tuple(range(z.ndim - 1))
+    mean, log_var = jnp.expand_dims(mean, ones), jnp.expand_dims(log_var, ones)
+    return normal_log_prob(z[..., None, :], mean, log_var)
+
+
+@functools.partial(jax.jit, static_argnames="block_size")
+def _responsibilities(z: Array, prior: GaussianMixture, *, block_size: int | None) -> Array:
+    """As `GaussianMixture.responsibilities`, its arguments checked."""
+    joint = _component_log_prob(z, prior, block_size=block_size)
+    log_weight = prior.log_weight.astype(joint.dtype)
+    return jax.nn.softmax(joint + jnp.expand_dims(log_weight, tuple(range(z.ndim - 1))), axis=-1)
 
 
 # The quadratic form as two matrix products (z^2 by 1/var, z by mean/var) is an order of magnitude
@@ -150,11 +193,11 @@ def _float64_log_joint(
         precision = jnp.exp(-log_var)
         scaled_mean = mean * precision
         constant = log_weight - 0.5 * jnp.sum(mean * scaled_mean + log_var + LOG_2PI, axis=-1)
-        return constant + z @ scaled_mean.T - 0.5 * ((z * z) @ precision.T)
+        return constant[None] + z @ scaled_mean.T - 0.5 * ((z * z) @ precision.T)
 
     def broadcast(z, mean, log_var, log_weight):
-        prior = GaussianMixture(mean, log_var, log_weight)
-        return (component_log_prob(z, prior) + log_weight).astype(jnp.float64)
+        joint = _broadcast_log_prob(z, mean, log_var) + log_weight[None]
+        return joint.astype(jnp.float64)
 
     # TPUs only emulate float64; there the fused broadcast is the better bargain.
     joint = jax.lax.platform_dependent(
@@ -164,7 +207,8 @@ def _float64_log_joint(
     largest = jnp.where(jnp.isfinite(largest), largest, 0.0)  # all weights zero: -inf, not nan
     shifted = (joint - largest).astype(dtype)
     total = jax.vmap(logsumexp)(shifted)
-    return (largest[:, 0] + total).astype(dtype), shifted - total[:, None]
+    value = largest[:, 0] + total.astype(jnp.float64)
+    return value.astype(dtype), shifted - total[:, None]
 
 
 @jax.custom_batching.custom_vmap
@@ -201,10 +245,10 @@ def log_joint_jvp(primals, tangents):
     dz, dmean, dlog_var, dlog_weight = tangents
     value, log_share = log_joint(*primals)
     # A component of weight zero has no share, whatever else it holds.
-    share = jnp.where(jnp.isneginf(log_weight), 0.0, jnp.exp(log_share))  # [S, K]
+    share = jnp.where(jnp.isneginf(log_weight)[None], 0.0, jnp.exp(log_share))  # [S, K]
 
     # Distances do not change under a common shift, and round-off shrinks with the numbers.
-    centre = jax.lax.stop_gradient(jnp.mean(mean, axis=0))
+    centre = jax.lax.stop_gradient(jnp.mean(mean, axis=0, keepdims=True))
     z, mean = z - centre, mean - centre
     precision = jnp.exp(-log_var)
     scaled_mean = mean * precision
@@ -217,8 +261,8 @@ def log_joint_jvp(primals, tangents):
         - cross(dz * z, precision)
         + cross(z, precision * dmean - scaled_mean * dlog_var)
         + cross(0.5 * z * z, precision * dlog_var)
-        + jnp.sum(-scaled_mean * dmean + 0.5 * (mean * scaled_mean - 1.0) * dlog_var, axis=-1)
-        + dlog_weight
+        + jnp.sum(-scaled_mean * dmean + 0.5 * (mean * scaled_mean - 1.0) * dlog_var, axis=-1)[None]
+        + dlog_weight[None]
     )
     dvalue = jnp.sum(share * dlog_joint, axis=-1)
     return (value, log_share), (dvalue, dlog_joint - dvalue[:, None])

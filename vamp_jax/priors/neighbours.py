@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
 from vamp_jax.posteriors import normal_log_prob
-from vamp_jax.priors.checks import check_counts
+from vamp_jax.priors.arrays import in_blocks, widened
+from vamp_jax.priors.checks import check_block_size, check_counts
 
 Array = jax.Array
 
@@ -35,7 +36,8 @@ def nearest(
     Raises:
       ValueError: for shapes that do not fit together or a count that is too large.
     """
-    check_counts("nearest", count=count, block_size=1 if block_size is None else block_size)
+    check_counts("nearest", count=count)
+    check_block_size("nearest", block_size)
     shapes = jnp.shape(query), jnp.shape(mean)
     if len(shapes[0]) != 2 or len(shapes[1]) != 2 or shapes[0][1] != shapes[1][1]:
         raise ValueError(
@@ -57,11 +59,12 @@ def nearest(
 def _nearest(
     query: Array, mean: Array, exclude: Array, *, count: int, block_size: int | None
 ) -> Array:
-    query, mean = jax.lax.stop_gradient((query, mean))
+    query, mean = jax.lax.stop_gradient(widened((query, mean)))
     centre = jnp.mean(mean, axis=0, keepdims=True)  # round-off shrinks with the numbers
     query, mean = query - centre, mean - centre
     num, best = mean.shape[0], jnp.full((query.shape[0], count), jnp.inf, mean.dtype)
-    blocks, indices = in_blocks(mean, block_size)
+    size = num if block_size is None else min(block_size, num)
+    blocks, indices = in_blocks(mean, size), in_blocks(jnp.arange(num), size, fill=num)
 
     def step(found, block):
         mean, index = block
@@ -103,13 +106,7 @@ def neighbours_log_prob(z: Array, mean: Array, log_var: Array, num_examples: int
             f"neighbours_log_prob: z must be [..., D] and mean [..., k, D], but have shapes "
             f"{shapes[0]} and {shapes[1]}."
         )
-    joint = normal_log_prob(jnp.expand_dims(z, -2), mean, log_var)
+    z, mean, log_var = widened((z, mean, log_var))
+    ones = tuple(range(z.ndim + 1 - mean.ndim))
+    joint = normal_log_prob(jnp.expand_dims(z, -2), jnp.expand_dims(mean, ones), log_var)
     return logsumexp(joint, axis=-1) - math.log(num_examples)
-
-
-def in_blocks(mean: Array, block_size: int | None) -> tuple[Array, Array]:
-    """Means in blocks, [M, b, D], the last filled up, and their indices, [M, b]."""
-    num, dim = mean.shape
-    size = num if block_size is None else min(block_size, num)
-    padded = jnp.pad(mean, ((0, -num % size), (0, 0)))
-    return jnp.reshape(padded, (-1, size, dim)), jnp.reshape(jnp.arange(len(padded)), (-1, size))

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
-from vamp_jax.posteriors import normal_log_prob
-from vamp_jax.priors.checks import check_counts
+from vamp_jax.posteriors import normal_log_prob, normal_sample
+from vamp_jax.priors.checks import check_block_size, check_component, check_counts
 from vamp_jax.priors.mixture import GaussianMixture, check_points
 
 Array = jax.Array
@@ -30,28 +30,26 @@ class RotatedMixture(NamedTuple):
     def log_prob(self, z: Array, *, block_size: int | None = None) -> Array:
         """ln p(z), [..., D] -> [...], in nats; `block_size` is not needed, see above."""
         check_points("log_prob", z, self.base)
-        if block_size is not None:
-            check_counts("log_prob", block_size=block_size)
+        check_block_size("log_prob", block_size)
         return self._over_points(z, lambda joint: logsumexp(joint, axis=-1))
 
-    def responsibilities(self, z: Array) -> Array:
+    def responsibilities(self, z: Array, *, block_size: int | None = None) -> Array:
         """p(k | z): [..., D] -> [..., K], rows sum to 1."""
         check_points("responsibilities", z, self.base)
         return self._over_points(z, lambda joint: jax.nn.softmax(joint, axis=-1))
 
-    def sample(self, rng: Array, num_samples: int) -> Array:
-        """Draws a component by its weight, then a point of it, N times: [N, D]."""
+    def sample(self, rng: Array, num_samples: int, *, component: int | None = None) -> Array:
+        """Draws N points, of one component or of one by its weight each: [N, D]."""
         check_counts("sample", num_samples=num_samples)
         component_rng, noise_rng = jax.random.split(rng)
-        index = jax.random.categorical(component_rng, self.base.log_weight, shape=(num_samples,))
+        log_weight = self.base.log_weight
+        index = jax.random.categorical(component_rng, log_weight, shape=(num_samples,))
+        if component is not None:
+            check_component("sample", component, len(log_weight))
+            index = jnp.full(num_samples, component)
         noise = jax.random.normal(noise_rng, (num_samples, self.base.mean.shape[1]))
-        z = self.base.mean[index] + jnp.exp(0.5 * self.base.log_var[index]) * noise
+        z = normal_sample(noise, self.base.mean[index], self.base.log_var[index])
         return jnp.einsum("nde,ne->nd", self.rotation[index], z, precision="highest")
-
-    def sample_component(self, rng: Array, component: int | Array, num_samples: int) -> Array:
-        """Draws N points of one component: [N, D]."""
-        z = self.base.sample_component(rng, component, num_samples)
-        return jnp.einsum("de,ne->nd", self.rotation[component], z, precision="highest")
 
     def component_means(self) -> Array:
         """Where the components lie: [K, D]."""

@@ -8,15 +8,17 @@ draws from it.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from vamp_jax.flows import couplings, couplings_inverse, init_couplings
 from vamp_jax.flows.affine import coupling_dim
+from vamp_jax.priors.arrays import widened
 from vamp_jax.priors.builders import Encode, Params, entry, standard_normal, vamp
 from vamp_jax.priors.checks import check_counts
 from vamp_jax.priors.mixture import GaussianMixture, check_mixture, check_points
+from vamp_jax.priors.pseudo_inputs import Bounds, Squash, clip
 
 Array = jax.Array
 
@@ -33,18 +35,15 @@ class Warped(NamedTuple):
         warped, log_det = _couplings(z, self.flow)
         return self.base.log_prob(warped, block_size=block_size) + log_det
 
-    def responsibilities(self, z: Array) -> Array:
+    def responsibilities(self, z: Array, *, block_size: int | None = None) -> Array:
         """p(k | z), those of the base at f(z): [..., D] -> [..., K]."""
         check_points("responsibilities", z, self.base)
-        return self.base.responsibilities(_couplings(z, self.flow)[0])
+        warped, _ = _couplings(z, self.flow)
+        return self.base.responsibilities(warped, block_size=block_size)
 
-    def sample(self, rng: Array, num_samples: int) -> Array:
+    def sample(self, rng: Array, num_samples: int, *, component: int | None = None) -> Array:
         """Draws f^-1(e) of N draws e of the base: [N, D]."""
-        return _couplings_inverse(self.base.sample(rng, num_samples), self.flow)[0]
-
-    def sample_component(self, rng: Array, component: int | Array, num_samples: int) -> Array:
-        """Draws f^-1(e) of N draws e of one component: [N, D]."""
-        drawn = self.base.sample_component(rng, component, num_samples)
+        drawn = self.base.sample(rng, num_samples, component=component)
         return _couplings_inverse(drawn, self.flow)[0]
 
     def component_means(self) -> Array:
@@ -52,8 +51,14 @@ class Warped(NamedTuple):
         return _couplings_inverse(self.base.mean, self.flow)[0]
 
 
-_couplings = jax.jit(couplings)
-_couplings_inverse = jax.jit(couplings_inverse)
+@jax.jit
+def _couplings(z: Array, flow: Params) -> tuple[Array, Array]:
+    return couplings(*widened((z, flow)))
+
+
+@jax.jit
+def _couplings_inverse(z: Array, flow: Params) -> tuple[Array, Array]:
+    return couplings_inverse(*widened((z, flow)))
 
 
 def warp(base: GaussianMixture, flow: Params) -> Warped:
@@ -94,7 +99,9 @@ def vamp_flow(
     params: Params,
     encode: Encode,
     *,
-    bounds: tuple[float, float] | None = None,
+    bounds: Bounds | Mapping[str, Bounds] | None = None,
+    fixed: Any = None,
+    squash: Squash = clip,
     stop_components: bool = False,
 ) -> Warped:
     """The warped VampPrior 1/K sum_k N(f(z); mean(u_k), var(u_k)) |det df/dz|.
@@ -102,13 +109,13 @@ def vamp_flow(
     Args:
       params: `pseudo_inputs` (and `weight_logits`) as for `vamp`, and `flow` of `init_flow`:
         `init_vamp(...) | init_flow(...)` has all.
-      encode, bounds: as for `vamp`.
+      encode, bounds, fixed, squash: as for `vamp`.
       stop_components: lets no gradient through the components, so that neither the pseudo-inputs
         nor the encoder learn from the prior: for ablations.
     Raises:
       ValueError: as `vamp`, and when the flow is missing or of another D.
     """
-    base = vamp(params, encode, bounds=bounds)
+    base = vamp(params, encode, bounds=bounds, fixed=fixed, squash=squash)
     if stop_components:
         mean, log_var = jax.lax.stop_gradient((base.mean, base.log_var))
         base = base._replace(mean=mean, log_var=log_var)
