@@ -14,8 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vamp_jax import convolutions, epoch, log_likelihood, priors, training
+from vamp_jax import choices, log_likelihood, priors
 from vamp_jax.datasets import Dataset
+from vamp_jax.layers import conv_gradients
+from vamp_jax.training.devices import AXIS, replicated
+from vamp_jax.training.epoch import train_epoch
+from vamp_jax.training.state import init_state, init_variables
 
 STEPS = 5
 
@@ -66,15 +70,16 @@ def samples(repeats, largest):
     """The log-likelihood of ten images, VAE with the VampPrior, 1,000 rows at a time."""
     config = config_of("vamp_vae")
     dataset = bits(100, 10)
-    objective, _ = training.set_up(config, dataset)
-    variables = jax.jit(lambda: epoch.init_variables(config, dataset, objective))()
-    prior = jax.jit(objective.components)(variables)
+    plan = choices.plan(config, dataset)
+    autoencoder = plan.autoencoder
+    variables = jax.jit(lambda: init_variables(autoencoder, dataset, plan.inputs, plan.seed))()
+    prior = jax.jit(autoencoder.prior_density)(variables)
     images = jnp.asarray(dataset.test[:10], jnp.float32)[None]
     arguments = (variables, prior, images, jnp.arange(10)[None], jax.random.key(0))
     for size in below(largest, 100, 500, 5000, 50000):
         function = functools.partial(
             log_likelihood.on_device,
-            objective,
+            autoencoder,
             num_samples=size,
             chunk=100,
         )
@@ -90,7 +95,7 @@ def devices(repeats, largest):
     and the gradients of convolutions take all images in one chunk.
     """
     del repeats, largest
-    convolutions.CHUNK = 1 << 40
+    conv_gradients.CHUNK = 1 << 40
     for model in ("vae", "hvae", "conv_hvae", "pixel_hvae"):
         program, arguments = epoch_program(config_of(f"vamp_{model}"), steps=1)
         operations = program.lower(*jax.eval_shape(arguments)).cost_analysis()["flops"]
@@ -113,25 +118,23 @@ def bits(train, held_out):
 
 
 def epoch_program(config, steps):
-    """The epoch as `epoch.make_epoch` maps it, and a function that returns its arguments."""
+    """The epoch as `make_epoch` maps it, and a function that returns its arguments."""
     dataset = bits(steps * config.batch_size, 1)
-    objective, optimizer = training.set_up(config, dataset)
-    static = dict(objective=objective, optimizer=optimizer, config=config, dataset=dataset)
+    plan = choices.plan(config, dataset)
 
     def on_device(state, train, validation, _):
-        count = jax.device_count()
-        return epoch.train_epoch(state, train, validation, **static, num_devices=count)
+        return train_epoch(state, train, validation, plan=plan, num_devices=jax.device_count())
 
     mapped = jax.pmap(
         on_device,
-        axis_name=epoch.AXIS,
+        axis_name=AXIS,
         in_axes=(None, None, None, 0),
-        out_axes=(None, None),
+        out_axes=None,
         donate_argnums=(0,),
     )
 
     def arguments():
-        state = epoch.init_state(config, dataset, objective, optimizer)
+        state = init_state(plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed)
         images = (jnp.asarray(dataset.train), jnp.asarray(dataset.validation))
         return state, *images, jnp.zeros(jax.local_device_count(), jnp.int32)
 
@@ -144,7 +147,7 @@ def step(name, repeats, **fields):
     with jax.default_matmul_precision(config.matmul_precision):
         program, arguments = epoch_program(config, STEPS)
         *shared, axis = jax.jit(arguments)()
-        state, *rest = (*jax.device_put(shared, epoch.replicated()), axis)
+        state, *rest = (*jax.device_put(shared, replicated()), axis)
         compiled = program.lower(state, *rest).compile()
 
     def run():

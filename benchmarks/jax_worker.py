@@ -4,6 +4,7 @@ import importlib
 import time
 
 from benchmarks.pipe import Pipe
+from vamp_jax import choices
 from vamp_jax.process import xla_flags
 
 MEASURED_STEPS = 100  # of a dense model, for the seconds a step alone
@@ -12,7 +13,7 @@ MEASURED_STEPS = 100  # of a dense model, for the seconds a step alone
 def main():
     pipe = Pipe()
     settings = pipe.settings
-    xla_flags.set_for(settings["model"])
+    xla_flags.set_for(settings["model"] in choices.CONVOLUTIONAL)
     # After the flags.
     import jax
 
@@ -42,7 +43,9 @@ def train(pipe, config, dataset):
     """Turns of training: an epoch of n * 100 images is a dispatch of n steps and a validation."""
     import jax
 
-    from vamp_jax import epoch, training
+    from vamp_jax.training.devices import replicated
+    from vamp_jax.training.epoch import make_epoch
+    from vamp_jax.training.state import initial_state
 
     settings = pipe.settings
     validation = settings["validation_images"]
@@ -60,12 +63,12 @@ def train(pipe, config, dataset):
             train=dataset.train[: count * config.batch_size],
             validation=dataset.validation[:held_out],
         )
-        objective, optimizer = training.set_up(config, part)
+        plan = choices.plan(config, part)
         if state is None:
-            state = training.initial_state(config, dataset, objective, optimizer)
-            state = jax.device_put(state, epoch.replicated())
-        images[name] = jax.device_put((part.train, part.validation), epoch.replicated())
-        programs[name] = epoch.make_epoch(objective, optimizer, config, part)
+            start = (plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed)
+            state = jax.device_put(initial_state(*start), replicated())
+        images[name] = jax.device_put((part.train, part.validation), replicated())
+        programs[name] = make_epoch(plan)
 
     def seconds(name):
         nonlocal state
@@ -97,12 +100,14 @@ def log_likelihood(pipe, config, dataset):
     import jax
     import numpy as np
 
-    from vamp_jax import epoch, log_likelihood, training
+    from vamp_jax import log_likelihood
     from vamp_jax.evaluation import evaluate
+    from vamp_jax.random_streams import EVALUATION, stream
+    from vamp_jax.training.state import init_variables
 
     settings = pipe.settings
-    objective, _ = training.set_up(config, dataset)
-    variables = jax.jit(lambda: epoch.init_variables(config, dataset, objective))()
+    autoencoder, inputs = choices.autoencoder(config, dataset), choices.inputs(config, dataset)
+    variables = jax.jit(lambda: init_variables(autoencoder, dataset, inputs, config.seed))()
     before = start = 0.0
 
     def report(results):
@@ -116,13 +121,13 @@ def log_likelihood(pipe, config, dataset):
         before, start = done, time.perf_counter()
 
     log_likelihood.estimate(
-        objective,
+        autoencoder,
         variables,
         dataset.test.astype(np.float32),
         num_samples=settings["samples"],
-        rng=epoch.stream(config.seed, epoch.EVALUATION),
-        images_per_batch=min(10, settings["images"]),
-        **evaluate.batch_sizes(objective.model)
+        rng=stream(config.seed, EVALUATION),
+        examples_per_batch=min(10, settings["images"]),
+        **evaluate.batch_sizes(autoencoder.network)
         | {"batches_per_dispatch": -(-settings["images"] // 10)},
         report=report,
     )

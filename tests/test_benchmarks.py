@@ -1,13 +1,12 @@
-import importlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks import markdown, operations, tables
-from vamp_jax import convolutions, epoch, importance_weighted, training
+from tests.cases import paper_config, plan_for, variables_for
 from vamp_jax.datasets import Dataset
+from vamp_jax.layers import conv_gradients
 
 
 def _mnist(count=200):
@@ -15,17 +14,17 @@ def _mnist(count=200):
     return Dataset("static_mnist", images, images, images, "bernoulli", False, 1, 0.05, 0.01, {})
 
 
-def _config(model, prior):
-    name = f"vamp_{model}" if prior == "vamp" else model
-    return importlib.import_module(f"configs.{name}").get_config("static_mnist")
+def _shapes(model, prior):
+    """A run's plan and the shapes of its variables."""
+    config = paper_config(f"vamp_{model}" if prior == "vamp" else model)
+    plan = plan_for(config, _mnist())
+    return plan, jax.eval_shape(lambda: variables_for(plan, _mnist()))
 
 
 @pytest.mark.parametrize("prior", ["standard", "vamp"])
 @pytest.mark.parametrize("model", ["vae", "hvae", "conv_hvae", "pixel_hvae"])
 def test_parameters_by_formula_are_the_models(model, prior):
-    config = _config(model, prior)
-    objective, _ = training.set_up(config, _mnist())
-    variables = jax.eval_shape(lambda: epoch.init_variables(config, _mnist(), objective))
+    _, variables = _shapes(model, prior)
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert operations.parameters(operations.training_step(model, prior)) == count
 
@@ -41,20 +40,19 @@ def test_operations_by_formula_are_xlas(monkeypatch, model, prior):
     The PixelHVAE's cropped kernels have six taps, of which the mask hides one or two, and JAX 0.12
     counts 4 % more for the ConvHVAE than 0.10 does.
     """
-    monkeypatch.setattr(convolutions, "CHUNK", 1 << 40)  # XLA counts a loop's body once
-    config = _config(model, prior)
-    objective, _ = training.set_up(config, _mnist())
-    layers = objective.model.num_layers
+    monkeypatch.setattr(conv_gradients, "CHUNK", 1 << 40)  # XLA counts a loop's body once
+    plan, variables = _shapes(model, prior)
+    autoencoder = plan.autoencoder
 
     def loss(params, batch_stats, x, noise):
-        variables = {"params": params, "batch_stats": batch_stats}
-        prior = objective.components(variables)
-        encoded = objective.encode(variables, x)
-        value, _, _ = importance_weighted.bound(objective, variables, prior, encoded, noise)
+        variables = {"params": params, "batch_stats": batch_stats, "constants": {}}
+        prior = autoencoder.prior_density(variables)
+        encoded = autoencoder.encode(variables, x)
+        value, _, _ = plan.objective.bound(autoencoder, variables, prior, encoded, noise)
         return -jnp.mean(value)
 
-    variables = jax.eval_shape(lambda: epoch.init_variables(config, _mnist(), objective))
-    x, noise = jnp.zeros((100, 28, 28, 1)), jnp.zeros((1, 100, layers, 40))
+    x, layers = jnp.zeros((100, 28, 28, 1)), autoencoder.layers
+    noise = dict.fromkeys(layers, jnp.zeros((1, 100, 40)))
     step = jax.jit(jax.grad(loss)).lower(variables["params"], variables["batch_stats"], x, noise)
     found = step.cost_analysis()["flops"]
     expected = operations.training_operations(operations.training_step(model, prior))
