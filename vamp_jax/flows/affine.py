@@ -89,7 +89,7 @@ def init_coupling(
 
 def couplings(z: Array, stack: Params) -> tuple[Array, Array]:
     """Applies the couplings of a stack in turn, every second one flipped: z' and ln|det|."""
-    log_det = 0.0
+    log_det: Array | float = 0.0
     for i in range(len(stack)):
         z, step_log_det = coupling(z, stack[f"coupling_{i}"], flip=i % 2 == 1)
         log_det = log_det + step_log_det
@@ -98,7 +98,7 @@ def couplings(z: Array, stack: Params) -> tuple[Array, Array]:
 
 def couplings_inverse(z: Array, stack: Params) -> tuple[Array, Array]:
     """Undoes `couplings`, at the same cost: (z, ln|det|) of the inverse map."""
-    log_det = 0.0
+    log_det: Array | float = 0.0
     for i in reversed(range(len(stack))):
         z, step_log_det = coupling_inverse(z, stack[f"coupling_{i}"], flip=i % 2 == 1)
         log_det = log_det + step_log_det

@@ -90,7 +90,7 @@ def inverse_autoregressive(
     Raises:
       ValueError: for shapes that do not fit together.
     """
-    log_det = 0.0
+    log_det: Array | float = 0.0
     for t in range(len(steps)):
         z = jnp.flip(z, -1) if t else z
         m, s = made(z, steps[f"step_{t}"], context)
@@ -108,7 +108,7 @@ def inverse_autoregressive_inverse(
     Pass i finds z_i = (z'_i - (1 - sigma_i) m_i) / sigma_i from z_1, ..., z_{i-1}. Where a sigma is
     far below 1, rounding grows by 1 / sigma.
     """
-    log_det = 0.0
+    log_det: Array | float = 0.0
     for t in reversed(range(len(steps))):
         z, step_log_det = _invert_step(z, steps[f"step_{t}"], context)
         log_det = log_det + step_log_det
