@@ -79,7 +79,7 @@ def join_fixed(name: str, learned: Any, fixed: Any) -> Any:
 
     is_none = lambda leaf: leaf is None  # noqa: E731
     structures = {jax.tree.structure(tree, is_leaf=is_none) for tree in (learned, fixed)}
-    if len(structures) > 1:
+    if len(structures) != 1:
         raise ValueError(
             f"{name}: pseudo_inputs and fixed must be the two trees of split_fixed, but differ in "
             "structure."
