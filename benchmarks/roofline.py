@@ -24,31 +24,8 @@ def roofline(parts):
             operations.forward_bytes,
         ),
     }
-    for part, (quantity, layers_of, count, bytes_of) in kinds.items():
-        for case, result in in_order(parts[part]):
-            model, prior = case.split("/")
-            work, moved = count(layers_of(model, prior)), bytes_of(layers_of(model, prior))
-            reached = result["reached"]
-            compute = work / reached["operations_per_second"]
-            transfer = moved / reached["bytes_per_second"]
-            taken = median(result["sides"]["ours"][quantity])
-            share = max(compute, transfer) / taken
-            target = ROOFLINE_TARGETS.get(model) if part == "training" else None
-            rows.append(
-                (
-                    *titles(model, prior),
-                    "step" if part == "training" else "image, S = 5000",
-                    f"{work / 1e9:.3g}",
-                    f"{moved / 1e6:.3g}",
-                    f"{reached['operations_per_second'] / 1e9:.0f}",
-                    f"{reached['bytes_per_second'] / 1e9:.0f}",
-                    f"{1e3 * compute:.3g}",
-                    f"{1e3 * transfer:.3g}",
-                    f"{1e3 * taken:.3g}",
-                    f"{share:.2f}" + (f" (target {target})" if target else ""),
-                    f"{(compute + transfer) / taken:.2f}",
-                )
-            )
+    for part, kind in kinds.items():
+        rows += [_row(part, case, result, *kind) for case, result in in_order(parts[part])]
     for model in NAMES:
         steps = operations.training_step(model, "vamp")
         layers += [f"<details><summary>{NAMES[model]}</summary>", layer_table(steps), "</details>"]
@@ -80,6 +57,30 @@ def roofline(parts):
         "A training step with the VampPrior, K = 500, batch 100, in millions of operations:",
         *layers,
     ]
+
+
+def _row(part, case, result, quantity, layers_of, count, bytes_of):
+    model, prior = case.split("/")
+    work, moved = count(layers_of(model, prior)), bytes_of(layers_of(model, prior))
+    reached = result["reached"]
+    compute = work / reached["operations_per_second"]
+    transfer = moved / reached["bytes_per_second"]
+    taken = median(result["sides"]["ours"][quantity])
+    share = max(compute, transfer) / taken
+    target = ROOFLINE_TARGETS.get(model) if part == "training" else None
+    return (
+        *titles(model, prior),
+        "step" if part == "training" else "image, S = 5000",
+        f"{work / 1e9:.3g}",
+        f"{moved / 1e6:.3g}",
+        f"{reached['operations_per_second'] / 1e9:.0f}",
+        f"{reached['bytes_per_second'] / 1e9:.0f}",
+        f"{1e3 * compute:.3g}",
+        f"{1e3 * transfer:.3g}",
+        f"{1e3 * taken:.3g}",
+        f"{share:.2f}" + (f" (target {target})" if target else ""),
+        f"{(compute + transfer) / taken:.2f}",
+    )
 
 
 def layer_table(layers):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vamp_jax import config_checks, datasets
+from vamp_jax import choices, config_checks, datasets
 
 NAMES = sorted(
     path.stem
@@ -22,7 +22,8 @@ def test_config_is_what_its_name_says(name, dataset):
     assert config.dataset == dataset
     if name == "default":
         return
-    prior = next((p for p in ("vamp_data", "vamp", "mog") if name.startswith(p + "_")), "standard")
+    longest_first = sorted(choices.PRIORS, key=len, reverse=True)
+    prior = next((p for p in longest_first if name.startswith(p + "_")), "standard")
     assert (config.prior, config.model) == (prior, name.removeprefix(prior + "_"))
 
 

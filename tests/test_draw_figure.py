@@ -157,7 +157,7 @@ def test_runs_of_several_seeds_are_told_apart_by_them(workdir, tmp_path):
     assert titles == [f"HVAE\nVampPrior\n{name}" for name in "abd"]
 
 
-@pytest.mark.parametrize(("model", "layer"), [("vae", "z"), ("hvae", "z_2")])
+@pytest.mark.parametrize(("model", "layer"), [("vae", "z"), ("hvae", "z_{2}")])
 def test_the_plane_of_two_latent_units(tmp_path, monkeypatch, model, layer):
     config = f"--config={ROOT / 'configs' / f'vamp_{model}.py'}"
     fields = dict(latent_dim=2, hidden_dim=8, num_epochs=1, warmup_epochs=1, num_components=9)
@@ -237,7 +237,7 @@ def test_figures_5_and_6_have_the_test_images_beside_those_of_each_run(
         "HVAE\nVampPrior\nother",
     ]
     (run,) = figures.load([str(workdir)], None)
-    np.testing.assert_array_equal(shown[0].images, figures.test_images(run.dataset, 25))
+    np.testing.assert_array_equal(shown[0].images, figures.test_images(run, 25))
     assert all(panel.images.shape == (25, 8, 8, 1) for panel in shown)
     if figure == "6":  # the same place, the same digit: nearer than to the others
 

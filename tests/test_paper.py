@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vamp_jax import config_checks
 from vamp_jax.errors import UsageError
 from vamp_jax.paper import numbers, records, sweep
 from vamp_jax.paper.report import report, write_report
@@ -170,11 +171,20 @@ def test_a_short_or_changed_run_stands_apart(tmp_path, changes, says):
 def test_a_field_that_a_record_lacks_is_a_difference(tmp_path):
     path = Path(add(tmp_path))
     values = json.loads(path.read_text())
-    del values["config"]["dense_init"]
+    del values["config"]["hidden_dim"]
     path.write_text(json.dumps(values))
     title, text = "Short or changed runs", report_of(tmp_path)
-    assert "dense_init absent instead of he" in section(text, title)
+    assert "hidden_dim absent instead of 300" in section(text, title)
     assert "-84.00" not in section(text, "Table 1")
+
+
+def test_a_field_younger_than_the_record_has_what_held_before(tmp_path):
+    path = Path(add(tmp_path))
+    values = json.loads(path.read_text())
+    for field in config_checks.BEFORE:
+        del values["config"][field]
+    path.write_text(json.dumps(values))
+    assert "-84.00" in section(report_of(tmp_path), "Table 1")
 
 
 def test_the_config_s_own_num_samples_is_only_a_default(tmp_path):

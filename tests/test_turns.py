@@ -9,6 +9,7 @@ import pytest
 from tests.cases import (
     largest_difference,
     plan_for,
+    quick_jit,
     run_epochs,
     small_config,
     small_data,
@@ -58,7 +59,7 @@ def test_the_mean_gradient_over_the_turns_is_the_full_one(posterior):
         prior, _, drift = turns.density(autoencoder, inside, turn, rows, encode)
         return prior, drift
 
-    @jax.jit
+    @quick_jit
     def run(params):
         full = jax.value_and_grad(elbo)(params, autoencoder.prior_density)
         parts = [
@@ -86,7 +87,7 @@ def test_with_all_in_turn_nothing_changes():
     assert largest_difference(a[0].params, b[0].params) == 0
 
 
-@pytest.mark.parametrize("prior", ["vamp", "vamp_data", "vamp_flow"])
+@pytest.mark.parametrize("prior", ["vamp", "vamp_data"])
 def test_training_is_close_to_the_full_gradient_s_and_drift_is_logged(prior):
     data = small_data()
     fields = FIELDS | {"prior": prior}

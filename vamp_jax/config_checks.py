@@ -249,10 +249,10 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
 
 def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Raises a UsageError for the first field that does not fit the data."""
-    if isinstance(dataset.train, dict):
+    if dataset.kind == "sequences":
         raise UsageError(
-            f"{config.dataset} holds sequences of several lengths; the models take images and "
-            "vectors: name another data set."
+            f"{config.dataset} holds sequences, and the models take images and vectors: name "
+            "another data set."
         )
     name = choices.likelihood_name(config, dataset)
     if config.proper_logistic and name != "discretised_logistic":

@@ -1,8 +1,7 @@
 """The pictures. Grey images are shown on the full range from 0 (black) to 1 (white).
 
-Those of one run are PNG files to look at; the figures for a paper (`image_panels`, `active_units`,
-`latent_plane`, `log_likelihood_histograms`, `validation_curves`) are as wide as its page at most,
-and come as PNG with 300 dots an inch and as PDF.
+Those of one run are PNG files to look at; figures for a paper (`image_panels`, `latent_plane`, ...)
+are as wide as its page at most, and come as PNG with 300 dots an inch and as PDF.
 """
 
 import functools
@@ -24,11 +23,10 @@ def _by_our_settings(draw: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(draw)
     def drawn(*args, **kwargs):
-        # A late import of a large package. It refuses a backend that is not there, as a notebook's
-        # is not outside of the notebook; we use none.
+        # It refuses a backend that is not there, as a notebook's is not outside; we use none.
         outside = os.environ.pop("MPLBACKEND", None)
         try:
-            import matplotlib
+            import matplotlib  # late: a large package
         finally:
             if outside is not None:
                 os.environ["MPLBACKEND"] = outside

@@ -10,7 +10,7 @@ with a running logsumexp, so memory does not grow with S. The noise of a sample 
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -71,16 +71,18 @@ def estimate(
       ValueError: without an example or a sample, or for shapes or values that do not fit.
     """
     index = np.arange(len(x)) if index is None else np.asarray(index)
-    counts = {
-        "num_samples": num_samples,
-        "examples_per_batch": examples_per_batch,
-        "rows_per_chunk": rows_per_chunk,
-        "batches_per_dispatch": batches_per_dispatch,
-    }
-    _check(autoencoder, x, index, counts)
+    _check(
+        autoencoder,
+        x,
+        index,
+        num_samples=num_samples,
+        examples_per_batch=examples_per_batch,
+        rows_per_chunk=rows_per_chunk,
+        batches_per_dispatch=batches_per_dispatch,
+    )
     devices = jax.local_device_count()
     examples_per_batch = min(examples_per_batch, -(-len(x) // devices))
-    batches_per_dispatch = min(batches_per_dispatch, -(-len(x) // (devices * examples_per_batch)))
+    most = -(-len(x) // (devices * examples_per_batch))
     chunk = max(1, min(num_samples, rows_per_chunk // examples_per_batch))
     compiled = jax.pmap(
         functools.partial(on_device, autoencoder, num_samples=num_samples, chunk=chunk),
@@ -88,24 +90,24 @@ def estimate(
         devices=jax.local_devices(),  # of several hosts, one evaluates
     )
     prior = jax.jit(autoencoder.prior_density)(variables)
-    shape = (devices, batches_per_dispatch, examples_per_batch)
+    shape = (devices, min(batches_per_dispatch, most), examples_per_batch)
     at_once = math.prod(shape)
     for start in range(len(done.log_likelihood) if done else 0, len(x), at_once):
         # The last rows again and again where there are no more; dropped below.
         rows = np.minimum(np.arange(start, start + at_once), len(x) - 1)
-        part = x[rows].reshape(*shape, *x.shape[1:])
-        result = compiled(variables, prior, part, index[rows].reshape(shape), rng)
-        result = jax.tree.map(
-            lambda leaf: np.asarray(leaf).reshape(-1)[: len(x) - start],  # noqa: B023
-            result,
-        )
+        of_rows = x[rows].reshape(*shape, *x.shape[1:]), index[rows].reshape(shape)
+        result = _first(len(x) - start, compiled(variables, prior, *of_rows, rng))
         done = jax.tree.map(lambda *parts: np.concatenate(parts), done, result) if done else result
         report(done)
-    assert done is not None  # there is at least one example
-    return done
+    return cast(ImportanceSampled, done)  # there is at least one example
 
 
-def _check(autoencoder: Autoencoder, x, index, counts: dict[str, int]) -> None:
+def _first(count: int, result: ImportanceSampled) -> ImportanceSampled:
+    """The first of the examples that the devices return, [count] each."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1)[:count], result)
+
+
+def _check(autoencoder: Autoencoder, x, index, **counts: int) -> None:
     """Raises a ValueError for arguments that `estimate` does not take."""
     if not len(x) or counts["num_samples"] < 1:
         raise ValueError(

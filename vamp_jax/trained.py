@@ -202,10 +202,12 @@ def _wanted(layers: dict[str, tuple[int, ...]]) -> str:
 def load(path: str) -> Trained:
     """Loads a trained model: a finished run's folder, a model file, or one that ships: 'digits'.
 
+    'digits' is the VAE with the VampPrior of configs/vamp_vae.py on scikit-learn's digits (seed 0).
+
     Raises:
       UsageError: when there is none, or it cannot be read.
     """
-    shipped = importlib.resources.files("vamp_jax") / "models_shipped" / f"{path}.npz"
+    shipped = importlib.resources.files("vamp_jax") / "shipped" / f"{path}.npz"
     if not os.path.exists(path) and shipped.is_file():
         with importlib.resources.as_file(shipped) as file:
             return _read(str(file))

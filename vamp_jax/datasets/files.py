@@ -110,6 +110,7 @@ def _download(
 def _fetch(source: Source, url: str, target: pathlib.Path) -> pathlib.Path:
     """Downloads to a temporary file, checks it, and only then gives it its name."""
     with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT_S) as response:
+        print(f"Downloading {url}.", flush=True)  # some are minutes
         target.parent.mkdir(parents=True, exist_ok=True)
         with disk.whole_file(target, "wb", shared=True) as part:
             received = 0

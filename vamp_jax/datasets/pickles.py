@@ -106,6 +106,11 @@ class _Machine:
         self.memo[key] = value
 
     def step(self, opcode: bytes):
+        if not (self.value(opcode) or self.text(opcode) or self.structure(opcode)):
+            raise ValueError(f"opcode {opcode!r}, which data does not need")
+
+    def value(self, opcode: bytes) -> bool:
+        """Does an opcode whose value or memo key is in fixed bytes; whether it is one."""
         stack = self.stack
         if opcode in _CONSTANTS:
             stack.append(_CONSTANTS[opcode])
@@ -135,7 +140,36 @@ class _Machine:
             if len(digits) > _MAX_INT_BYTES:
                 raise ValueError("an integer that is too long")
             stack.append(int.from_bytes(digits, "little", signed=True))
-        elif opcode == b"(":
+        else:
+            return False
+        return True
+
+    def text(self, opcode: bytes) -> bool:
+        """Does an opcode of protocol 0, whose value is a line of text; whether it is one."""
+        stack = self.stack
+        if opcode == b"I":
+            text = self.line()
+            stack.append({"00": False, "01": True}[text] if text in ("00", "01") else int(text))
+        elif opcode == b"L":
+            stack.append(int(self.line().rstrip("L")))
+        elif opcode == b"F":
+            stack.append(float(self.line()))
+        elif opcode == b"S":
+            stack.append(_unquote(self.line()))
+        elif opcode == b"V":
+            stack.append(self.line().encode("latin1").decode("raw_unicode_escape"))
+        elif opcode == b"p":
+            self.put(int(self.line()))
+        elif opcode == b"g":
+            stack.append(self.memo[int(self.line())])
+        else:
+            return False
+        return True
+
+    def structure(self, opcode: bytes) -> bool:
+        """Does an opcode that works on the stack; whether it is one."""
+        stack = self.stack
+        if opcode == b"(":
             stack.append(_MARK)
         elif opcode == b"t":
             stack.append(tuple(self.pop_to_mark()))
@@ -168,21 +202,6 @@ class _Machine:
         elif opcode == b"b":
             state, target = stack.pop(), stack.pop()
             stack.append(self.build(target, state))
-        elif opcode == b"I":
-            text = self.line()
-            stack.append({"00": False, "01": True}[text] if text in ("00", "01") else int(text))
-        elif opcode == b"L":
-            stack.append(int(self.line().rstrip("L")))
-        elif opcode == b"F":
-            stack.append(float(self.line()))
-        elif opcode == b"S":
-            stack.append(_unquote(self.line()))
-        elif opcode == b"V":
-            stack.append(self.line().encode("latin1").decode("raw_unicode_escape"))
-        elif opcode == b"p":
-            self.put(int(self.line()))
-        elif opcode == b"g":
-            stack.append(self.memo[int(self.line())])
         elif opcode == b"0":
             stack.pop()
         elif opcode == b"1":
@@ -192,7 +211,8 @@ class _Machine:
         elif opcode == b"\x95":  # frame
             self.take(8)
         else:
-            raise ValueError(f"opcode {opcode!r}, which data does not need")
+            return False
+        return True
 
     def container(self, kind: type):
         if type(self.stack[-1]) is not kind:

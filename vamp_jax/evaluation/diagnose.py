@@ -121,9 +121,8 @@ def _decomposition(whole: Pass, prior: Any, show: Callable[[int], None]) -> dict
     aggregated = jax.device_put(diagnostics.aggregated_posterior(*whole.top))
 
     def log_densities(z):
-        return [
-            priors.log_prob(z, density, block_size=COMPONENTS) for density in (aggregated, prior)
-        ]
+        log_q = priors.log_prob(z, aggregated, block_size=COMPONENTS)
+        return log_q, priors.log_prob(z, prior)
 
     log_q, log_p = in_batches(log_densities, (whole.z,), min(ROWS, len(whole.z)), show)
     log_posterior = normal_log_prob(whole.z, *whole.top)

@@ -60,18 +60,11 @@ def evaluate_run(
         best = best_parameters.load(workdir, config, dataset)
         autoencoder, variables = best.autoencoder, best.variables
         x = _x(best, dataset, split, config.seed)
-        start = {
-            "config": config.to_dict(),
-            "data_files": dict(dataset.file_hashes),
-            "epochs": best.epochs,
-            "hardware": provenance.hardware(),
-            "versions": provenance.versions(),
-        }
+        start = _made_of(config, dataset, best)
         rng = stream(config.seed, EVALUATION)
         sampled, seconds = _sample(autoencoder, variables, x, index, num_samples, rng, path, start)
-        inspected = {}
-        if diagnostics:
-            inspected = _inspect(best, dataset, split, num_examples, config.seed)
+        args = best, dataset, split, num_examples, config.seed
+        inspected = _inspect(*args) if diagnostics else {}
         record = start | {
             "split": split,
             "num_examples": len(index),
@@ -88,15 +81,31 @@ def evaluate_run(
         disk.write_json(path + ".json", record)  # last: its presence says that all is evaluated
         print(table(record))
         print(f"Written: {path}.json, {path}.npz", flush=True)
-        if undrawn := pictures.draw(workdir, split, autoencoder, variables, x, sampled, rng):
-            raise PicturesError(
-                f"The evaluation is written, but not these pictures: {'; '.join(undrawn)}. "
-                f"eval.py --workdir={workdir} draws them once the cause is gone."
-            )
+        _draw(workdir, split, autoencoder, variables, x, sampled, rng)
         with contextlib.suppress(FileNotFoundError):
             os.remove(path + UNFINISHED)
     print(f"Written: {os.path.join(workdir, 'figures')}/*.png")
     return record
+
+
+def _made_of(config, dataset: Dataset, best: best_parameters.Best) -> dict[str, Any]:
+    """What a record says of how it was made."""
+    return {
+        "config": config.to_dict(),
+        "data_files": dict(dataset.file_hashes),
+        "epochs": best.epochs,
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
+    }
+
+
+def _draw(workdir: str, *what: Any) -> None:
+    """Draws the pictures, or raises a PicturesError that names those that cannot be."""
+    if undrawn := pictures.draw(workdir, *what):
+        raise PicturesError(
+            f"The evaluation is written, but not these pictures: {'; '.join(undrawn)}. "
+            f"eval.py --workdir={workdir} draws them once the cause is gone."
+        )
 
 
 def _chosen(dataset: Dataset, split: str, num_examples: int | None) -> np.ndarray:

@@ -32,6 +32,11 @@ def _check_density(name: str, prior: Any) -> None:
         )
 
 
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that are not None: a density without components need not know of them."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def log_prob(z: Array, prior: Density, *, block_size: int | None = None) -> Array:
     """Evaluates ln p(z), of a mixture ln sum_k w_k N(z | mean_k, diag(exp(log_var_k))), in nats.
 
@@ -52,7 +57,7 @@ def log_prob(z: Array, prior: Density, *, block_size: int | None = None) -> Arra
         the weights do not sum to 1 (if they are known: not under `jit`).
     """
     _check_density("log_prob", prior)
-    return prior.log_prob(z, block_size=block_size)
+    return prior.log_prob(z, **_given(block_size=block_size))
 
 
 def responsibilities(z: Array, prior: Density, *, block_size: int | None = None) -> Array:
@@ -69,7 +74,7 @@ def responsibilities(z: Array, prior: Density, *, block_size: int | None = None)
       ValueError: as `log_prob`.
     """
     _check_density("responsibilities", prior)
-    return prior.responsibilities(z, block_size=block_size)
+    return prior.responsibilities(z, **_given(block_size=block_size))
 
 
 def sample(rng: Array, prior: Density, num_samples: int, *, component: int | None = None) -> Array:
@@ -84,4 +89,4 @@ def sample(rng: Array, prior: Density, num_samples: int, *, component: int | Non
         weights that do not sum to 1.
     """
     _check_density("sample", prior)
-    return prior.sample(rng, num_samples, component=component)
+    return prior.sample(rng, num_samples, **_given(component=component))

@@ -157,6 +157,7 @@ def _log_prob(z: Array, prior: Exemplar, *, block_size: int | None) -> Array:
     points, exclude = _flat(z, prior)
     points, mean, log_var = widened((points, prior.mean, prior.log_var))
     num = mean.shape[0]
+    size = block_size or num
 
     def log_sum(points, exclude, log_var, mean, index):
         """ln sum over these examples of N(z | mean_n, exp(log_var) I), but for the excluded."""
@@ -167,11 +168,11 @@ def _log_prob(z: Array, prior: Exemplar, *, block_size: int | None) -> Array:
 
     @once_differentiable
     def blocked(points, exclude, log_var, mean):
-        blocks = in_blocks(mean, block_size), in_blocks(jnp.arange(num), block_size, fill=num)
+        blocks = in_blocks(mean, size), in_blocks(jnp.arange(num), size, fill=num)
         block = jax.checkpoint(lambda part: log_sum(points, exclude, log_var, *part))
         return logsumexp(jax.lax.map(block, blocks), axis=0)
 
-    if block_size is None or block_size >= num:
+    if size >= num:
         total = log_sum(points, exclude, log_var, mean, jnp.arange(num))
     else:
         total = blocked(points, exclude, log_var, mean)

@@ -78,8 +78,8 @@ def join_fixed(name: str, learned: Any, fixed: Any) -> Any:
         return jax.lax.stop_gradient(constant) if mine is None else mine
 
     is_none = lambda leaf: leaf is None  # noqa: E731
-    structures = [jax.tree.structure(tree, is_leaf=is_none) for tree in (learned, fixed)]
-    if structures[0] != structures[1]:
+    structures = {jax.tree.structure(tree, is_leaf=is_none) for tree in (learned, fixed)}
+    if len(structures) != 1:
         raise ValueError(
             f"{name}: pseudo_inputs and fixed must be the two trees of split_fixed, but differ in "
             "structure."

@@ -7,6 +7,7 @@ another folder; JAX_ENABLE_COMPILATION_CACHE=false turns it off.
 import os
 import platform
 import tempfile
+import warnings
 from pathlib import Path
 
 import jax
@@ -27,6 +28,8 @@ def enable() -> None:
             pass
     except (OSError, UnicodeError):  # a home that cannot be written costs time, not the run
         return
+    # A cache that is full or damaged costs time; each entry that cannot be written would be said.
+    warnings.filterwarnings("ignore", message=".*persistent compilation cache")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 

@@ -131,28 +131,12 @@ def connected(text: str | None) -> Iterator[int]:
 
     import jax
 
-    print(
-        f"Waiting for the other processes of this run, at most {CONNECT_SECONDS} s.",
-        file=sys.stderr,
-        flush=True,
-    )
     # JAX would take SIGTERM for itself; training.py agrees on it here.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         with contextlib.ExitStack() as stack:
             _explain_aborts()
-            try:
-                jax.distributed.initialize(
-                    **where,
-                    initialization_timeout=CONNECT_SECONDS,
-                    heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-                    shutdown_timeout_seconds=LEAVE_SECONDS,
-                )
-            except (RuntimeError, ValueError, OSError) as error:
-                raise HostLostError(
-                    f"the processes of this run did not find each other ({first_line(error)}); "
-                    "start all of them with the same COORDINATOR:PORT and COUNT."
-                ) from None
+            _find_each_other(where)
             jax_start.check_devices()  # none can start before all have come here
             global _index
             _index = jax.process_index()
@@ -179,6 +163,26 @@ def connected(text: str | None) -> Iterator[int]:
         raise
     finally:
         _index = None
+
+
+def _find_each_other(where: dict[str, Any]) -> None:
+    """Waits for the other processes of the run, or raises a HostLostError."""
+    import jax
+
+    message = f"Waiting for the other processes of this run, at most {CONNECT_SECONDS} s."
+    print(message, file=sys.stderr, flush=True)
+    try:
+        jax.distributed.initialize(
+            **where,
+            initialization_timeout=CONNECT_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=LEAVE_SECONDS,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise HostLostError(
+            f"the processes of this run did not find each other ({first_line(error)}); "
+            "start all of them with the same COORDINATOR:PORT and COUNT."
+        ) from None
 
 
 def _check_devices() -> None:

@@ -61,8 +61,8 @@ class MetricsLog:
 
 
 def digest_up_to(workdir: str, epoch: int) -> str:
-    """SHA-256 of the log's rows up to an epoch; of what is there, if the log ends before."""
-    rows = [row for row in read_metrics(workdir) if row["epoch"] <= epoch]
+    """SHA-256 of the log's rows up to an epoch, or of those that there are, but for the seconds."""
+    rows = [row | {"seconds": None} for row in read_metrics(workdir) if row["epoch"] <= epoch]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 

@@ -36,25 +36,17 @@ def train(
 
     Of several hosts process 0 alone has `checkpoints`, writes the folder and shows progress.
     """
-    state = initial_state(plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed)
-    with hosts.together():
-        restored = _restore(checkpoints, state, plan, workdir) if checkpoints else None
-    if hosts.several():
-        restored = hosts.from_first(state if restored is None else restored)
-    if restored is not None:
-        # Copied by a program of ours: its buffers must be JAX's own, since they will be donated.
-        state = jax.tree.map(jnp.copy, restored)
+    state = _start(workdir, dataset, plan, checkpoints)
     done, best_epoch = int(state.epoch), int(state.best_epoch)
     if done:
         print(f"Going on after epoch {done} of {workdir}.", flush=True)
-    if done and should_stop(done, best_epoch, config):
-        print(f"Training is finished: {done} epochs, the best was {best_epoch}.", flush=True)
-        return state
+        if should_stop(done, best_epoch, config):
+            print(f"Training is finished: {done} epochs, the best was {best_epoch}.", flush=True)
+            return state
 
     sharding = devices.replicated()
     state = jax.device_put(state, sharding)
-    train_images = jax.device_put(dataset.train, sharding)
-    validation_images = jax.device_put(dataset.validation, sharding)
+    splits = jax.device_put((dataset.train, dataset.validation), sharding)
     run_epoch = make_epoch(plan)
     saved = time.monotonic()
     with SignalFlag() as flag, contextlib.ExitStack() as stack:
@@ -66,18 +58,13 @@ def train(
         apart = False
         while not should_stop(done, best_epoch, config):
             start = time.monotonic()
-            state, metrics = run_epoch(state, train_images, validation_images)
-            metrics = {name: value.item() for name, value in jax.device_get(metrics).items()}
+            state, metrics = run_epoch(state, *splits)
+            metrics = _plain(metrics, plan, dataset)
             done, best_epoch = metrics["epoch"], metrics.pop("best_epoch")
             stop = hosts.largest(flag.number)
             _check_finite(metrics, workdir, checkpoints)
-            if plan.autoencoder.likelihood.in_bits:
-                size = math.prod(dataset.shape)
-                metrics["val_bits_per_dim"] = metrics["val_loss"] / (size * math.log(2.0))
             finished = should_stop(done, best_epoch, config)
-            if not apart and metrics.get("component_drift", 0.0) > MAX_DRIFT:
-                apart = True
-                _say_that_it_comes_apart(metrics, config)
+            apart = apart or _comes_apart(metrics, config)
             if checkpoints:
                 log.write(metrics | {"seconds": time.monotonic() - start})
                 progress.show(
@@ -99,13 +86,41 @@ def train(
     return state
 
 
-def _say_that_it_comes_apart(metrics: dict[str, float], config: ml_collections.ConfigDict) -> None:
+def _start(
+    workdir: str, dataset: Dataset, plan: Plan, checkpoints: Checkpoints | None
+) -> TrainState:
+    """The state before the first epoch, or the newest that has been saved."""
+    state = initial_state(plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed)
+    with hosts.together():
+        restored = _restore(checkpoints, state, plan, workdir) if checkpoints else None
+    if hosts.several():
+        restored = hosts.from_first(state if restored is None else restored)
+    if restored is None:
+        return state
+    # Copied by a program of ours: its buffers must be JAX's own, since they will be donated.
+    return jax.tree.map(jnp.copy, restored)
+
+
+def _plain(metrics: dict[str, jax.Array], plan: Plan, dataset: Dataset) -> dict[str, float]:
+    """The metrics of an epoch as plain numbers, with bits per dimension where those are told."""
+    numbers = {name: value.item() for name, value in jax.device_get(metrics).items()}
+    if plan.autoencoder.likelihood.in_bits:
+        size = math.prod(dataset.shape)
+        numbers["val_bits_per_dim"] = numbers["val_loss"] / (size * math.log(2.0))
+    return numbers
+
+
+def _comes_apart(metrics: dict[str, float], config: ml_collections.ConfigDict) -> bool:
+    """Whether components change too much between their turns (training/turns.py); says so."""
+    if metrics.get("component_drift", 0.0) <= MAX_DRIFT:
+        return False
     print(
         f"Note: in epoch {metrics['epoch']} components of the prior changed by "
         f"{metrics['component_drift']:.3g} nats on average between their turns, so that the prior "
         f"comes apart: raise components_per_step, which is {config.components_per_step}.",
         flush=True,
     )
+    return True
 
 
 def _restore(
