@@ -131,7 +131,7 @@ def result_of(workdir, optimizer=None):
         row.pop("seconds")
     config = load_config(str(workdir))
     data = datasets.load(config.dataset)
-    like = jax.eval_shape(lambda: start_of(plan_for(config, data, optimizer), data))
+    like = start_of(plan_for(config, data, optimizer), data)
     with Checkpoints(str(workdir), read_only=True) as checkpoints:
         return rows, jax.device_get(checkpoints.restore_latest(like=like)[0])
 

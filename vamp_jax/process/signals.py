@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from signal import SIGINT, SIGTERM
 from types import FrameType
@@ -47,6 +48,12 @@ def interruptible() -> Iterator[None]:
             signal.signal(SIGINT, before)
 
 
+def _say(text: str) -> None:
+    """Writes past Python's buffer: a handler may have interrupted a print of the same stream."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # no stream, or none of a file
+        os.write(sys.stdout.fileno(), text.encode())
+
+
 class SignalFlag:
     """Remembers a signal until the epoch has ended; a second one interrupts at once."""
 
@@ -66,4 +73,4 @@ class SignalFlag:
         if self.number:
             interrupt(number, frame)
         self.number = number
-        print("Stopping after this epoch...", flush=True)
+        _say("Stopping after this epoch...\n")
