@@ -1,6 +1,7 @@
 """The densities under JAX's strict modes, in 16 bits, in blocks, on explicit meshes."""
 
 import functools
+from typing import NamedTuple
 
 import chex
 import jax
@@ -247,6 +248,31 @@ def test_draws_of_one_component(kind):
     stddev = np.exp(0.5 * np.broadcast_to(base.log_var, base.mean.shape)[2])
     assert np.all(np.abs(z.mean(axis=0) - base.mean[2]) < 4 * stddev / 4000**0.5)
     np.testing.assert_allclose(z.std(axis=0), stddev, rtol=0.06)
+
+
+class Box(NamedTuple):
+    """A uniform density on [0, width]^2: a prior of somebody's own."""
+
+    width: jax.Array
+
+    def log_prob(self, z, *, block_size=None):
+        inside = jnp.all((z >= 0) & (z <= self.width), axis=-1)
+        return jnp.where(inside, -2 * jnp.log(self.width), -jnp.inf)
+
+    def sample(self, rng, num_samples, *, component=None):
+        return self.width * jax.random.uniform(rng, (num_samples, 2))
+
+    def responsibilities(self, z, *, block_size=None):
+        return jnp.ones((*z.shape[:-1], 1))
+
+
+def test_a_density_of_one_s_own_is_a_prior():
+    prior = Box(jnp.asarray(2.0))
+    z = priors.sample(KEY, prior, 10)
+    np.testing.assert_allclose(jax.jit(priors.log_prob)(z, prior), -2 * np.log(2.0), rtol=1e-6)
+    chex.assert_shape(priors.responsibilities(z, prior), (10, 1))
+    gradient = jax.grad(lambda prior: jnp.sum(priors.log_prob(z, prior)))(prior)
+    assert float(gradient.width) == pytest.approx(-10.0)
 
 
 def mixture(**fields):

@@ -31,6 +31,7 @@ from vamp_jax.priors.exemplars import Exemplar, exemplar, init_exemplar
 from vamp_jax.priors.mixture import GaussianMixture, check_points, component_log_prob
 from vamp_jax.priors.neighbours import nearest, neighbours_log_prob
 from vamp_jax.priors.pseudo_inputs import split_fixed
+from vamp_jax.priors.starts import kmeans_centres, kmedoids
 from vamp_jax.priors.warped import Warped, flow, init_flow, vamp_flow, warp
 
 __all__ = [
@@ -50,6 +51,8 @@ __all__ = [
     "init_mixture_of_gaussians",
     "init_vamp",
     "init_vamp_from_data",
+    "kmeans_centres",
+    "kmedoids",
     "log_prob",
     "mixture_of_gaussians",
     "mixture_of_gaussians_log_prob",
