@@ -4,7 +4,7 @@ The only place that calls `jax.pmap` for training.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,25 @@ def _rows(array, rows):
     return array.reshape(len(array), -1)[rows].reshape(len(rows), *array.shape[1:])
 
 
-def over_devices(function: Callable, num_replicated: int) -> Callable:
+class Mapped(NamedTuple):
+    """A function mapped over the devices."""
+
+    function: Any  # what `jax.pmap` returns
+    local: np.ndarray  # its last argument: pmap wants one with the devices' axis
+
+    def __call__(self, *args):
+        return self.function(*args, self.local)
+
+    def temporary_bytes(self, *args) -> int:
+        """Compiles it for these arguments; returns what it takes on a device beside them."""
+        analysis = self.function.lower(*args, self.local).compile().memory_analysis()
+        if analysis is None:  # this platform's compiler does not say
+            return 0
+        new = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+        return analysis.temp_size_in_bytes + max(0, new)
+
+
+def over_devices(function: Callable, num_replicated: int) -> Mapped:
     """Returns `function` mapped over all devices of all processes: replicated in, replicated out.
 
     Args:
@@ -67,6 +85,4 @@ def over_devices(function: Callable, num_replicated: int) -> Callable:
         out_axes=None,
         donate_argnums=(0,),
     )
-    # pmap wants one argument with the devices' axis.
-    local = np.zeros(jax.local_device_count(), np.int32)
-    return lambda *args: mapped(*args, local)
+    return Mapped(mapped, np.zeros(jax.local_device_count(), np.int32))

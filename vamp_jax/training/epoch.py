@@ -56,7 +56,7 @@ class Batch(NamedTuple):
     noise: dict[str, Array]  # [M, B, *shape] for each layer
 
 
-def make_epoch(plan: Plan) -> Callable[[TrainState, Any, Any], tuple[TrainState, Sums]]:
+def make_epoch(plan: Plan) -> devices.Mapped:
     """Returns `train_epoch` over all devices: (state, train, validation) -> (state, metrics).
 
     The arguments are to lie on the devices as `devices.replicated()`; the state is donated.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from vamp_jax import memory
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import NonFiniteLossError, Stopped
 from vamp_jax.process import hosts
@@ -55,6 +56,8 @@ def train(
             log = stack.enter_context(MetricsLog(workdir, done))
             what = f"{config.model}, {config.prior} prior"
             progress = stack.enter_context(Progress(what, config.num_epochs, done))
+        # Compiles, which the first epoch need not do again.
+        memory.check_compiled(config, run_epoch.temporary_bytes(state, *splits))
         apart = False
         while not should_stop(done, best_epoch, config):
             start = time.monotonic()
