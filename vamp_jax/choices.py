@@ -76,7 +76,8 @@ def _negative_binomial(config: Config, dataset: Dataset) -> Likelihood:
 def _categorical(config: Config, dataset: Dataset) -> Likelihood:
     from vamp_jax import likelihoods
 
-    return likelihoods.categorical(dataset.num_classes)
+    # Of sequences; in vectors classes may be ordered, and networks take their numbers.
+    return likelihoods.categorical(dataset.num_classes, one_hot=dataset.kind == "sequences")
 
 
 LIKELIHOODS = {
@@ -294,6 +295,8 @@ def likelihood(config: Config, dataset: Dataset) -> Likelihood:
     from vamp_jax import likelihoods
 
     found = LIKELIHOODS[likelihood_name(config, dataset)](config, dataset)
+    if dataset.kind == "sequences":
+        return likelihoods.padded(found)
     return likelihoods.missing(found) if dataset.missing else found
 
 
@@ -325,7 +328,7 @@ def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
             posterior=POSTERIORS[config.posterior](config),
             **own_fields,
         ),
-        prior=PRIORS[config.prior](config, of_x.support),
+        prior=PRIORS[config.prior](config, of_x.pseudo_input_support),
         likelihood=of_x,
         fill=float(np.mean(dataset.pseudo_input_mean)) if dataset.missing else None,
     )
