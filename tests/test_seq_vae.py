@@ -27,7 +27,7 @@ from tests.cases import (
 from vamp_jax import choices, config_checks, datasets, likelihoods, log_likelihood, priors, trained
 from vamp_jax.autoencoder import network_variables
 from vamp_jax.errors import UsageError
-from vamp_jax.evaluation import record, rolls
+from vamp_jax.evaluation import music, record, rolls
 from vamp_jax.experiment import train_and_evaluate
 from vamp_jax.objectives import Elbo, FreeBits
 from vamp_jax.run.metrics_log import read_metrics
@@ -328,3 +328,23 @@ def test_sequences_of_other_shapes_are_refused():
         estimate(x | {"values": x["values"] + 2})
     density = plan.autoencoder.prior_density(variables)
     assert np.isfinite(priors.log_prob(jnp.zeros((1, 3)), density)).all()
+
+
+def test_a_midi_file_has_the_notes_of_the_roll(tmp_path):
+    mido = pytest.importorskip("mido")
+    steps = np.zeros((4, 88), int)
+    steps[0:2, 0] = steps[3, 0] = steps[1:4, 87] = 1
+    music.midi_file(steps).save(tmp_path / "m.mid")
+    found, now = [], 0
+    for message in mido.MidiFile(tmp_path / "m.mid").tracks[0]:
+        now += message.time
+        if not message.is_meta:
+            found.append((now // music.TICKS, message.type, message.note))
+    assert found == [
+        (0, "note_on", 21),
+        (1, "note_on", 108),
+        (2, "note_off", 21),
+        (3, "note_on", 21),
+        (4, "note_off", 21),
+        (4, "note_off", 108),
+    ]
