@@ -27,7 +27,7 @@ from tests.cases import (
 from vamp_jax import choices, config_checks, datasets, likelihoods, log_likelihood, priors, trained
 from vamp_jax.autoencoder import network_variables
 from vamp_jax.errors import UsageError
-from vamp_jax.evaluation import music, record, rolls
+from vamp_jax.evaluation import music, record, rolls, texts
 from vamp_jax.experiment import train_and_evaluate
 from vamp_jax.objectives import Elbo, FreeBits
 from vamp_jax.run.metrics_log import read_metrics
@@ -348,3 +348,11 @@ def test_a_midi_file_has_the_notes_of_the_roll(tmp_path):
         (4, "note_off", 21),
         (4, "note_off", 108),
     ]
+
+
+def test_text_is_written_with_its_line_breaks_and_the_largest_symbols_of_pseudo_inputs(tmp_path):
+    data = {"values": np.array([[0, 1, 2, 2]]), "length": np.array([3])}
+    pseudo = {"values": np.eye(3)[[[2, 0, 1, 1]]] * 0.4, "length": np.array([2])}
+    texts.write({"data": data, "pseudo-inputs": pseudo}, "a\n\\", str(tmp_path / "t.txt"))
+    written = (tmp_path / "t.txt").read_text()
+    assert written == "data\n\na\\n\\\\\n\npseudo-inputs\n\n\\\\a\n"

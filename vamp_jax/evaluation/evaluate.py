@@ -82,7 +82,7 @@ def evaluate_run(
         disk.write_json(path + ".json", record)  # last: its presence says that all is evaluated
         print(table(record))
         print(f"Written: {path}.json, {path}.npz", flush=True)
-        _draw(workdir, split, autoencoder, variables, x, sampled, rng)
+        _draw(workdir, split, autoencoder, variables, x, sampled, rng, dataset.alphabet)
         with contextlib.suppress(FileNotFoundError):
             os.remove(path + UNFINISHED)
     print(f"Written: {os.path.join(workdir, 'figures')}/*.png")

@@ -12,7 +12,7 @@ from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets import spaced
 from vamp_jax.diagnostics import prior_use
 from vamp_jax.errors import first_line
-from vamp_jax.evaluation import rolls
+from vamp_jax.evaluation import rolls, texts
 from vamp_jax.log_likelihood import ImportanceSampled
 from vamp_jax.run.metrics_log import read_metrics
 from vamp_jax.sequences import num_examples, rows_of, values_of
@@ -30,6 +30,7 @@ class Evaluated(NamedTuple):
     x: Any  # of the split, [N, ...]
     sampled: ImportanceSampled
     rngs: jax.Array  # three keys of what is drawn from the model
+    alphabet: str | None  # of text
 
     def path(self, name: str) -> str:
         return os.path.join(self.workdir, "figures", name)
@@ -48,6 +49,7 @@ def draw(
     x: Any,
     sampled: ImportanceSampled,
     rng: jax.Array,
+    alphabet: str | None = None,
 ) -> list[str]:
     """Draws figures/*.png: of images and piano rolls samples and the like, of all the rest.
 
@@ -57,17 +59,20 @@ def draw(
       autoencoder, variables: the network with its prior.
       sampled: the evaluation; of the test split, its histogram is drawn.
       rng: key of what is drawn from the model.
+      alphabet: of text, which is written to figures/texts.txt; None of other data.
     Returns:
       For each picture that could not be drawn its name, with the reason.
     """
     rngs = jax.random.split(rng, 3)
-    run = Evaluated(workdir, split, autoencoder, variables, x, sampled, rngs)
+    run = Evaluated(workdir, split, autoencoder, variables, x, sampled, rngs, alphabet)
     undrawn = []
     of_x = ()
     if drawing.is_image(values_of(x).shape[1:]):
         of_x = (_samples, _reconstructions, _pseudo_inputs)
     elif rolls.is_roll(x):
         of_x = (_rolls, _pseudo_rolls)
+    elif alphabet is not None:
+        of_x = (_texts,)
     for picture in (*of_x, _plane, _histogram, _curves):
         try:
             picture(run)
@@ -111,13 +116,39 @@ def _pseudo_inputs(run: Evaluated) -> None:
     drawing.image_grid(jnp.concatenate(rows), run.path("from_pseudo_inputs.png"))
 
 
+def _sequences(run: Evaluated, count: int) -> dict[str, Any]:
+    """Some of the data, reconstructions of them, and samples of the same lengths."""
+    shown = rows_of(run.x, spaced(num_examples(run.x), count))
+    of_model = run.autoencoder, run.variables
+    made = generation.generate(*of_model, run.rngs[0], num_examples(shown))
+    again = generation.reconstruct(*of_model, run.rngs[1], shown)
+    return {
+        "data": shown,
+        "reconstructions": again,
+        "samples": made | {"length": shown["length"]},
+    }
+
+
+def _most_used(run: Evaluated, count: int) -> Any | None:
+    """The pseudo-inputs that are used most; None if there are none."""
+    pseudo_inputs = run.autoencoder.pseudo_inputs(run.variables)
+    if pseudo_inputs is None:
+        return None
+    prior = run.autoencoder.prior_density(run.variables)
+    mass = np.asarray(prior_use(_means(run), prior).mass)
+    return rows_of(pseudo_inputs, np.argsort(-mass)[:count])
+
+
+def _texts(run: Evaluated) -> None:
+    kinds = _sequences(run, texts.SHOWN)
+    if (most := _most_used(run, texts.SHOWN)) is not None:
+        kinds["pseudo-inputs"] = most
+    end = "" if run.split == "test" else f"_{run.split}"
+    texts.write(kinds, run.alphabet or "", run.path(f"texts{end}.txt"))
+
+
 def _rolls(run: Evaluated) -> None:
-    """Pieces above their reconstructions, and samples of the same lengths."""
-    shown = rows_of(run.x, spaced(num_examples(run.x), rolls.SHOWN))
-    count, lengths = num_examples(shown), {"length": shown["length"]}
-    made = generation.generate(run.autoencoder, run.variables, run.rngs[0], count)
-    again = generation.reconstruct(run.autoencoder, run.variables, run.rngs[1], shown)
-    pictures = {"data": shown, "samples": made | lengths, "reconstructions": again}
+    pictures = _sequences(run, rolls.SHOWN)
     keys = rolls.keys_of(*pictures.values())
     of = {name: rolls.images(piece, keys) for name, piece in pictures.items()}
     end = "" if run.split == "test" else f"_{run.split}"
@@ -127,13 +158,8 @@ def _rolls(run: Evaluated) -> None:
 
 def _pseudo_rolls(run: Evaluated) -> None:
     """The pseudo-sequences that are used most, the darker the nearer to 1."""
-    pseudo_inputs = run.autoencoder.pseudo_inputs(run.variables)
-    if pseudo_inputs is None:
-        return
-    prior = run.autoencoder.prior_density(run.variables)
-    most = np.argsort(-np.asarray(prior_use(_means(run), prior).mass))[: rolls.SHOWN]
-    shown = rows_of(pseudo_inputs, most)
-    drawing.image_grid(rolls.images(shown), run.path("pseudo_inputs.png"), columns=2)
+    if (most := _most_used(run, rolls.SHOWN)) is not None:
+        drawing.image_grid(rolls.images(most), run.path("pseudo_inputs.png"), columns=2)
 
 
 def _plane(run: Evaluated) -> None:
