@@ -46,7 +46,9 @@ def prior_start(autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed
 
     def examples(count):
         chosen = np.random.RandomState(seed).permutation(len(dataset.train))[:count]
-        return inputs.of(dataset.train[np.sort(chosen)])
+        x = inputs.of(dataset.train[np.sort(chosen)])
+        # A pseudo-input has no missing values: it starts at what the encoder sees in their place.
+        return x if autoencoder.fill is None else jnp.where(jnp.isnan(x), autoencoder.fill, x)
 
     (latent_dim,) = autoencoder.network.latent_shapes[autoencoder.top]
     return Start(
