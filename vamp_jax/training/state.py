@@ -47,7 +47,9 @@ def prior_start(autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed
 
     def examples(count):
         chosen = np.random.RandomState(seed).permutation(num_examples(dataset.train))[:count]
-        return inputs.likelihood.relaxed(inputs.of(rows_of(dataset.train, np.sort(chosen))))
+        x = inputs.likelihood.relaxed(inputs.of(rows_of(dataset.train, np.sort(chosen))))
+        # A pseudo-input has no missing values: it starts at what the encoder sees in their place.
+        return x if autoencoder.fill is None else jnp.where(jnp.isnan(x), autoencoder.fill, x)
 
     (latent_dim,) = autoencoder.network.latent_shapes[autoencoder.top]
     return Start(
