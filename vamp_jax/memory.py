@@ -20,6 +20,7 @@ from vamp_jax.datasets import Dataset
 from vamp_jax.errors import UsageError
 from vamp_jax.process import free_memory
 from vamp_jax.process.free_memory import Free
+from vamp_jax.sequences import num_examples, values_of
 from vamp_jax.training.state import init_state
 
 # What a run can be too large by; the other fields cost no memory.
@@ -90,7 +91,7 @@ def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
     plan = choices.plan(config, dataset)
     args = plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed
     state = jax.eval_shape(lambda: init_state(*args))
-    examples = min(config.batch_size, len(dataset.train))
+    examples = min(config.batch_size, num_examples(dataset.train))
     rows = -(-examples // jax.device_count()) * plan.objective.num_samples
     of_rows = _of_row(plan.autoencoder, state.variables)
     moving = place.devices * (_bytes(state.params) + rows * of_rows)
@@ -113,7 +114,7 @@ def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
 
 def _of_evaluated(dataset: Dataset) -> int:
     """Bytes of the larger split as x; a double more for each value of images that are redrawn."""
-    values = max(len(dataset.train), len(dataset.test)) * math.prod(dataset.shape)
+    values = max(values_of(split).size for split in (dataset.train, dataset.test))
     return values * (FLOAT + (DOUBLE if dataset.dynamic else 0))
 
 

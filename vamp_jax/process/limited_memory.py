@@ -101,4 +101,4 @@ def _work_of(process: int) -> float | None:
 def _say(what: str) -> None:
     left = free_memory.limits_in_words()
     error = OutOfMemoryError(f"{what} under {left}")
-    os.write(2, f"{sys.argv[0]}: {error}\n".encode(errors="backslashreplace"))
+    os.write(2, f"{os.path.basename(sys.argv[0])}: {error}\n".encode(errors="backslashreplace"))
