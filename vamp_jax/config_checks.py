@@ -68,7 +68,11 @@ FIELDS = {
         before="normal",
     ),
     "num_flows": _count(
-        4, "Flows in the posterior.", only_with=("posterior", choices.WITH_FLOWS), before=4
+        4,
+        "Flows in the posterior.",
+        below=1024,
+        only_with=("posterior", choices.WITH_FLOWS),
+        before=4,
     ),
     "likelihood": _one_of(
         choices.THE_DATA_S_OWN,

@@ -62,6 +62,7 @@ def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
 NO_MEMORY = (
     *("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "bad_alloc", "Cannot allocate"),
     "can't start new thread",  # for whose stack there is none
+    "failed to map segment",  # of a library
 )
 
 
@@ -69,7 +70,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of Python or of a library says that memory ran out."""
     if hasattr(error, "exit_code"):  # one of ours, which says what it is
         return isinstance(error, OutOfMemoryError)
-    of_library = isinstance(error, RuntimeError | OSError)
+    of_library = isinstance(error, RuntimeError | OSError | ImportError)
     return isinstance(error, MemoryError) or (
         of_library and any(words in str(error) for words in NO_MEMORY)
     )

@@ -18,6 +18,7 @@ from vamp_jax import choices, priors
 from vamp_jax.config_checks import FIELDS
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import UsageError
+from vamp_jax.log_likelihood import batch_sizes
 from vamp_jax.process import free_memory
 from vamp_jax.process.free_memory import Free
 from vamp_jax.sequences import num_examples, values_of
@@ -30,7 +31,6 @@ SIZES = (
 )
 FLOAT = 4
 DOUBLE = 8
-EVALUATED_ROWS = 1000  # of a chunk of samples, see evaluate.batch_sizes
 Config = ml_collections.ConfigDict
 Needs = dict[str, int]  # bytes, by what they are for
 
@@ -59,10 +59,13 @@ def check_compiled(config: Config, size: int) -> None:
     """
     for place in _places():
         if place.devices * size > place.free.size:
+            field = _fields(config)[0]
+            # What a step holds is about proportional to it.
+            about = _two_digits(int(config[field] * place.free.size / (place.devices * size)))
             raise UsageError(
                 f"An epoch of this run needs {shown(place.devices * size)} of memory beside its "
-                f"state and data, and {_left(place)}: make "
-                f"{' or '.join(_fields(config)[:3])} smaller."
+                f"state and data, and {_left(place)}: {field} is {config[field]}, and about "
+                f"{max(1, about)} could fit."
             )
 
 
@@ -105,7 +108,7 @@ def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
     evaluation = {
         "best parameters": max(1, place.devices) * _bytes(state.best_params),
         "a chunk of the evaluation's samples": place.devices
-        * min(EVALUATED_ROWS, config.num_samples)
+        * min(batch_sizes(plan.autoencoder.network)["rows_per_chunk"], config.num_samples)
         * of_rows,
         "data in evaluation": place.is_host * _of_evaluated(dataset),
     }
@@ -154,7 +157,10 @@ def _sentence(config: Config, dataset: Dataset, needs: Needs, place: Place) -> s
     )
     for field in _fields(config):
         if largest := _largest(field, config, dataset, place):
-            return f"{says}: {field} is {config[field]}, and {largest} would fit."
+            return f"{says}: {field} is {config[field]}, and at most {largest} can fit."
+    large = [field for field in _fields(config) if config[field] >= 10 * FIELDS[field].default]
+    if large:
+        return f"{says}: make {' and '.join(large)} smaller."
     return f"{says}: take a machine with more, or less data."
 
 
@@ -186,5 +192,10 @@ def _largest(field: str, config: Config, dataset: Dataset, place: Place) -> int 
     while high > 1.02 * low + 1:
         middle = round(math.sqrt(low * high))
         low, high = (middle, high) if fits(middle) else (low, middle)
-    step = 10 ** max(0, len(str(low)) - 2)
-    return low // step * step
+    return _two_digits(low)
+
+
+def _two_digits(value: int) -> int:
+    """The value, rounded down."""
+    step = 10 ** max(0, len(str(value)) - 2)
+    return value // step * step

@@ -17,7 +17,7 @@ class Free(NamedTuple):
     """Bytes that are left, and of what."""
 
     size: int
-    where: str  # as a sentence has it: "this machine has ... free"
+    where: str  # before the number in a sentence
 
 
 def of_host() -> Free | None:
@@ -55,7 +55,7 @@ def _of_machine(path: pathlib.Path) -> Iterator[Free]:
         lines = (line.split(":") for line in path.read_text().splitlines())
         kib = {name: int(value.split()[0]) for name, value in lines}
         # What has been swapped out makes room.
-        yield Free((kib["MemAvailable"] + kib["SwapFree"]) << 10, "this machine has free")
+        yield Free((kib["MemAvailable"] + kib["SwapFree"]) << 10, "what is free on this machine is")
 
 
 def _of_cgroups(own: pathlib.Path, root: pathlib.Path) -> Iterator[Free]:
