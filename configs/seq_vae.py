@@ -15,9 +15,10 @@ def get_config(dataset: str = "jsb_chorales"):
     config.batch_size = 20
     config.learning_rate = 3e-3
     config.learning_rate_schedule = "cosine"
-    config.num_epochs = 60
+    config.num_epochs = 100
     config.warmup_epochs = 20
     config.early_stopping_epochs = 20
     config.eval_batch_size = 100
+    config.word_dropout = 0.3
     config.num_samples = 500
     return config
