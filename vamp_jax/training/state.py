@@ -48,7 +48,9 @@ def prior_start(autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed
     def examples(count):
         chosen = np.random.RandomState(seed).permutation(num_examples(dataset.train))[:count]
         rows = trimmed(rows_of(dataset.train, np.sort(chosen)))
-        return inputs.likelihood.relaxed(inputs.of(rows))
+        x = inputs.likelihood.relaxed(inputs.of(rows))
+        # A pseudo-input has no missing values: it starts at what the encoder sees in their place.
+        return x if autoencoder.fill is None else jnp.where(jnp.isnan(x), autoencoder.fill, x)
 
     (latent_dim,) = autoencoder.network.latent_shapes[autoencoder.top]
     return Start(
