@@ -9,7 +9,6 @@ from vamp_jax import default_config
 def get_config(dataset: str = "jsb_chorales"):
     config = default_config.of_sequences(dataset)
     config.prior = "vamp"
-    config.num_components = 50
-    config.components_per_step = 10  # a pseudo-sequence costs as much as an example
+    config.num_components = 20  # a pseudo-sequence costs a step as much as encoding an example
     config.pseudo_inputs_from_data = True
     return config

@@ -249,7 +249,6 @@ def test_free_bits_let_a_small_kl_go():
 def test_a_run_on_the_chorales_that_ship(tmp_path, capsys):
     config = vamp_seq_vae.get_config()
     config.update(num_epochs=1, hidden_dim=4, latent_dim=2, num_components=3, num_samples=2)
-    config.update(components_per_step=0)
     train_and_evaluate(config, str(tmp_path), data_dir=str(tmp_path / "none"))
     told = capsys.readouterr().out
     assert " nats a sequence" in told and "nats a step, of 4725 steps" in told
