@@ -11,5 +11,5 @@ def get_config(dataset: str = "jsb_chorales"):
     config.prior = "vamp"
     config.num_components = 50
     config.components_per_step = 10  # a pseudo-sequence costs as much as an example
-    config.pseudo_inputs_from_data = True
+    config.pseudo_input_start = "examples"
     return config
