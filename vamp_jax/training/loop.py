@@ -16,7 +16,7 @@ from vamp_jax.process.signals import SignalFlag
 from vamp_jax.run.metrics_log import MetricsLog, read_metrics
 from vamp_jax.run.provenance import note_commit
 from vamp_jax.run.stopping import should_stop
-from vamp_jax.sequences import is_sequences
+from vamp_jax.sequences import is_sequences, trimmed
 from vamp_jax.training import devices
 from vamp_jax.training.checkpoints import Checkpoints
 from vamp_jax.training.epoch import Plan, make_epoch
@@ -47,7 +47,8 @@ def train(
 
     sharding = devices.replicated()
     state = jax.device_put(state, sharding)
-    splits = jax.device_put((dataset.train, dataset.validation), sharding)
+    splits = trimmed(dataset.train), trimmed(dataset.validation)
+    splits = jax.device_put(splits, sharding)
     run_epoch = make_epoch(plan)
     saved = time.monotonic()
     with SignalFlag() as flag, contextlib.ExitStack() as stack:

@@ -14,7 +14,7 @@ from vamp_jax.batches import in_batches
 from vamp_jax.datasets import Dataset
 from vamp_jax.datasets.inputs import Inputs
 from vamp_jax.random_streams import INIT, stream
-from vamp_jax.sequences import num_examples, rows_of
+from vamp_jax.sequences import num_examples, rows_of, trimmed
 from vamp_jax.trainable_priors import Examples, Start
 
 Array = jax.Array
@@ -51,8 +51,8 @@ def prior_start(autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed
 
     def examples(count):
         chosen = np.random.RandomState(seed).permutation(num_examples(dataset.train))[:count]
-        x = inputs.likelihood.relaxed(inputs.of(rows_of(dataset.train, np.sort(chosen))))
-        return autoencoder.seen(x)
+        rows = trimmed(rows_of(dataset.train, np.sort(chosen)))
+        return autoencoder.seen(inputs.likelihood.relaxed(inputs.of(rows)))
 
     (latent_dim,) = autoencoder.network.latent_shapes[autoencoder.top]
     return Start(
