@@ -10,5 +10,5 @@ def get_config(dataset: str = "jsb_chorales"):
     config = default_config.of_sequences(dataset)
     config.prior = "vamp"
     config.num_components = 20  # a pseudo-sequence costs a step as much as encoding an example
-    config.pseudo_inputs_from_data = True
+    config.pseudo_input_start = "examples"
     return config

@@ -20,7 +20,7 @@ from vamp_jax.sequences import is_sequences, trimmed
 from vamp_jax.training import devices
 from vamp_jax.training.checkpoints import Checkpoints
 from vamp_jax.training.epoch import Plan, make_epoch
-from vamp_jax.training.state import TrainState, initial_state
+from vamp_jax.training.state import TrainState, arranged_state, initial_state
 
 MAX_DRIFT = 10.0  # nats that a component changes between its turns; a healthy run has about 1
 
@@ -95,6 +95,8 @@ def _start(
     state = initial_state(plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed)
     with hosts.together():
         restored = _restore(checkpoints, state, plan, workdir) if checkpoints else None
+        if checkpoints and restored is None:
+            state = arranged_state(state, plan.autoencoder, dataset, plan.inputs, plan.seed)
     if hosts.several():
         restored = hosts.from_first(state if restored is None else restored)
     if restored is None:
