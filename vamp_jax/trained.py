@@ -251,7 +251,7 @@ def _read(path: str) -> Trained:
     arrays, others = read(lambda name: name == "about")
     try:
         about = json.loads(arrays["about"].tobytes())
-        config = ml_collections.ConfigDict(config_checks.BEFORE | about["config"])
+        config = ml_collections.ConfigDict(config_checks.as_of_today(about["config"]))
         spec = DataSpec(**about["spec"] | {"shape": tuple(about["spec"]["shape"])})
         version = about["format"]
     except Exception:  # whatever a damaged text holds
