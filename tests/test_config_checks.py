@@ -104,11 +104,3 @@ def test_what_was_saved_with_a_field_that_has_another_name_now():
         found = config_checks.as_of_today({"prior": "vamp", "pseudo_inputs_from_data": held})
         assert found["pseudo_input_start"] == start and "pseudo_inputs_from_data" not in found
     assert config_checks.as_of_today({"pseudo_input_start": "kmeans"})["wake_steps"] == 50
-
-
-def test_training_examples_with_missing_values_are_no_pseudo_inputs():
-    data = small_data()._replace(missing=True)
-    config_checks.check_with_data(small_config(batch_size=10), data)
-    for fields in (dict(prior="exemplar"), dict(pseudo_input_start="kmedoids")):
-        with pytest.raises(UsageError, match="has missing values"):
-            config_checks.check_with_data(small_config(**fields), data)

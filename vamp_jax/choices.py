@@ -77,7 +77,7 @@ def _negative_binomial(config: Config, dataset: Dataset) -> Likelihood:
 def _categorical(config: Config, dataset: Dataset) -> Likelihood:
     from vamp_jax import likelihoods
 
-    return likelihoods.categorical(dataset.num_classes)
+    return likelihoods.categorical(dataset.num_classes, one_hot=dataset.kind == "sequences")
 
 
 LIKELIHOODS = {
@@ -192,6 +192,7 @@ STARTS = {
     "kmedoids": _of_priors("KMEDOIDS"),
 }
 FROM_DATA = tuple(name for name in STARTS if name != "noise")
+FOR_SEQUENCES = ("examples",)  # centres of sequences of several lengths are none
 
 
 def _joint(config: Config, num_examples: int) -> Update:
@@ -229,6 +230,7 @@ def _langevin(config: Config, num_examples: int) -> Update:
 
 UPDATES = {"joint": _joint, "wake": _wake, "em": _em, "langevin": _langevin}
 WITH_WAKE = ("wake", "em")
+WITH_RESTARTS = ("em",)
 
 # ---------------------------------------------------------------------------------------------
 # Networks: (config) -> (the class, its own fields beside those that all have).
@@ -263,7 +265,20 @@ def _pixel_hvae(config: Config):
     }
 
 
-NETWORKS = {"vae": _vae, "hvae": _hvae, "conv_hvae": _conv_hvae, "pixel_hvae": _pixel_hvae}
+def _seq_vae(config: Config):
+    from vamp_jax.models import SeqVAE
+
+    return SeqVAE, {}
+
+
+NETWORKS = {
+    "vae": _vae,
+    "hvae": _hvae,
+    "conv_hvae": _conv_hvae,
+    "pixel_hvae": _pixel_hvae,
+    "seq_vae": _seq_vae,
+}
+SEQUENTIAL = ("seq_vae",)  # those of sequences; the others take images and vectors
 # Those whose cost is in convolutions, for what has to be known before JAX starts.
 CONVOLUTIONAL = ("conv_hvae", "pixel_hvae")
 
@@ -330,6 +345,8 @@ def _standard_gradient(config: Config) -> Objective:
     from vamp_jax import objectives
 
     num_samples, alpha = config.num_importance_samples, config.renyi_alpha
+    if config.free_nats:
+        return objectives.FreeBits(num_samples, config.free_nats)
     if num_samples == 1 or alpha == 1.0:
         return objectives.Elbo(num_samples)
     if alpha == 0.0:
@@ -371,6 +388,8 @@ def likelihood(config: Config, dataset: Dataset) -> Likelihood:
     from vamp_jax import likelihoods
 
     found = LIKELIHOODS[likelihood_name(config, dataset)](config, dataset)
+    if dataset.kind == "sequences":
+        return likelihoods.padded(found)
     return likelihoods.missing(found) if dataset.missing else found
 
 
@@ -383,7 +402,13 @@ def inputs(config: Config, dataset: Dataset) -> Inputs:
     """Returns how the data, as it is stored, becomes x."""
     from vamp_jax.datasets.inputs import Inputs
 
-    return Inputs(likelihood(config, dataset), dataset.max_value, dataset.dynamic, dataset.missing)
+    return Inputs(
+        likelihood(config, dataset),
+        dataset.max_value,
+        dataset.dynamic,
+        dataset.missing,
+        config.word_dropout,
+    )
 
 
 def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
@@ -402,7 +427,7 @@ def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
             posterior=POSTERIORS[config.posterior](config),
             **own_fields,
         ),
-        prior=PRIORS[config.prior](config, of_x.support),
+        prior=PRIORS[config.prior](config, of_x.pseudo_input_support),
         likelihood=of_x,
         fill=float(np.mean(dataset.pseudo_input_mean)) if dataset.missing else None,
     )

@@ -18,10 +18,12 @@ from vamp_jax.priors.pseudo_inputs import (
     as_it_is,
     clip,
     inverse_sigmoid,
+    is_floating,
     sigmoid,
     straight_through_clip,
 )
 from vamp_jax.priors.rotated import RotatedMixture
+from vamp_jax.sequences import is_sequences
 
 Array = jax.Array
 Params = dict[str, Any]
@@ -71,6 +73,18 @@ def _of_components(params: Params, components: Any) -> Any:
     mean, log_var, *rotation = components
     mixture = priors.vamp(params, lambda u: (mean, log_var))
     return RotatedMixture(mixture, *rotation) if rotation else mixture
+
+
+def _fixed_apart(params: Params) -> tuple[Params, Params]:
+    """(params, constants): the leaves of pseudo-inputs that cannot learn, as lengths, apart."""
+    u = params["pseudo_inputs"]
+    fixed = {
+        name: leaf for name, leaf in (u.items() if is_sequences(u) else ()) if not is_floating(leaf)
+    }
+    if not fixed:
+        return params, {}
+    learned = {name: leaf for name, leaf in u.items() if name not in fixed}
+    return params | {"pseudo_inputs": learned}, {"pseudo_inputs": fixed}
 
 
 # Cached, so that the same choice is the same value and JAX does not compile again.
@@ -148,7 +162,8 @@ def vamp(
       num_components: K.
       bounds: of pseudo-inputs as the encoder sees them.
       squashing: keeps them there; `CLIP` is the paper's hard tanh, without gradient outside.
-      beginning: where they start; at data with N(0, 0.01^2) noise.
+      beginning: where they start; at data with N(0, 0.01^2) noise. The lengths of sequences are
+        those of the examples, and stay. (Random values are far from any sequence.)
       learned_weights: learns the weights; otherwise all are 1/K.
     """
     low, high = (None if not math.isfinite(side) else side for side in bounds or (math.inf,) * 2)
@@ -163,7 +178,8 @@ def vamp(
         options = {"learned_weights": learned_weights}
         if beginning.from_data:
             examples = start.examples(num_components)
-            return placed(priors.init_vamp_from_data(rng, examples, **options)), {}
+            params, constants = _fixed_apart(priors.init_vamp_from_data(rng, examples, **options))
+            return placed(params), constants
         params = priors.init_vamp(
             rng, num_components, start.x_shape, mean=start.mean, stddev=start.stddev, **options
         )
@@ -174,9 +190,11 @@ def vamp(
         return params | placed(priors.init_vamp_from_data(rng, chosen))
 
     def pseudo_inputs(params, constants):
-        if bounds is None:
-            return params["pseudo_inputs"]
-        return jax.tree.map(lambda u: squashing.squash(u, low, high), params["pseudo_inputs"])
+        u = params["pseudo_inputs"]
+        if bounds is not None:
+            u = jax.tree.map(lambda leaf: squashing.squash(leaf, low, high), u)
+        fixed = constants.get("pseudo_inputs")
+        return u if fixed is None else u | jax.lax.stop_gradient(fixed)
 
     return Prior(
         init,

@@ -14,6 +14,7 @@ from vamp_jax.batches import in_batches
 from vamp_jax.datasets import Dataset
 from vamp_jax.datasets.inputs import Inputs
 from vamp_jax.random_streams import INIT, stream
+from vamp_jax.sequences import num_examples, rows_of
 from vamp_jax.trainable_priors import Examples, Start
 
 Array = jax.Array
@@ -45,12 +46,19 @@ class TrainState:
         }
 
 
+def as_pseudo_inputs(autoencoder: Autoencoder, inputs: Inputs, stored: Any) -> Any:
+    """Returns stored examples as x that pseudo-inputs can start at."""
+    x = inputs.likelihood.relaxed(inputs.of(stored))
+    # A pseudo-input has no missing values: it starts at what the encoder sees in their place.
+    return x if autoencoder.fill is None else jnp.where(jnp.isnan(x), autoencoder.fill, x)
+
+
 def prior_start(autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed: int) -> Start:
     """Returns what the prior's parameters may start from; examples are chosen by the seed."""
 
     def examples(count):
-        chosen = np.random.RandomState(seed).permutation(len(dataset.train))[:count]
-        return inputs.of(dataset.train[np.sort(chosen)])
+        chosen = np.random.RandomState(seed).permutation(num_examples(dataset.train))[:count]
+        return as_pseudo_inputs(autoencoder, inputs, rows_of(dataset.train, np.sort(chosen)))
 
     (latent_dim,) = autoencoder.network.latent_shapes[autoencoder.top]
     return Start(
@@ -59,7 +67,7 @@ def prior_start(autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed
         mean=dataset.pseudo_input_mean,
         stddev=dataset.pseudo_input_stddev,
         examples=examples,
-        num_examples=len(dataset.train),
+        num_examples=num_examples(dataset.train),
     )
 
 
@@ -100,7 +108,7 @@ def arranged(
     prior = autoencoder.prior
     if prior.arrange is None:
         return variables["params"]["prior"]
-    x = np.asarray(inputs.of(dataset.train))
+    x = np.asarray(as_pseudo_inputs(autoencoder, inputs, dataset.train))
     encode = jax.jit(lambda x: autoencoder.encode(variables, x).top.base.mean)
     examples = Examples(x, lambda: np.asarray(in_batches(encode, (x,), ROWS)))
     return prior.arrange(stream(seed, INIT, 1), variables["params"]["prior"], examples, seed)
