@@ -2,15 +2,19 @@
 
 Each table has an entry a name: a function of the config (and the data) that returns the value. To
 add a choice, write it in a file of its own and enter it here; tests/test_contracts.py goes through
-these tables. Imports are inside the functions: a typo in a name should not wait for JAX.
+these tables. A name module:Name is a part from outside the package (outside.py), and stands for
+what an entry is. Imports are inside the functions: a typo in a name should not wait for JAX.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from vamp_jax import datasets, outside
 
 if TYPE_CHECKING:
     import ml_collections
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from vamp_jax.datasets import Dataset
     from vamp_jax.datasets.inputs import Inputs
     from vamp_jax.likelihoods import Likelihood
+    from vamp_jax.network import Network
     from vamp_jax.objectives import Objective
     from vamp_jax.trainable_priors import Prior
     from vamp_jax.training.epoch import Plan
@@ -246,7 +251,7 @@ def _glorot(config: Config):
 DENSE_INITS = {"he": _he, "glorot": _glorot}
 
 # ---------------------------------------------------------------------------------------------
-# Objectives, by the gradient of the importance-weighted bound: (config) -> an objective.
+# Objectives: (config) -> an objective. The bound of several samples has two gradients.
 
 
 def _standard_gradient(config: Config) -> Objective:
@@ -268,8 +273,22 @@ def _dreg(config: Config) -> Objective:
 
 GRADIENTS = {"standard": _standard_gradient, "dreg": _dreg}
 
+
+def _bound(config: Config) -> Objective:
+    return GRADIENTS[config.importance_gradient](config)
+
+
+OBJECTIVES = {"bound": _bound}
+
 # ---------------------------------------------------------------------------------------------
 # What a config and its data stand for.
+
+
+def _made(table, name: str, attributes: Iterable[str], *args):
+    """What the entry of a name makes; of a part from outside the package, seen to be complete."""
+    if name in table:
+        return table[name](*args)
+    return outside.checked(name, outside.call(name, *args), attributes)
 
 
 def dataset(config: Config, data_dir: str | None) -> Dataset:
@@ -278,12 +297,17 @@ def dataset(config: Config, data_dir: str | None) -> Dataset:
     Raises:
       UsageError: for data that is not there, or wrong.
     """
-    from vamp_jax import datasets
-
+    name, stored_as = config.dataset, STORED_AS.get(config.likelihood, config.likelihood)
+    from_outside = outside.is_name(name)
+    if outside.is_name(stored_as):  # of whose values nothing is known
+        stored_as = "gaussian" if from_outside or datasets.is_own(name) else None
+    if from_outside:
+        held = outside.call(name, config, data_dir)
+        return datasets.of_arrays(name, held, likelihood=stored_as, missing=config.missing)
     return datasets.load(
-        config.dataset,
+        name,
         data_dir,
-        likelihood=STORED_AS.get(config.likelihood, config.likelihood),
+        likelihood=stored_as,
         missing=config.missing,
         image_size=config.image_size or None,
     )
@@ -293,7 +317,8 @@ def likelihood(config: Config, dataset: Dataset) -> Likelihood:
     """Returns p(x|.) of one value of this data."""
     from vamp_jax import likelihoods
 
-    found = LIKELIHOODS[likelihood_name(config, dataset)](config, dataset)
+    name = likelihood_name(config, dataset)
+    found = _made(LIKELIHOODS, name, likelihoods.Likelihood._fields, config, dataset)
     return likelihoods.missing(found) if dataset.missing else found
 
 
@@ -312,28 +337,39 @@ def inputs(config: Config, dataset: Dataset) -> Inputs:
 def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
     """Returns the network with its prior and likelihood."""
     from vamp_jax.autoencoder import Autoencoder
+    from vamp_jax.trainable_priors import Prior
 
     of_x = likelihood(config, dataset)
-    network, own_fields = NETWORKS[config.model](config)
     return Autoencoder(
-        network=network(
+        network=_network(
+            config,
             x_shape=dataset.shape,
             likelihood=of_x,
             latent_dim=config.latent_dim,
             hidden_dim=config.hidden_dim,
             kernel_init=DENSE_INITS[config.dense_init](config),
-            posterior=POSTERIORS[config.posterior](config),
-            **own_fields,
+            posterior=_made(POSTERIORS, config.posterior, (), config),
         ),
-        prior=PRIORS[config.prior](config, of_x.support),
+        prior=_made(PRIORS, config.prior, Prior._fields, config, of_x.support),
         likelihood=of_x,
         fill=float(np.mean(dataset.pseudo_input_mean)) if dataset.missing else None,
     )
 
 
+def _network(config: Config, **fields) -> Network:
+    """Makes a network: its class with the fields that all have, and its own."""
+    if config.model in NETWORKS:
+        network, own_fields = NETWORKS[config.model](config)
+        return network(**fields, **own_fields)
+    from vamp_jax import network as contract
+
+    made = outside.call(config.model, **fields)
+    return outside.checked(config.model, made, contract.ATTRIBUTES)
+
+
 def objective(config: Config) -> Objective:
     """Returns what is maximised."""
-    return GRADIENTS[config.importance_gradient](config)
+    return _made(OBJECTIVES, config.objective, ("num_samples", "bound"), config)
 
 
 def _constant(config: Config, num_steps: int):

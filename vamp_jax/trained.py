@@ -99,6 +99,8 @@ class Trained:
             return np.asarray(
                 generation.generate(self.autoencoder, self.variables, rng, num_samples)
             )
+        if not hasattr(self.prior, "component_means"):
+            raise ValueError(f"sample: component is {component}; this prior has no components.")
         count = len(self.prior.component_means())
         if not 0 <= component < count:
             raise ValueError(f"sample: component is {component}; this prior has {count}, from 0.")

@@ -15,7 +15,8 @@ import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +86,29 @@ def load(
     """
     if missing not in ("refuse", "mask"):
         raise UsageError(f"missing is {missing!r}; it must be 'refuse' or 'mask'.")
-    given, kind = arrays.check(_read(name, image_size, data_dir))
+    return _made(name, _read(name, image_size, data_dir), likelihood, missing)
+
+
+def of_arrays(
+    name: str, held: Any, *, likelihood: str | None = None, missing: str = "refuse"
+) -> tuple[Dataset, list[str]]:
+    """Makes the data set of arrays that a program has made, named as in a .npz; see `load`."""
+    if not isinstance(held, Mapping):
+        raise UsageError(
+            f"{name} gives a {type(held).__name__}; it must give a dict of arrays with the names "
+            "of a .npz: train, validation and test, or x"
+        )
+    held = {str(key): np.asarray(array) for key, array in held.items()}
+    known = {key: array for key, array in held.items() if arrays.role(key) is not None}
+    found = arrays.found(name, known, sorted(held.keys() - known.keys()))
+    return _made(name, found, likelihood, missing)
+
+
+def _made(
+    name: str, found: Found, likelihood: str | None, missing: str
+) -> tuple[Dataset, list[str]]:
+    """Checks what a file holds, splits it where it is in one piece, and says what it is."""
+    given, kind = arrays.check(found)
     if missing == "refuse":
         values.refuse_nan(given.where, given.splits, given.masks)
     in_bytes = all(array.dtype == np.uint8 for array in given.splits.values())

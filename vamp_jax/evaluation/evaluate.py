@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vamp_jax import disk, log_likelihood, trained
+from vamp_jax import disk, log_likelihood, outside, trained
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets import Dataset, spaced
 from vamp_jax.errors import PicturesError, UsageError
@@ -152,7 +152,8 @@ def _sample(
     """Estimates, resumed from a partial file if there is one, and the time taken."""
     begun = time.monotonic()
     # A partial evaluation is resumed only by the same code.
-    identity = json.dumps(start | {"code": provenance.code_digest()}, sort_keys=True)
+    code = {"code": provenance.code_digest(), "parts": outside.digests(start["config"])}
+    identity = json.dumps(start | code, sort_keys=True)
     done, seconds = partial.read(path + UNFINISHED, identity)
     keep = partial.writer(path + UNFINISHED, identity, seconds)
     count = len(done.log_likelihood) if done else 0
