@@ -12,7 +12,7 @@ from configs import default
 from tests.reference import SHAPE
 from vamp_jax import choices, datasets, likelihoods, trainable_priors
 from vamp_jax.autoencoder import Autoencoder
-from vamp_jax.training import devices
+from vamp_jax.training import devices, plans
 from vamp_jax.training.epoch import train_epoch
 from vamp_jax.training.state import init_variables, initial_state
 
@@ -55,9 +55,31 @@ def small_data(count=50, dynamic=True):
     return datasets.Dataset("digits", *pixels, "bernoulli", dynamic, 16, 0.3, 0.05, {})
 
 
+def small_sequences(count=50):
+    """Rolls of 3 keys and 1 to 5 steps: `count` to train, 23 and 9 beside."""
+    rng = np.random.RandomState(0)
+    splits = [
+        {
+            "values": rng.randint(0, 2, (n, 5, 3)).astype(np.uint8),
+            "length": rng.randint(1, 6, n).astype(np.int32),
+        }
+        for n in (count, 23, 9)
+    ]
+    more = dict(kind="sequences")
+    return datasets.Dataset("rolls", *splits, "bernoulli", False, 1, 0.5, 0.5, {}, **more)
+
+
+def data_for(config, **options):
+    """Small data of the kind that the config's network takes."""
+    if config.model in choices.SEQUENTIAL:
+        config.pseudo_inputs_from_data = True
+        return small_sequences()
+    return small_data(**options)
+
+
 def plan_for(config, data, optimizer=None):
     """What is done in an epoch of this run, with another optimiser where one is given."""
-    plan = choices.plan(config, data)
+    plan = plans.make(config, data)
     return plan if optimizer is None else plan._replace(optimizer=optimizer)
 
 

@@ -9,7 +9,6 @@ what an entry is. Imports are inside the functions: a typo in a name should not 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +17,6 @@ from vamp_jax import datasets, outside
 
 if TYPE_CHECKING:
     import ml_collections
-    import optax
 
     from vamp_jax.autoencoder import Autoencoder
     from vamp_jax.datasets import Dataset
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from vamp_jax.network import Network
     from vamp_jax.objectives import Objective
     from vamp_jax.trainable_priors import Prior
-    from vamp_jax.training.epoch import Plan
 
     Config = ml_collections.ConfigDict
 
@@ -35,10 +32,13 @@ if TYPE_CHECKING:
 # Likelihoods: (config, data) -> Likelihood.
 
 
-def _bernoulli(config: Config, dataset: Dataset) -> Likelihood:
-    from vamp_jax import likelihoods
+def _without_options(name: str):
+    def choose(config: Config, dataset: Dataset) -> Likelihood:
+        from vamp_jax import likelihoods
 
-    return likelihoods.BERNOULLI
+        return getattr(likelihoods, name)
+
+    return choose
 
 
 def _discretised_logistic(config: Config, dataset: Dataset) -> Likelihood:
@@ -66,12 +66,6 @@ def _gaussian(config: Config, dataset: Dataset) -> Likelihood:
     return likelihoods.gaussian(config.gaussian_variance)
 
 
-def _poisson(config: Config, dataset: Dataset) -> Likelihood:
-    from vamp_jax import likelihoods
-
-    return likelihoods.POISSON
-
-
 def _negative_binomial(config: Config, dataset: Dataset) -> Likelihood:
     from vamp_jax import likelihoods
 
@@ -81,15 +75,15 @@ def _negative_binomial(config: Config, dataset: Dataset) -> Likelihood:
 def _categorical(config: Config, dataset: Dataset) -> Likelihood:
     from vamp_jax import likelihoods
 
-    return likelihoods.categorical(dataset.num_classes)
+    return likelihoods.categorical(dataset.num_classes, one_hot=dataset.kind == "sequences")
 
 
 LIKELIHOODS = {
-    "bernoulli": _bernoulli,
+    "bernoulli": _without_options("BERNOULLI"),
     "discretised_logistic": _discretised_logistic,
     "rgb_logistic_mixture": _rgb_logistic_mixture,
     "gaussian": _gaussian,
-    "poisson": _poisson,
+    "poisson": _without_options("POISSON"),
     "negative_binomial": _negative_binomial,
     "categorical": _categorical,
 }
@@ -191,7 +185,20 @@ def _pixel_hvae(config: Config):
     }
 
 
-NETWORKS = {"vae": _vae, "hvae": _hvae, "conv_hvae": _conv_hvae, "pixel_hvae": _pixel_hvae}
+def _seq_vae(config: Config):
+    from vamp_jax.models import SeqVAE
+
+    return SeqVAE, {}
+
+
+NETWORKS = {
+    "vae": _vae,
+    "hvae": _hvae,
+    "conv_hvae": _conv_hvae,
+    "pixel_hvae": _pixel_hvae,
+    "seq_vae": _seq_vae,
+}
+SEQUENTIAL = ("seq_vae",)  # those of sequences; the others take images and vectors
 # Those whose cost is in convolutions, for what has to be known before JAX starts.
 CONVOLUTIONAL = ("conv_hvae", "pixel_hvae")
 
@@ -258,6 +265,8 @@ def _standard_gradient(config: Config) -> Objective:
     from vamp_jax import objectives
 
     num_samples, alpha = config.num_importance_samples, config.renyi_alpha
+    if config.free_nats:
+        return objectives.FreeBits(num_samples, config.free_nats)
     if num_samples == 1 or alpha == 1.0:
         return objectives.Elbo(num_samples)
     if alpha == 0.0:
@@ -281,14 +290,24 @@ def _bound(config: Config) -> Objective:
 OBJECTIVES = {"bound": _bound}
 
 # ---------------------------------------------------------------------------------------------
+# Learning rates: (config, steps of the run) -> a number, or a function of the steps done.
+
+
+def _constant(config: Config, num_steps: int):
+    return config.learning_rate
+
+
+def _cosine(config: Config, num_steps: int):
+    import optax
+
+    share = config.final_learning_rate / config.learning_rate
+    return optax.cosine_decay_schedule(config.learning_rate, num_steps, share)
+
+
+LEARNING_RATE_SCHEDULES = {"constant": _constant, "cosine": _cosine}
+
+# ---------------------------------------------------------------------------------------------
 # What a config and its data stand for.
-
-
-def _made(table, name: str, attributes: Iterable[str], *args):
-    """What the entry of a name makes; of a part from outside the package, seen to be complete."""
-    if name in table:
-        return table[name](*args)
-    return outside.checked(name, outside.call(name, *args), attributes)
 
 
 def dataset(config: Config, data_dir: str | None) -> Dataset:
@@ -318,7 +337,9 @@ def likelihood(config: Config, dataset: Dataset) -> Likelihood:
     from vamp_jax import likelihoods
 
     name = likelihood_name(config, dataset)
-    found = _made(LIKELIHOODS, name, likelihoods.Likelihood._fields, config, dataset)
+    found = outside.made(LIKELIHOODS, name, likelihoods.Likelihood._fields, config, dataset)
+    if dataset.kind == "sequences":
+        return likelihoods.padded(found)
     return likelihoods.missing(found) if dataset.missing else found
 
 
@@ -331,7 +352,13 @@ def inputs(config: Config, dataset: Dataset) -> Inputs:
     """Returns how the data, as it is stored, becomes x."""
     from vamp_jax.datasets.inputs import Inputs
 
-    return Inputs(likelihood(config, dataset), dataset.max_value, dataset.dynamic, dataset.missing)
+    return Inputs(
+        likelihood(config, dataset),
+        dataset.max_value,
+        dataset.dynamic,
+        dataset.missing,
+        config.word_dropout,
+    )
 
 
 def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
@@ -348,16 +375,15 @@ def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
             latent_dim=config.latent_dim,
             hidden_dim=config.hidden_dim,
             kernel_init=DENSE_INITS[config.dense_init](config),
-            posterior=_made(POSTERIORS, config.posterior, (), config),
+            posterior=outside.made(POSTERIORS, config.posterior, (), config),
         ),
-        prior=_made(PRIORS, config.prior, Prior._fields, config, of_x.support),
+        prior=outside.made(PRIORS, config.prior, Prior._fields, config, of_x.pseudo_input_support),
         likelihood=of_x,
         fill=float(np.mean(dataset.pseudo_input_mean)) if dataset.missing else None,
     )
 
 
 def _network(config: Config, **fields) -> Network:
-    """Makes a network: its class with the fields that all have, and its own."""
     if config.model in NETWORKS:
         network, own_fields = NETWORKS[config.model](config)
         return network(**fields, **own_fields)
@@ -369,45 +395,4 @@ def _network(config: Config, **fields) -> Network:
 
 def objective(config: Config) -> Objective:
     """Returns what is maximised."""
-    return _made(OBJECTIVES, config.objective, ("num_samples", "bound"), config)
-
-
-def _constant(config: Config, num_steps: int):
-    return config.learning_rate
-
-
-def _cosine(config: Config, num_steps: int):
-    import optax
-
-    share = config.final_learning_rate / config.learning_rate
-    return optax.cosine_decay_schedule(config.learning_rate, num_steps, share)
-
-
-LEARNING_RATE_SCHEDULES = {"constant": _constant, "cosine": _cosine}
-
-
-def optimizer(config: Config, num_examples: int) -> optax.GradientTransformation:
-    """Returns the optimiser of a run on so many training examples."""
-    from vamp_jax.training import optimizers
-
-    num_steps = config.num_epochs * -(-num_examples // config.batch_size)
-    schedule = LEARNING_RATE_SCHEDULES[config.learning_rate_schedule]
-    return optimizers.normalized_adam(schedule(config, num_steps))
-
-
-def plan(config: Config, dataset: Dataset) -> Plan:
-    """Returns what is done in an epoch of this run."""
-    from vamp_jax.training.epoch import Plan, num_examples
-
-    every = config.components_per_step >= config.num_components  # as 0: all take part in each step
-    return Plan(
-        autoencoder=autoencoder(config, dataset),
-        objective=objective(config),
-        optimizer=optimizer(config, num_examples(dataset.train)),
-        inputs=inputs(config, dataset),
-        batch_size=config.batch_size,
-        eval_batch_size=config.eval_batch_size,
-        warmup_epochs=config.warmup_epochs,
-        seed=config.seed,
-        components_per_step=0 if every else config.components_per_step,
-    )
+    return outside.made(OBJECTIVES, config.objective, ("num_samples", "bound"), config)

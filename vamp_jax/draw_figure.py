@@ -7,6 +7,7 @@ python draw_figure.py --figure=6 --workdirs=RUN,RUN                 # test image
 python draw_figure.py --figure=plane --workdirs=RUN                 # a latent space of two units
 python draw_figure.py --figure=histogram --workdirs=RUN,RUN         # test log-likelihoods
 python draw_figure.py --figure=curves --workdirs=RUN,RUN            # validation ELBO and epoch
+python draw_figure.py --figure=music --workdirs=RUN                 # MIDI files, of a run on music
 
 Figure 3 is the number of active units of the two-level VAE and IWAE, with the standard prior and
 the VampPrior, against the number of pseudo-inputs. Interrupt it whenever you like, and give the
@@ -28,10 +29,10 @@ from vamp_jax.run.folder import load_config
 FIGURE = flags.DEFINE_enum(
     "figure",
     None,
-    ["3", "4", "5", "6", "plane", "histogram", "curves"],
+    ["3", "4", "5", "6", "plane", "histogram", "curves", "music"],
     "Which figure to draw: see above.",
 )
-WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of the runs; one for 4 and plane.")
+WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of the runs; one for 4, plane and music.")
 PSEUDO_INPUT = flags.DEFINE_integer(
     "pseudo_input", None, "Figure 4: the number of one, from 0. Default: the one used most."
 )
@@ -112,7 +113,7 @@ def check_flags() -> None:
     figure = FIGURE.value
     if figure is None:
         raise UsageError(
-            "No figure is named: pass --figure=3, 4, 5, 6, plane, histogram or curves."
+            "No figure is named: pass --figure=3, 4, 5, 6, plane, histogram, curves or music."
         )
     others = dict.fromkeys([*SWEEP_FLAGS, *(f"config.{field}" for field in FIELDS)], "3")
     for name, of in (others | {"pseudo_input": "4"}).items():
@@ -124,7 +125,7 @@ def check_flags() -> None:
             if figure == "3"
             else f"Figure {figure} shows finished runs: pass --workdirs=RUN,RUN."
         )
-    if figure in ("4", "plane") and len(WORKDIRS.value) > 1:
+    if figure in ("4", "plane", "music") and len(WORKDIRS.value) > 1:
         raise UsageError(f"Figure {figure} shows one run; --workdirs has {len(WORKDIRS.value)}.")
 
 
@@ -164,6 +165,11 @@ def main() -> None:
             figures.draw_histograms(folders, path)
         case "curves":
             figures.draw_curves(folders, path)
+        case "music":
+            (run,) = figures.load(folders, data_dir)
+            figures.write_music(run, path)
+            print(f"Written: {path}/*.mid")
+            return
     if failed:
         print(f"{len(failed)} runs failed: {'; '.join(failed)}.", file=sys.stderr)
         sys.exit(1)

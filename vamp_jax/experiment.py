@@ -11,7 +11,7 @@ from vamp_jax.datasets import Dataset
 from vamp_jax.evaluation import evaluate, record
 from vamp_jax.process import hosts
 from vamp_jax.run.folder import claim, locked
-from vamp_jax.training import loop
+from vamp_jax.training import loop, plans
 from vamp_jax.training.checkpoints import Checkpoints
 
 
@@ -39,7 +39,7 @@ def train_and_evaluate(
                 claim(workdir, config, dataset)
         _check_hosts_agree(config, dataset)
         stack.enter_context(jax.default_matmul_precision(config.matmul_precision))
-        plan = choices.plan(config, dataset)
+        plan = plans.make(config, dataset)
         with Checkpoints(workdir) if hosts.is_first() else contextlib.nullcontext() as checkpoints:
             state = loop.train(config, workdir, dataset, plan, checkpoints, checkpoint_seconds)
         if not hosts.is_first():

@@ -13,7 +13,7 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from vamp_jax import datasets
@@ -118,6 +118,13 @@ def checked(name: str, value: Any, attributes: Iterable[str]) -> Any:
             "docs/extending.md."
         )
     return value
+
+
+def made(
+    table: Mapping[str, Callable[..., Any]], name: str, attributes: Iterable[str], *args: Any
+) -> Any:
+    """Returns what a table's entry makes, or else the part of this name, seen to be complete."""
+    return table[name](*args) if name in table else checked(name, call(name, *args), attributes)
 
 
 def digests(config: Mapping[str, Any]) -> dict[str, str]:
