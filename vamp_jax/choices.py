@@ -305,6 +305,7 @@ def _cosine(config: Config, num_steps: int):
 
 
 LEARNING_RATE_SCHEDULES = {"constant": _constant, "cosine": _cosine}
+BY_LENGTH = ("cosine",)  # depend on how many steps there will be
 
 # ---------------------------------------------------------------------------------------------
 # What a config and its data stand for.
