@@ -156,22 +156,13 @@ WARPED = tuple(name for name in PRIORS if name.endswith("flow"))
 # Networks: (config) -> (the class, its own fields beside those that all have).
 
 
-def _vae(config: Config):
-    from vamp_jax.models import VAE
+def _without_fields(name: str):
+    def choose(config: Config):
+        from vamp_jax import models
 
-    return VAE, {}
+        return getattr(models, name), {}
 
-
-def _hvae(config: Config):
-    from vamp_jax.models import HVAE
-
-    return HVAE, {}
-
-
-def _conv_hvae(config: Config):
-    from vamp_jax.models import ConvHVAE
-
-    return ConvHVAE, {}
+    return choose
 
 
 def _pixel_hvae(config: Config):
@@ -185,18 +176,12 @@ def _pixel_hvae(config: Config):
     }
 
 
-def _seq_vae(config: Config):
-    from vamp_jax.models import SeqVAE
-
-    return SeqVAE, {}
-
-
 NETWORKS = {
-    "vae": _vae,
-    "hvae": _hvae,
-    "conv_hvae": _conv_hvae,
+    "vae": _without_fields("VAE"),
+    "hvae": _without_fields("HVAE"),
+    "conv_hvae": _without_fields("ConvHVAE"),
     "pixel_hvae": _pixel_hvae,
-    "seq_vae": _seq_vae,
+    "seq_vae": _without_fields("SeqVAE"),
 }
 SEQUENTIAL = ("seq_vae",)  # those of sequences; the others take images and vectors
 # Those whose cost is in convolutions, for what has to be known before JAX starts.
@@ -306,6 +291,19 @@ def _cosine(config: Config, num_steps: int):
 
 LEARNING_RATE_SCHEDULES = {"constant": _constant, "cosine": _cosine}
 BY_LENGTH = ("cosine",)  # depend on how many steps there will be
+
+# ---------------------------------------------------------------------------------------------
+# Where the training set lies: (config) -> a function (plan, train, validation) -> an epoch.
+
+DATA_PLACEMENTS = ("replicated", "sharded", "streamed")
+
+
+def placement(config: Config):
+    """Returns how an epoch gets at the training set; see training/placement.py."""
+    from vamp_jax.training import placement
+
+    return getattr(placement, config.data_placement)
+
 
 # ---------------------------------------------------------------------------------------------
 # What a config and its data stand for.

@@ -192,6 +192,13 @@ FIELDS = {
     "matmul_precision": _one_of(
         "float32", "Precision of products; the others are faster on GPU and TPU.", PRECISIONS
     ),
+    "data_placement": _one_of(
+        "replicated",
+        "Where the training set lies: on every device, a part of it on each (sharded), or on the "
+        "host, from which it comes in chunks (streamed). The trajectory is the same.",
+        choices.DATA_PLACEMENTS,
+        before="replicated",
+    ),
     # Evaluation.
     "eval_batch_size": _count(500, "Validation examples at a time on each device."),
     "num_samples": _count(5000, "S of the importance-sampled test log-likelihood."),

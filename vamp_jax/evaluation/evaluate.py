@@ -124,12 +124,18 @@ def _lengths(x: Any, index: np.ndarray) -> np.ndarray | None:
     return x["length"][index] if is_sequences(x) else None
 
 
+MOST = 100_000  # examples that the diagnostics of a split go over
+
+
 def _inspect(
     best: best_parameters.Best, dataset: Dataset, split: str, num_examples: int | None, seed: int
 ) -> dict[str, Any]:
     """The diagnostics over the training split and this one, and of the pseudo-inputs."""
     inspected, rng = {}, stream(seed, EVALUATION)
     for name in dict.fromkeys(("train", split)):
+        held = getattr(dataset, name)
+        if len(values_of(held)) > MOST:
+            dataset = dataset._replace(**{name: rows_of(held, spaced(len(values_of(held)), MOST))})
         x = _x(best, dataset, name, seed)
         index = spaced(len(values_of(x)), num_examples)
         x = rows_of(x, index)

@@ -34,9 +34,11 @@ class ConvHVAE(hvae.HVAE):
                 )
         height, width, _ = self.x_shape
         if height % 4 or width % 4:
+            side = 4 * math.ceil(max(height, width) / 4)
             raise errors.UsageError(
                 f"{type(self).__name__} needs images whose height and width are divisible by 4, "
-                f"not {height}x{width}."
+                f"not {height}x{width}: crop or pad them (a folder of pictures is scaled by "
+                f"--config.image_size={side}), or take a dense model, as configs/hvae.py."
             )
 
     def setup(self):
