@@ -168,7 +168,14 @@ def _refuse_any(
             count += int(np.count_nonzero(which))
         if count:
             more = f" (and {count - 1:,} more)" if count > 1 else ""
-            raise UsageError(f"{where}: {split}{place} = {values[tuple(place)]:g}{more} {reason}")
+            raise UsageError(
+                f"{where}: {split}{place} = {_shown(values[tuple(place)])}{more} {reason}"
+            )
+
+
+def _shown(value: np.generic) -> str:
+    """A whole number with all its digits, another with six."""
+    return str(int(value)) if value.dtype.kind in "iu" else f"{value:g}"
 
 
 def _broken(values: np.ndarray) -> np.ndarray:

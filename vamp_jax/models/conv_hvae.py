@@ -24,7 +24,8 @@ class ConvHVAE(hvae.HVAE):
         super().__post_init__()
         if len(self.x_shape) != 3:
             raise errors.UsageError(
-                f"{type(self).__name__} needs images [H, W, C], not data of shape {self.x_shape}."
+                f"{type(self).__name__} needs images [H, W, C], not data of shape {self.x_shape}: "
+                "take a dense model, as configs/hvae.py."
             )
         for name, shape in self.likelihood.heads(self.x_shape).items():
             if len(shape) != 3 and name not in self.likelihood.free:
