@@ -14,6 +14,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vamp_jax import datasets, outside
+from vamp_jax.choices_of_priors import (  # noqa: F401 - tables of this module, too
+    FROM_DATA,
+    PRIORS,
+    SQUASHES,
+    STARTS,
+    UPDATES,
+    WARPED,
+    WITH_COMPONENTS,
+    WITH_FIXED_EXAMPLES,
+    WITH_LEARNED_PSEUDO_INPUTS,
+    WITH_NEIGHBOURS,
+    WITH_PSEUDO_INPUTS,
+    WITH_TURNS,
+    WITH_WAKE,
+    WITHOUT_WAKE,
+)
 
 if TYPE_CHECKING:
     import ml_collections
@@ -24,7 +40,6 @@ if TYPE_CHECKING:
     from vamp_jax.likelihoods import Likelihood
     from vamp_jax.network import Network
     from vamp_jax.objectives import Objective
-    from vamp_jax.trainable_priors import Prior
 
     Config = ml_collections.ConfigDict
 
@@ -91,66 +106,6 @@ GAUSSIAN_VARIANCES = ("scalar", "unit", "decoded", "fixed")
 THE_DATA_S_OWN = "data"
 # Where data is stored for another likelihood of the same values; None: as the data set says.
 STORED_AS = {THE_DATA_S_OWN: None, "rgb_logistic_mixture": "discretised_logistic"}
-
-# ---------------------------------------------------------------------------------------------
-# Priors: (config, support of x) -> Prior.
-
-
-def _standard(config: Config, support: tuple[float, float]) -> Prior:
-    from vamp_jax import trainable_priors
-
-    return trainable_priors.standard(config.latent_dim)
-
-
-def _mog(config: Config, support: tuple[float, float]) -> Prior:
-    from vamp_jax import trainable_priors
-
-    return trainable_priors.mixture_of_gaussians(
-        config.num_components, learned_weights=config.learned_weights
-    )
-
-
-def _vamp_data(config: Config, support: tuple[float, float]) -> Prior:
-    from vamp_jax import trainable_priors
-
-    return trainable_priors.vamp_data(config.num_components, learned_weights=config.learned_weights)
-
-
-def _vamp(config: Config, support: tuple[float, float]) -> Prior:
-    from vamp_jax import trainable_priors
-
-    return trainable_priors.vamp(
-        config.num_components,
-        bounds=support,
-        from_data=config.pseudo_inputs_from_data,
-        learned_weights=config.learned_weights,
-    )
-
-
-def _warped(base):
-    def choose(config: Config, support: tuple[float, float]) -> Prior:
-        from vamp_jax import trainable_priors
-
-        stop = config.stop_components
-        return trainable_priors.warped(base(config, support), stop_components=stop)
-
-    return choose
-
-
-PRIORS = {
-    "standard": _standard,
-    "mog": _mog,
-    "vamp_data": _vamp_data,
-    "vamp": _vamp,
-    "flow": _warped(_standard),
-    "mog_flow": _warped(_mog),
-    "vamp_data_flow": _warped(_vamp_data),
-    "vamp_flow": _warped(_vamp),
-}
-WITH_PSEUDO_INPUTS = ("vamp", "vamp_data", "vamp_flow", "vamp_data_flow")
-WITH_LEARNED_PSEUDO_INPUTS = ("vamp", "vamp_flow")
-WITH_COMPONENTS = tuple(name for name in PRIORS if name not in ("standard", "flow"))
-WARPED = tuple(name for name in PRIORS if name.endswith("flow"))
 
 # ---------------------------------------------------------------------------------------------
 # Networks: (config) -> (the class, its own fields beside those that all have).

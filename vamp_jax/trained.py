@@ -241,7 +241,7 @@ def _read(path: str) -> Trained:
         with disk.open_file(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(arrays.pop("about").tobytes())
-        config = ml_collections.ConfigDict(config_checks.BEFORE | about["config"])
+        config = ml_collections.ConfigDict(config_checks.as_of_today(about["config"]))
         spec = DataSpec(**about["spec"] | {"shape": tuple(about["spec"]["shape"])})
         version = about["format"]
     except OSError as error:

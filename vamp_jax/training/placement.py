@@ -112,8 +112,8 @@ def streamed(plan: Plan, train: Any, validation: Any) -> Epoch:
     end = devices.over_devices(functools.partial(_end, of_all), in_axes=(None, 0, None))
 
     def epoch(state):
-        order, turns, sums = begin(state)
-        carry = state.params, state.opt_state, state.batch_stats, turns
+        order, cache, sums = begin(state)
+        carry = state.params, state.opt_state, state.batch_stats, cache
         fetch = functools.partial(_fetch, train, np.asarray(order), plan.batch_size, rows)
         for first, chunk in _ahead(fetch, num_steps, chunk_steps):
             stop = min(first + chunk_steps, num_steps)
@@ -126,7 +126,7 @@ def streamed(plan: Plan, train: Any, validation: Any) -> Epoch:
 
 
 def _begin(of_all: tuple, like: Any, state: TrainState):
-    """The order of an epoch, its turns, and zeros for the sums of its steps."""
+    """The order of an epoch, what it keeps of components, zeros for the sums of its steps."""
     settings, order = epochs.begin(state.epoch, state.constants, *of_all)
     carry = epochs.first_carry(settings, state)
 

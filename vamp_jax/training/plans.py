@@ -19,14 +19,17 @@ def optimizer(config: ml_collections.ConfigDict, num_examples: int) -> optax.Gra
 def make(config: ml_collections.ConfigDict, dataset: Dataset) -> Plan:
     """Returns what is done in an epoch of this run."""
     every = config.components_per_step >= config.num_components  # as 0: all take part in each step
+    count = num_examples(dataset.train)
+    update = choices.UPDATES[config.pseudo_input_update](config, count)
     return Plan(
         autoencoder=choices.autoencoder(config, dataset),
         objective=choices.objective(config),
-        optimizer=optimizer(config, num_examples(dataset.train)),
+        optimizer=update.optimizer(optimizer(config, count)),
         inputs=choices.inputs(config, dataset),
         batch_size=config.batch_size,
         eval_batch_size=config.eval_batch_size,
         warmup_epochs=config.warmup_epochs,
         seed=config.seed,
         components_per_step=0 if every else config.components_per_step,
+        phase=update.phase,
     )
