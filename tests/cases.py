@@ -12,7 +12,7 @@ from configs import default
 from tests.reference import SHAPE
 from vamp_jax import choices, datasets, likelihoods, trainable_priors
 from vamp_jax.autoencoder import Autoencoder
-from vamp_jax.training import devices
+from vamp_jax.training import devices, plans
 from vamp_jax.training.epoch import train_epoch
 from vamp_jax.training.state import init_variables, initial_state
 
@@ -79,7 +79,7 @@ def data_for(config, **options):
 
 def plan_for(config, data, optimizer=None):
     """What is done in an epoch of this run, with another optimiser where one is given."""
-    plan = choices.plan(config, data)
+    plan = plans.make(config, data)
     return plan if optimizer is None else plan._replace(optimizer=optimizer)
 
 

@@ -16,6 +16,7 @@ from vamp_jax.flow_posteriors import Householder
 from vamp_jax.posteriors import Normal
 from vamp_jax.priors import GaussianMixture
 from vamp_jax.priors.rotated import RotatedMixture
+from vamp_jax.training import plans
 
 HIDDEN = 6
 
@@ -189,7 +190,7 @@ def test_importance_sampling_agrees_with_quadrature(posterior, prior):
     """Every posterior with every prior, on a model of two latent units with random weights."""
     fields = dict(posterior=posterior, prior=prior, latent_dim=2, model="vae", num_components=6)
     config, data = small_config(**fields), small_data()
-    plan = choices.plan(config, data)
+    plan = plans.make(config, data)
     rng = np.random.RandomState(0)
     variables = variables_for(plan, data)
 

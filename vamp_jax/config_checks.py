@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from vamp_jax import choices, datasets
+from vamp_jax import choices, datasets, outside
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import UsageError, check_choice
 
@@ -192,6 +192,9 @@ FIELDS = {
     "early_stopping_epochs": _count(
         50, "Stops after so many epochs without a better validation ELBO, after the warm-up."
     ),
+    "objective": _one_of(
+        "bound", "What is maximised: a bound, see below.", choices.OBJECTIVES, before="bound"
+    ),
     "num_importance_samples": _count(
         1,
         "M, draws of z for an example; from 2 on the bound is that of renyi_alpha, 1 is the ELBO.",
@@ -227,6 +230,13 @@ FIELDS = {
     "matmul_precision": _one_of(
         "float32", "Precision of products; the others are faster on GPU and TPU.", PRECISIONS
     ),
+    "data_placement": _one_of(
+        "replicated",
+        "Where the training set lies: on every device, in parts on them (sharded), or on the host.",
+        choices.DATA_PLACEMENTS,
+        only_with=("pseudo_input_update", choices.WITHOUT_WAKE),
+        before="replicated",
+    ),
     # Evaluation.
     "eval_batch_size": _count(500, "Validation examples at a time on each device."),
     "num_samples": _count(5000, "S of the importance-sampled test log-likelihood."),
@@ -260,7 +270,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UsageError(f"The config has a field {name!r} that is not known.")
     for name, field in FIELDS.items():
         _check_field(name, config[name], field)
-    if not datasets.is_own(config.dataset):
+    if not (datasets.is_own(config.dataset) or outside.is_name(config.dataset)):
         check_choice("dataset", config.dataset, datasets.NAMES)
     for name, field in FIELDS.items():
         if field.only_with and config[name] != field.default:
@@ -284,7 +294,7 @@ def _check_field(name: str, value: Any, field: Field) -> None:
     if type(value) is not kind:
         shown = " ".join(repr(value).split())[:80]
         raise UsageError(f"{name} is {shown}; it must be of type {kind.__name__}.")
-    if field.choices is not None:
+    if field.choices is not None and not (name in outside.FIELDS and outside.is_name(value)):
         check_choice(name, value, field.choices)
     if kind not in (int, float):
         return

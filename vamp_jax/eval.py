@@ -3,8 +3,9 @@
 from typing import Any
 
 from absl import flags
+from ml_collections import config_flags
 
-from vamp_jax import choices, config_checks, errors
+from vamp_jax import choices, config_checks, errors, outside
 from vamp_jax.disk import expand_home, read_json
 from vamp_jax.evaluation import record
 from vamp_jax.paper import records
@@ -15,6 +16,12 @@ from vamp_jax.run.metrics_log import read_metrics
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of the data sets. Default: ~/tensorflow_datasets."
+)
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "The config of the run, if it has parts from outside the package: its folder "
+    "alone makes no code run.",
 )
 NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples", None, "S of the importance-sampled log-likelihood. Default: the config's."
@@ -55,6 +62,8 @@ def evaluate_here(workdir: str) -> None:
     from vamp_jax.training import checkpoints
 
     config_checks.check(config)
+    file = CONFIG.value and config_flags.get_config_filename(flags.FLAGS["config"])
+    outside.allow_for_run(workdir, config, CONFIG.value, file)
     num_samples = config.num_samples if NUM_SAMPLES.value is None else NUM_SAMPLES.value
     record.check(SPLIT.value, num_samples, NUM_EXAMPLES.value)
     which = (SPLIT.value, num_samples, NUM_EXAMPLES.value)

@@ -55,6 +55,12 @@ class Network(Protocol):
         """Computes the likelihood's heads; an autoregressive network looks at x."""
 
 
+# What every network has.
+ATTRIBUTES = tuple(
+    name for name in (*Network.__annotations__, *vars(Network)) if not name.startswith("_")
+)
+
+
 class Draw(NamedTuple):
     """Latents of each layer [..., *shape], and ln q of each layer at them [...]."""
 

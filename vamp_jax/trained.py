@@ -100,6 +100,8 @@ class Trained:
         if component is None:
             made = generation.generate(self.autoencoder, self.variables, rng, num_samples)
             return jax.tree.map(np.asarray, made)
+        if not hasattr(self.prior, "component_means"):
+            raise ValueError(f"sample: component is {component}; this prior has no components.")
         count = len(self.prior.component_means())
         if not 0 <= component < count:
             raise ValueError(f"sample: component is {component}; this prior has {count}, from 0.")

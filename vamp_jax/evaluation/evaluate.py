@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vamp_jax import disk, log_likelihood, trained
+from vamp_jax import disk, log_likelihood, outside, trained
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets import Dataset, spaced
 from vamp_jax.errors import PicturesError, UsageError
@@ -124,12 +124,18 @@ def _lengths(x: Any, index: np.ndarray) -> np.ndarray | None:
     return x["length"][index] if is_sequences(x) else None
 
 
+MOST = 100_000  # examples that the diagnostics of a split go over
+
+
 def _inspect(
     best: best_parameters.Best, dataset: Dataset, split: str, num_examples: int | None, seed: int
 ) -> dict[str, Any]:
     """The diagnostics over the training split and this one, and of the pseudo-inputs."""
     inspected, rng = {}, stream(seed, EVALUATION)
     for name in dict.fromkeys(("train", split)):
+        held = getattr(dataset, name)
+        if len(values_of(held)) > MOST:
+            dataset = dataset._replace(**{name: rows_of(held, spaced(len(values_of(held)), MOST))})
         x = _x(best, dataset, name, seed)
         index = spaced(len(values_of(x)), num_examples)
         x = rows_of(x, index)
@@ -159,7 +165,8 @@ def _sample(
     """Estimates, resumed from a partial file if there is one, and the time taken."""
     begun = time.monotonic()
     # A partial evaluation is resumed only by the same code.
-    identity = json.dumps(start | {"code": provenance.code_digest()}, sort_keys=True)
+    code = {"code": provenance.code_digest(), "parts": outside.digests(start["config"])}
+    identity = json.dumps(start | code, sort_keys=True)
     done, seconds = partial.read(path + UNFINISHED, identity)
     keep = partial.writer(path + UNFINISHED, identity, seconds)
     count = len(done.log_likelihood) if done else 0
