@@ -18,6 +18,7 @@ import numpy as np
 
 from vamp_jax.autoencoder import Autoencoder, Terms, Variables
 from vamp_jax.random_streams import example_keys, noise_of_samples
+from vamp_jax.sequences import check_examples, num_examples, values_of
 
 Array = jax.Array
 Values = np.ndarray | Array  # on a device while computed, NumPy's when returned
@@ -43,7 +44,7 @@ class ImportanceSampled(NamedTuple):
 def estimate(
     autoencoder: Autoencoder,
     variables: Variables,
-    x: np.ndarray,
+    x: Any,
     *,
     num_samples: int,
     rng: Array,
@@ -58,7 +59,7 @@ def estimate(
 
     Args:
       autoencoder, variables: the network with its prior.
-      x: [N, ...], in the likelihood's support.
+      x: [N, ...] or sequences, in the likelihood's support.
       num_samples: S.
       rng: key of the noise.
       index: of each example in its data set, [N]; seeds its noise. None: 0 to N.
@@ -70,7 +71,8 @@ def estimate(
     Raises:
       ValueError: without an example or a sample, or for shapes or values that do not fit.
     """
-    index = np.arange(len(x)) if index is None else np.asarray(index)
+    count = num_examples(x)
+    index = np.arange(count) if index is None else np.asarray(index)
     _check(
         autoencoder,
         x,
@@ -81,8 +83,8 @@ def estimate(
         batches_per_dispatch=batches_per_dispatch,
     )
     devices = jax.local_device_count()
-    examples_per_batch = min(examples_per_batch, -(-len(x) // devices))
-    most = -(-len(x) // (devices * examples_per_batch))
+    examples_per_batch = min(examples_per_batch, -(-count // devices))
+    most = -(-count // (devices * examples_per_batch))
     chunk = max(1, min(num_samples, rows_per_chunk // examples_per_batch))
     compiled = jax.pmap(
         functools.partial(on_device, autoencoder, num_samples=num_samples, chunk=chunk),
@@ -92,11 +94,14 @@ def estimate(
     prior = jax.jit(autoencoder.prior_density)(variables)
     shape = (devices, min(batches_per_dispatch, most), examples_per_batch)
     at_once = math.prod(shape)
-    for start in range(len(done.log_likelihood) if done else 0, len(x), at_once):
+    for start in range(len(done.log_likelihood) if done else 0, count, at_once):
         # The last rows again and again where there are no more; dropped below.
-        rows = np.minimum(np.arange(start, start + at_once), len(x) - 1)
-        of_rows = x[rows].reshape(*shape, *x.shape[1:]), index[rows].reshape(shape)
-        result = _first(len(x) - start, compiled(variables, prior, *of_rows, rng))
+        rows = np.minimum(np.arange(start, start + at_once), count - 1)
+        of_rows = jax.tree.map(
+            lambda leaf: np.asarray(leaf)[rows].reshape(*shape, *leaf.shape[1:]),  # noqa: B023
+            (x, index),
+        )
+        result = _first(count - start, compiled(variables, prior, *of_rows, rng))
         done = jax.tree.map(lambda *parts: np.concatenate(parts), done, result) if done else result
         report(done)
     return cast(ImportanceSampled, done)  # there is at least one example
@@ -109,26 +114,27 @@ def _first(count: int, result: ImportanceSampled) -> ImportanceSampled:
 
 def _check(autoencoder: Autoencoder, x, index, **counts: int) -> None:
     """Raises a ValueError for arguments that `estimate` does not take."""
-    if not len(x) or counts["num_samples"] < 1:
+    if not num_examples(x) or counts["num_samples"] < 1:
         raise ValueError(
-            f"estimate: {len(x)} examples and {counts['num_samples']} samples; both must be at "
-            "least 1."
+            f"estimate: {num_examples(x)} examples and {counts['num_samples']} samples; both must "
+            "be at least 1."
         )
     for name, count in counts.items():
         if not isinstance(count, int | np.integer) or count < 1:
             raise ValueError(f"estimate: {name} is {count!r}; it must be a whole number above 0.")
-    size = tuple(autoencoder.network.x_shape)
+    check_examples("estimate", x, autoencoder.network.x_shape)
+    values = values_of(x)
     low, high = autoencoder.likelihood.support
     # NaN is a missing value where the likelihood knows of them, and elsewhere a mistake.
     smallest, largest = (np.min, np.max) if autoencoder.fill is None else (np.nanmin, np.nanmax)
-    if x.shape[1:] != size or not (smallest(x) >= low and largest(x) <= high):
+    if not (smallest(values) >= low and largest(values) <= high):
         raise ValueError(
-            f"estimate: x must be [N, *{size}] and in [{low:g}, {high:g}], but has shape "
-            f"{x.shape} and goes from {smallest(x)} to {largest(x)}."
+            f"estimate: x must be in [{low:g}, {high:g}], but goes from {smallest(values)} to "
+            f"{largest(values)}."
         )
-    if index.shape != x.shape[:1]:
+    if index.shape != values.shape[:1]:
         raise ValueError(
-            f"estimate: index must be [{len(x)}], one for each example, not {index.shape}."
+            f"estimate: index must be [{len(values)}], one for each example, not {index.shape}."
         )
 
 
@@ -136,7 +142,7 @@ def on_device(
     autoencoder: Autoencoder,
     variables: Variables,
     prior: Any,
-    x: Array,
+    x: Any,
     index: Array,
     rng: Array,
     *,
@@ -155,7 +161,7 @@ def _one_batch(
     variables: Variables,
     prior: Any,
     rng: Array,
-    x: Array,
+    x: Any,
     index: Array,
     *,
     num_samples: int,
@@ -190,8 +196,8 @@ def _one_batch(
         )
         return (log_sums, log_sum_of_squares, sums), None
 
-    nothing = jnp.full(len(x), -jnp.inf)
-    zero = jnp.zeros(len(x))
+    nothing = jnp.full(len(index), -jnp.inf)
+    zero = jnp.zeros(len(index))
     sums = Terms(zero, dict.fromkeys(autoencoder.layers, zero))
     start = ({size: nothing for size in sizes}, nothing, sums)
     (log_sums, log_sum_of_squares, sums), _ = jax.lax.scan(

@@ -207,9 +207,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseE
         """The state after the last epoch. (`training.loop` is for a folder, and minds signals.)"""
         plan = choices.plan(config, data)
         state = initial_state(plan.autoencoder, plan.optimizer, data, plan.inputs, plan.seed)
-        state, *splits = jax.device_put(
-            (state, data.train, data.validation), devices.replicated()
-        )
+        state, *splits = jax.device_put((state, data.train, data.validation), devices.replicated())
         run_epoch = make_epoch(plan)
         while not should_stop(int(state.epoch), int(state.best_epoch), config):
             state, metrics = run_epoch(state, *splits)
