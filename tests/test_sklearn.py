@@ -90,7 +90,7 @@ def test_counts_are_drawn_as_counts():
     drawn = vae.sample(50, random_state=0)
     assert np.array_equal(drawn, np.round(drawn)) and drawn.min() >= 0
     assert np.isfinite(vae.score(counts))
-    with pytest.raises(ValueError, match="egative"):
+    with pytest.raises(ValueError, match="does not go with likelihood poisson"):
         clone(vae).fit(counts - 5)
 
 

@@ -8,6 +8,7 @@ import zlib
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 from sklearn.base import (
     BaseEstimator,
@@ -165,14 +166,14 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseE
         check_is_fitted(self)
         return validate_data(self, X, dtype=np.float32, reset=False)
 
-    def _config(self, seed: int) -> Any:
+    def _config(self, seed: int) -> ml_collections.ConfigDict:
         """The config of this fit, checked."""
         check_choice("likelihood", self.likelihood, LIKELIHOODS)
-        config = config_checks.defaults()
-        given = {name: value for name, value in self.get_params().items() if name in config}
-        for name, value in given.items():
-            config[name] = _of_type(value, type(config[name]))
-        config.update(model="vae", dataset=DATA, seed=seed)
+        fields = config_checks.defaults().to_dict()
+        for name, value in self.get_params().items():
+            if name in fields:
+                fields[name] = _of_type(value, type(fields[name]))
+        config = ml_collections.ConfigDict(fields | dict(model="vae", dataset=DATA, seed=seed))
         config_checks.check(config)
         return config
 
