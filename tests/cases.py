@@ -72,7 +72,7 @@ def small_sequences(count=50):
 def data_for(config, **options):
     """Small data of the kind that the config's network takes."""
     if config.model in choices.SEQUENTIAL:
-        config.pseudo_inputs_from_data = True
+        config.pseudo_input_start = "examples"
         return small_sequences()
     return small_data(**options)
 

@@ -75,7 +75,7 @@ TRAIN = [
     (f"{VAE} --config.latent_dim=2147483648", "it must be below 2^31"),
     (f"{VAE} --config.warmup_epochs=99999999999999999999", "it must be below 2^31"),
     (f"{VAE} --config.learned_weights=True", "learned_weights goes with prior"),
-    (f"{VAE} --config.pseudo_inputs_from_data=True", "pseudo_inputs_from_data goes with prior"),
+    (f"{VAE} --config.pseudo_input_start=kmeans", "pseudo_input_start goes with prior"),
     (f"{VAE} --config.pixel_gated_stacks=True", "goes with model 'pixel_hvae'"),
     (f"{VAE} --config.pixel_mask_z=False", "goes with model 'pixel_hvae'"),
     (
@@ -87,7 +87,7 @@ TRAIN = [
     (f"{VAE} --config.proper_logistic=True", "proper_logistic goes with grey images"),
     ("--config=configs/vamp_data_vae.py --config.num_components=9999", "num_components is 9999"),
     (
-        "--config=configs/vamp_vae.py --config.pseudo_inputs_from_data=True "
+        "--config=configs/vamp_vae.py --config.pseudo_input_start=examples "
         "--config.num_components=1001",
         "num_components is 1001",
     ),

@@ -24,7 +24,10 @@ from vamp_jax.errors import UsageError
         (dict(warmup_epochs=-1), "warmup_epochs is -1"),
         (dict(num_samples=0), "num_samples is 0"),
         (dict(seed=-1), "seed is -1"),
-        (dict(prior="mog", pseudo_inputs_from_data=True), "pseudo_inputs_from_data goes with"),
+        (dict(prior="mog", pseudo_input_start="examples"), "pseudo_input_start goes with"),
+        (dict(pseudo_input_squash="tanh"), "pseudo_input_squash is 'tanh'"),
+        (dict(wake_steps=5), "wake_steps goes with pseudo_input_update 'wake' or 'em'"),
+        (dict(prior="exemplar", components_per_step=5), "components_per_step goes with prior"),
         (
             dict(prior="standard", learned_weights=True),
             "learned_weights goes with prior 'mog'.*the prior is 'standard'",
@@ -72,6 +75,7 @@ def test_fields_of_a_config_are_the_known_ones_and_of_their_types():
     for wrong, sentence in [
         (without, "no field 'proper_logistic'"),
         (fields | {"colour": "red"}, "field 'colour' that is not known"),
+        (fields | {"pseudo_inputs_from_data": True}, "is now pseudo_input_start: 'examples'"),
         (fields | {"latent_dim": "2"}, "latent_dim is '2'; it must be of type int"),
         (fields | {"batch_size": 100.0}, "batch_size is 100.0; it must be of type int"),
         (fields | {"learned_weights": 1}, "learned_weights is 1; it must be of type bool"),
@@ -84,7 +88,8 @@ def test_fields_of_a_config_are_the_known_ones_and_of_their_types():
     ("fields", "sentence"),
     [
         (dict(prior="vamp_data", num_components=51), "num_components is 51.*only 50"),
-        (dict(pseudo_inputs_from_data=True, num_components=51), "num_components is 51.*only 50"),
+        (dict(pseudo_input_start="kmeans", num_components=51), "num_components is 51.*only 50"),
+        (dict(prior="exemplar", num_neighbours=50), "num_neighbours is 50.*only 49 others"),
         (dict(batch_size=51), "batch_size is 51.*only 50"),
         (dict(proper_logistic=True), "proper_logistic goes with grey images"),
     ],
@@ -92,3 +97,10 @@ def test_fields_of_a_config_are_the_known_ones_and_of_their_types():
 def test_settings_that_do_not_fit_the_data_are_one_sentence(fields, sentence):
     with pytest.raises(UsageError, match=sentence):
         config_checks.check_with_data(small_config(**fields), small_data())
+
+
+def test_what_was_saved_with_a_field_that_has_another_name_now():
+    for held, start in ((True, "examples"), (False, "noise")):
+        found = config_checks.as_of_today({"prior": "vamp", "pseudo_inputs_from_data": held})
+        assert found["pseudo_input_start"] == start and "pseudo_inputs_from_data" not in found
+    assert config_checks.as_of_today({"pseudo_input_start": "kmeans"})["wake_steps"] == 50

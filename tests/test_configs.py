@@ -42,7 +42,7 @@ def test_the_paper_s_values():
         early_stopping_epochs=50,
         num_samples=5000,
         learned_weights=False,
-        pseudo_inputs_from_data=False,
+        pseudo_input_start="noise",
         proper_logistic=False,
     )
     assert {field: config[field] for field in expected} == expected

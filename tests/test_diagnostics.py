@@ -164,5 +164,5 @@ def test_inspection_of_a_model(model, prior):
     if prior == "vamp":
         assert sum(found["prior_use"]["mass"]) == pytest.approx(1.0, abs=1e-4)
         learned = variables["params"]["prior"]["pseudo_inputs"]
-        use = diagnose.pseudo_inputs(learned, learned, autoencoder.likelihood.support)
-        assert use["mean_distance"] == 0.0
+        use = diagnose.pseudo_inputs(autoencoder, variables, learned)
+        assert use["mean_distance"] == use["dead_values"] == 0.0

@@ -207,7 +207,7 @@ def test_nan_is_missing_where_it_is_asked_for(tmp_path):
 def test_pseudo_inputs_that_start_at_examples_have_nothing_missing(tmp_path, prior):
     x = np.where(np.random.default_rng(1).uniform(size=REALS.shape) < 0.3, np.nan, REALS)
     config = small_config(model="vae", prior=prior, likelihood="gaussian", missing="mask")
-    config.pseudo_inputs_from_data = prior == "vamp"
+    config.pseudo_input_start = "examples" if prior == "vamp" else "noise"
     config.dataset = npz(tmp_path, x=x)
     data = choices.dataset(config, None)
     plan = choices.plan(config, data)

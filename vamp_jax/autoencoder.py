@@ -89,9 +89,13 @@ class Autoencoder:
             return None
         return self.prior.pseudo_inputs(variables["params"]["prior"], variables["constants"])
 
+    def seen(self, x: Any) -> Any:
+        """Returns x as the encoder sees it: `fill` in place of what is missing."""
+        return x if self.fill is None else jnp.where(jnp.isnan(x), self.fill, x)
+
     def encode(self, variables: Variables, x: Any) -> Encoded:
         """Computes what depends on x [B, ...] alone."""
-        seen = x if self.fill is None else jnp.where(jnp.isnan(x), self.fill, x)
+        seen = self.seen(x)
         top = self.apply(variables, seen, method="encode")
         return Encoded(x, top, self.apply(variables, seen, method="features"))
 

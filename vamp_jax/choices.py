@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vamp_jax.objectives import Objective
     from vamp_jax.trainable_priors import Prior
     from vamp_jax.training.epoch import Plan
+    from vamp_jax.training.phases import Update
 
     Config = ml_collections.ConfigDict
 
@@ -123,9 +124,16 @@ def _vamp(config: Config, support: tuple[float, float]) -> Prior:
     return trainable_priors.vamp(
         config.num_components,
         bounds=support,
-        from_data=config.pseudo_inputs_from_data,
+        squashing=SQUASHES[config.pseudo_input_squash](config),
+        beginning=STARTS[config.pseudo_input_start](config),
         learned_weights=config.learned_weights,
     )
+
+
+def _exemplar(config: Config, support: tuple[float, float]) -> Prior:
+    from vamp_jax import trainable_priors
+
+    return trainable_priors.exemplar(config.num_neighbours)
 
 
 def _warped(base):
@@ -147,11 +155,80 @@ PRIORS = {
     "mog_flow": _warped(_mog),
     "vamp_data_flow": _warped(_vamp_data),
     "vamp_flow": _warped(_vamp),
+    "exemplar": _exemplar,
 }
-WITH_PSEUDO_INPUTS = ("vamp", "vamp_data", "vamp_flow", "vamp_data_flow")
+WITH_NEIGHBOURS = ("exemplar",)  # all training examples are its components
+WITH_TURNS = ("vamp", "vamp_data", "vamp_flow", "vamp_data_flow")
+WITH_PSEUDO_INPUTS = (*WITH_TURNS, *WITH_NEIGHBOURS)
 WITH_LEARNED_PSEUDO_INPUTS = ("vamp", "vamp_flow")
-WITH_COMPONENTS = tuple(name for name in PRIORS if name not in ("standard", "flow"))
+WITH_FIXED_EXAMPLES = ("vamp_data", "vamp_data_flow", *WITH_NEIGHBOURS)
+# K of them is the config's.
+WITH_COMPONENTS = tuple(n for n in PRIORS if n not in ("standard", "flow", *WITH_NEIGHBOURS))
 WARPED = tuple(name for name in PRIORS if name.endswith("flow"))
+
+# ---------------------------------------------------------------------------------------------
+# Pseudo-inputs: (config) -> how they are kept in range, where they start, how they learn.
+
+
+def _of_priors(name: str):
+    def choose(config: Config):
+        from vamp_jax import trainable_priors
+
+        return getattr(trainable_priors, name)
+
+    return choose
+
+
+SQUASHES = {
+    "clip": _of_priors("CLIP"),
+    "straight_through": _of_priors("STRAIGHT_THROUGH"),
+    "sigmoid": _of_priors("SIGMOID"),
+    "free": _of_priors("FREE"),
+}
+STARTS = {
+    "noise": _of_priors("NOISE"),
+    "examples": _of_priors("EXAMPLES"),
+    "kmeans": _of_priors("KMEANS"),
+    "kmedoids": _of_priors("KMEDOIDS"),
+}
+FROM_DATA = tuple(name for name in STARTS if name != "noise")
+
+
+def _joint(config: Config, num_examples: int) -> Update:
+    from vamp_jax.training import phases
+
+    return phases.Update()
+
+
+def _wake(config: Config, num_examples: int) -> Update:
+    from vamp_jax.training import optimizers, phases
+
+    alone = optimizers.normalized_adam(config.learning_rate)
+    return phases.Update(phases.Phase(config.wake_steps, alone))
+
+
+def _em(config: Config, num_examples: int) -> Update:
+    from vamp_jax.training import phases
+
+    phase = _wake(config, num_examples).phase
+    return phases.Update(phase._replace(restart_below=phases.NO_MASS))
+
+
+def _langevin(config: Config, num_examples: int) -> Update:
+    from vamp_jax.training import optimizers, phases
+
+    return phases.Update(
+        optimizer=functools.partial(
+            optimizers.langevin_of_pseudo_inputs,
+            step_size=config.langevin_step_size,
+            num_examples=num_examples,
+            seed=config.seed,
+        )
+    )
+
+
+UPDATES = {"joint": _joint, "wake": _wake, "em": _em, "langevin": _langevin}
+WITH_WAKE = ("wake", "em")
 
 # ---------------------------------------------------------------------------------------------
 # Networks: (config) -> (the class, its own fields beside those that all have).
@@ -387,14 +464,17 @@ def plan(config: Config, dataset: Dataset) -> Plan:
     from vamp_jax.training.epoch import Plan, num_examples
 
     every = config.components_per_step >= config.num_components  # as 0: all take part in each step
+    count = num_examples(dataset.train)
+    update = UPDATES[config.pseudo_input_update](config, count)
     return Plan(
         autoencoder=autoencoder(config, dataset),
         objective=objective(config),
-        optimizer=optimizer(config, num_examples(dataset.train)),
+        optimizer=update.optimizer(optimizer(config, count)),
         inputs=inputs(config, dataset),
         batch_size=config.batch_size,
         eval_batch_size=config.eval_batch_size,
         warmup_epochs=config.warmup_epochs,
         seed=config.seed,
         components_per_step=0 if every else config.components_per_step,
+        phase=update.phase,
     )

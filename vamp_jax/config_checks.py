@@ -42,6 +42,7 @@ def _count(default: int, doc: str, **more) -> Field:
 PIXEL = ("model", ("pixel_hvae",))
 SEQUENTIAL = ("model", choices.SEQUENTIAL)
 MIXTURES = ("prior", choices.WITH_COMPONENTS)
+LEARNED = ("prior", choices.WITH_LEARNED_PSEUDO_INPUTS)
 
 FIELDS = {
     # What is trained.
@@ -97,7 +98,7 @@ FIELDS = {
         0,
         "Pseudo-inputs that a step encodes, in turn; 0: all, as in the paper.",
         least=0,
-        only_with=("prior", choices.WITH_PSEUDO_INPUTS),
+        only_with=("prior", choices.WITH_TURNS),
         before=0,
     ),
     "stop_components": Field(
@@ -109,10 +110,50 @@ FIELDS = {
     "learned_weights": Field(
         False, "Learns the weights of the mixture; in the paper all are 1/K.", only_with=MIXTURES
     ),
-    "pseudo_inputs_from_data": Field(
-        False,
-        "Pseudo-inputs start at K training examples, plus noise of standard deviation 0.01.",
-        only_with=("prior", choices.WITH_LEARNED_PSEUDO_INPUTS),
+    "pseudo_input_squash": _one_of(
+        "clip",
+        "Keeps pseudo-inputs in the range of x: clip (no gradient outside), straight_through (none "
+        "that leads further out), sigmoid, or free (not at all).",
+        choices.SQUASHES,
+        only_with=LEARNED,
+        before="clip",
+    ),
+    "pseudo_input_start": _one_of(
+        "noise",
+        "Where pseudo-inputs start: noise about the data's mean; training examples, k-means "
+        "centres or k-medoids of the encoded examples, with noise of standard deviation 0.01.",
+        choices.STARTS,
+        only_with=LEARNED,
+        before="noise",
+    ),
+    "pseudo_input_update": _one_of(
+        "joint",
+        "How pseudo-inputs learn: with all else (joint); also alone, some steps an epoch (wake); "
+        "so, and those of components without mass start anew (em); by Langevin steps (langevin).",
+        choices.UPDATES,
+        only_with=LEARNED,
+        before="joint",
+    ),
+    "wake_steps": _count(
+        50,
+        "Steps an epoch in which the pseudo-inputs learn alone.",
+        only_with=("pseudo_input_update", choices.WITH_WAKE),
+        before=50,
+    ),
+    "langevin_step_size": Field(
+        1e-6,
+        "Step size of stochastic-gradient Langevin dynamics, the variance of the noise in a step.",
+        above=0,
+        below=math.inf,
+        only_with=("pseudo_input_update", ("langevin",)),
+        before=1e-6,
+    ),
+    "num_neighbours": Field(
+        10,
+        "Nearest training examples that a training step of the exemplar prior sums over; 0: all.",
+        least=0,
+        only_with=("prior", ("exemplar",)),
+        before=10,
     ),
     "proper_logistic": Field(
         False, "Grey images: the outer bins reach to infinity, so that they sum to 1."
@@ -191,6 +232,7 @@ FIELDS = {
     "num_samples": _count(5000, "S of the importance-sampled test log-likelihood."),
 }
 BEFORE = {name: field.before for name, field in FIELDS.items() if field.before != ABSENT}
+FROM_DATA = "pseudo_inputs_from_data"  # what pseudo_input_start was, a bool
 
 
 def defaults() -> ml_collections.ConfigDict:
@@ -198,8 +240,20 @@ def defaults() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict({name: field.default for name, field in FIELDS.items()})
 
 
+def as_of_today(held: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a saved config, with what held before a field was added or renamed."""
+    fields = BEFORE | held
+    if fields.pop(FROM_DATA, False):
+        fields["pseudo_input_start"] = "examples"
+    return fields
+
+
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises a UsageError for the first field that is invalid."""
+    if FROM_DATA in config:
+        raise UsageError(
+            f"The field {FROM_DATA} is now pseudo_input_start: 'examples' stands for True."
+        )
     for name in FIELDS.keys() - config.keys():
         raise UsageError(f"The config has no field {name!r}; see configs/default.py.")
     for name in config.keys() - FIELDS.keys():
@@ -284,15 +338,7 @@ def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None
         if not datasets.num_examples(getattr(dataset, split)):
             raise UsageError(f"The {split} split of {config.dataset} is empty: name another set.")
     count = datasets.num_examples(dataset.train)
-    from_data = config.pseudo_inputs_from_data or (
-        config.prior in choices.WITH_PSEUDO_INPUTS
-        and config.prior not in choices.WITH_LEARNED_PSEUDO_INPUTS
-    )
-    if from_data and config.num_components > count:
-        raise UsageError(
-            f"num_components is {config.num_components}, but {config.dataset} has only {count} "
-            "training examples to take pseudo-inputs from."
-        )
+    _check_examples(config, dataset, count)
     if config.batch_size > count:
         raise UsageError(
             f"batch_size is {config.batch_size}, but {config.dataset} has only {count} training "
@@ -314,9 +360,31 @@ def _check_kind(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
             f"{config.dataset} holds sequences, which model {config.model!r} does not take: use "
             f"model {listed}, as configs/seq_vae.py does."
         )
-    learned = config.prior in choices.WITH_LEARNED_PSEUDO_INPUTS
-    if sequential and learned and not config.pseudo_inputs_from_data:
+    if not sequential:
+        return
+    if config.prior in choices.WITH_NEIGHBOURS:
+        raise UsageError(f"prior {config.prior!r} does not take sequences: take 'vamp' or another.")
+    if config.prior in choices.WITH_LEARNED_PSEUDO_INPUTS:
+        for field, only in (("pseudo_input_start", "examples"), ("pseudo_input_update", "joint")):
+            if config[field] != only:
+                raise UsageError(
+                    f"{field} is {config[field]!r}; pseudo-sequences have {only!r} alone."
+                )
+
+
+def _check_examples(config: ml_collections.ConfigDict, dataset: Dataset, count: int) -> None:
+    """Raises a UsageError unless the prior can have the training examples that it wants."""
+    of_data = config.prior in choices.WITH_FIXED_EXAMPLES
+    if not of_data and config.pseudo_input_start not in choices.FROM_DATA:
+        return
+    if config.prior in choices.WITH_NEIGHBOURS:
+        if config.num_neighbours >= count:
+            raise UsageError(
+                f"num_neighbours is {config.num_neighbours}, but a training example of "
+                f"{config.dataset} has only {count - 1} others."
+            )
+    elif config.num_components > count:
         raise UsageError(
-            f"prior {config.prior!r} on sequences starts at training sequences: set "
-            "pseudo_inputs_from_data."
+            f"num_components is {config.num_components}, but {config.dataset} has only {count} "
+            "training examples to take pseudo-inputs from."
         )

@@ -14,7 +14,7 @@ Array = jax.Array
 Shapes = dict[str, tuple[int, ...]]  # of the latents of each stochastic layer, the top last
 
 # Streams of random numbers, all from the config's seed.
-INIT, SHUFFLE, NOISE, BINARISE, VALIDATION_NOISE, EVALUATION, TURNS = range(7)
+INIT, SHUFFLE, NOISE, BINARISE, VALIDATION_NOISE, EVALUATION, TURNS, PHASE, LANGEVIN = range(9)
 
 
 def stream(seed: int, *path: int | Array) -> Array:

@@ -5,14 +5,23 @@ constants and no parameters: they have no optimiser state, and no copy goes with
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from vamp_jax import priors
-from vamp_jax.priors.pseudo_inputs import is_floating
+from vamp_jax.priors.pseudo_inputs import (
+    Squash,
+    as_it_is,
+    clip,
+    inverse_sigmoid,
+    is_floating,
+    sigmoid,
+    straight_through_clip,
+)
 from vamp_jax.priors.rotated import RotatedMixture
 from vamp_jax.sequences import is_sequences
 
@@ -29,6 +38,14 @@ class Start(NamedTuple):
     mean: float  # of pseudo-inputs that are drawn at random
     stddev: float
     examples: Callable[[int], Any]  # n -> x of n training examples, chosen by the run's seed
+    num_examples: int  # of the training set
+
+
+class Examples(NamedTuple):
+    """All training examples, on the host."""
+
+    x: np.ndarray  # [N, ...]
+    encoded: Callable[[], np.ndarray]  # the means of q(z|x) before training, [N, D]
 
 
 class Prior(NamedTuple):
@@ -43,6 +60,12 @@ class Prior(NamedTuple):
     build: Callable[[Params, Params, Any], Any]
     # (params, constants) -> the pseudo-inputs as the encoder sees them, [K, ...].
     pseudo_inputs: Callable[[Params, Params], Any] | None = None
+    # (rng, params, all examples, seed) -> the parameters before the first epoch, where `init` has
+    # not all that they start from; on the host.
+    arrange: Callable[[Array, Params, Examples, int], Params] | None = None
+    at_examples: Callable[[Any], Any] | None = None  # x -> pseudo-inputs that the encoder sees as x
+    of_all_examples: bool = False  # whether component n is training example n
+    num_neighbours: int = 0  # of those, how many a training step sums over; 0: all
 
 
 def _of_components(params: Params, components: Any) -> Any:
@@ -89,42 +112,88 @@ def mixture_of_gaussians(num_components: int, *, learned_weights: bool = False) 
     return Prior(init, lambda params, constants, components: priors.mixture_of_gaussians(params))
 
 
+class Squashing(NamedTuple):
+    """How pseudo-inputs are kept in the range of x."""
+
+    squash: Squash  # (u, lowest, highest) -> what the encoder sees
+    inverse: Squash = as_it_is  # (x, lowest, highest) -> the u for which it sees x
+
+
+CLIP = Squashing(clip)
+STRAIGHT_THROUGH = Squashing(straight_through_clip)
+SIGMOID = Squashing(sigmoid, inverse_sigmoid)
+FREE = Squashing(as_it_is)
+
+
+class Beginning(NamedTuple):
+    """Where pseudo-inputs start: at noise, at training examples, or at what `choose` makes of all.
+
+    `choose` runs on the host: (all examples, K, seed) -> [K, ...].
+    """
+
+    from_data: bool = False
+    choose: Callable[[Examples, int, int], Any] | None = None
+
+
+def _medoids(examples: Examples, count: int, seed: int) -> Any:
+    return examples.x[priors.kmedoids(examples.encoded(), count, seed=seed)]
+
+
+NOISE = Beginning()
+EXAMPLES = Beginning(True)
+KMEANS = Beginning(
+    True, lambda given, count, seed: priors.kmeans_centres(given.x, count, seed=seed)
+)
+KMEDOIDS = Beginning(True, _medoids)
+
+
 @functools.cache
 def vamp(
     num_components: int,
     *,
     bounds: Bounds = None,
-    from_data: bool = False,
+    squashing: Squashing = CLIP,
+    beginning: Beginning = NOISE,
     learned_weights: bool = False,
 ) -> Prior:
     """The VampPrior: K learned pseudo-inputs through the encoder.
 
     Args:
       num_components: K.
-      bounds: clips pseudo-inputs, the paper's hard tanh; outside there is no gradient.
-      from_data: starts them at training examples plus N(0, 0.01^2) noise; the lengths of sequences
-        are those of the examples, and stay. (Random values are far from any sequence.)
+      bounds: of pseudo-inputs as the encoder sees them.
+      squashing: keeps them there; `CLIP` is the paper's hard tanh, without gradient outside.
+      beginning: where they start; at data with N(0, 0.01^2) noise. The lengths of sequences are
+        those of the examples, and stay.
       learned_weights: learns the weights; otherwise all are 1/K.
     """
+    low, high = (None if not math.isfinite(side) else side for side in bounds or (math.inf,) * 2)
+
+    def as_params(x):
+        return jax.tree.map(lambda leaf: squashing.inverse(leaf, low, high), x)
+
+    def placed(params):
+        return params | {"pseudo_inputs": as_params(params["pseudo_inputs"])}
 
     def init(rng, start):
-        if from_data:
+        options = {"learned_weights": learned_weights}
+        if beginning.from_data:
             examples = start.examples(num_components)
-            params = priors.init_vamp_from_data(rng, examples, learned_weights=learned_weights)
-            return _fixed_apart(params)
+            params = priors.init_vamp_from_data(rng, examples, **options)
+            params, constants = _fixed_apart(params)
+            return placed(params), constants
         params = priors.init_vamp(
-            rng,
-            num_components,
-            start.x_shape,
-            mean=start.mean,
-            stddev=start.stddev,
-            learned_weights=learned_weights,
+            rng, num_components, start.x_shape, mean=start.mean, stddev=start.stddev, **options
         )
-        return params, {}
+        return placed(params), {}
+
+    def arrange(rng, params, examples, seed):
+        chosen = beginning.choose(examples, num_components, seed)
+        return params | placed(priors.init_vamp_from_data(rng, chosen))
 
     def pseudo_inputs(params, constants):
-        clip = functools.partial(jnp.clip, min=bounds and bounds[0], max=bounds and bounds[1])
-        u = jax.tree.map(clip if bounds else lambda u: u, params["pseudo_inputs"])
+        u = params["pseudo_inputs"]
+        if bounds is not None:
+            u = jax.tree.map(lambda leaf: squashing.squash(leaf, low, high), u)
         fixed = constants.get("pseudo_inputs")
         return u if fixed is None else u | jax.lax.stop_gradient(fixed)
 
@@ -132,6 +201,8 @@ def vamp(
         init,
         lambda params, constants, components: _of_components(params, components),
         pseudo_inputs,
+        arrange=arrange if beginning.choose else None,
+        at_examples=as_params,
     )
 
 
@@ -149,6 +220,30 @@ def vamp_data(num_components: int, *, learned_weights: bool = False) -> Prior:
         init,
         lambda params, constants, components: _of_components(params | constants, components),
         lambda params, constants: jax.lax.stop_gradient(constants["pseudo_inputs"]),
+    )
+
+
+@functools.cache
+def exemplar(num_neighbours: int) -> Prior:
+    """The exemplar prior: all training examples are components, with one learned variance.
+
+    Args:
+      num_neighbours: a training step sums over so many of the nearest; 0: over all.
+    """
+
+    def init(rng, start):
+        params = priors.init_exemplar(start.examples(start.num_examples))
+        return params, {"pseudo_inputs": params.pop("pseudo_inputs")}
+
+    def build(params, constants, components):
+        return priors.exemplar(params | constants, lambda u: components[:2])
+
+    return Prior(
+        init,
+        build,
+        lambda params, constants: jax.lax.stop_gradient(constants["pseudo_inputs"]),
+        of_all_examples=True,
+        num_neighbours=num_neighbours,
     )
 
 
@@ -171,4 +266,4 @@ def warped(base: Prior, *, stop_components: bool = False) -> Prior:
         density = jax.lax.stop_gradient(density) if stop_components else density
         return priors.warp(density, params["flow"])
 
-    return Prior(init, build, base.pseudo_inputs)
+    return base._replace(init=init, build=build)

@@ -292,7 +292,7 @@ def _of_arrays(path: str, arrays: dict[str, np.ndarray]) -> Trained:
     arrays = dict(arrays)
     try:
         about = json.loads(arrays.pop("about").tobytes())
-        config = ml_collections.ConfigDict(config_checks.BEFORE | about["config"])
+        config = ml_collections.ConfigDict(config_checks.as_of_today(about["config"]))
         spec = DataSpec(**about["spec"] | {"shape": tuple(about["spec"]["shape"])})
         version = about["format"]
     except Exception:  # of nonsense many kinds

@@ -15,7 +15,7 @@ from vamp_jax.batches import in_batches
 from vamp_jax.models import Latents
 from vamp_jax.posteriors import Normal, normal_log_prob
 from vamp_jax.random_streams import latent_noise
-from vamp_jax.sequences import check_examples, num_examples
+from vamp_jax.sequences import check_examples, num_examples, values_of
 
 Array = jax.Array
 
@@ -129,12 +129,33 @@ def _decomposition(whole: Pass, prior: Any, show: Callable[[int], None]) -> dict
     return {name: float(value) for name, value in terms._asdict().items()}
 
 
-def pseudo_inputs(learned: Array, at_start: Array, bounds: tuple[float, float]) -> dict[str, float]:
-    """How far the pseudo-inputs have moved (RMS a value), and the share of values at the clip."""
-    use = diagnostics.pseudo_input_use(jnp.asarray(learned), at_start, bounds)
-    distance = np.asarray(use["distance"])
+def pseudo_inputs(
+    autoencoder: Autoencoder, variables: Variables, at_start: Any
+) -> dict[str, float]:
+    """How far the pseudo-inputs have moved, and how many of their values are stuck.
+
+    Args:
+      variables: with learned pseudo-inputs.
+      at_start: these before the first epoch.
+    Returns:
+      The mean and the largest distance (RMS a value) as the encoder sees them; `at_clip`, the share
+      of the values that it sees at the ends of x's range or beyond; `dead_values`, the share of
+      those that no gradient reaches, whichever way it points.
+    """
+    params, constants = variables["params"]["prior"], variables["constants"]
+
+    def see(u):
+        u = jax.tree.map(jnp.asarray, u)
+        return values_of(autoencoder.prior.pseudo_inputs(params | {"pseudo_inputs": u}, constants))
+
+    seen, gradient = jax.vjp(see, params["pseudo_inputs"])
+    reached = [values_of(*gradient(sign * jnp.ones_like(seen))) != 0 for sign in (1.0, -1.0)]
+    start, everywhere = see(at_start), (-math.inf, math.inf)
+    distance = np.asarray(diagnostics.pseudo_input_use(seen, start, everywhere)["distance"])
+    use = diagnostics.pseudo_input_use(seen, start, autoencoder.likelihood.pseudo_input_support)
     return {
         "mean_distance": float(distance.mean()),
         "largest_distance": float(distance.max()),
         "at_clip": float(use["at_clip"]),
+        "dead_values": float(1.0 - jnp.mean(reached[0] | reached[1])),
     }

@@ -24,7 +24,7 @@ from vamp_jax.run import provenance
 from vamp_jax.run.folder import load_config, locked
 from vamp_jax.sequences import is_sequences, rows_of, values_of
 from vamp_jax.training import best as best_parameters
-from vamp_jax.training.state import init_prior
+from vamp_jax.training.state import prior_at_start
 
 
 def evaluate_run(
@@ -159,11 +159,9 @@ def _inspect(
             )
     learned = best.variables["params"]["prior"].get("pseudo_inputs")
     if learned is not None:
-        start, _ = init_prior(best.autoencoder, dataset, best.inputs, seed)
+        start = prior_at_start(best.autoencoder, dataset, best.inputs, seed)
         inspected["pseudo_inputs"] = diagnose.pseudo_inputs(
-            values_of(learned),
-            values_of(start["pseudo_inputs"]),
-            best.autoencoder.likelihood.pseudo_input_support,
+            best.autoencoder, best.variables, start["pseudo_inputs"]
         )
     return inspected
 

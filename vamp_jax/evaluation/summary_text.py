@@ -108,11 +108,12 @@ def _diagnostic_rows(diagnostics: dict[str, Any], split: str) -> list[tuple[str,
         )
     if "pseudo_inputs" in diagnostics:
         moved = diagnostics["pseudo_inputs"]
+        dead = moved.get("dead_values", moved["at_clip"])  # older evaluations know the clip alone
         rows.append(
             (
                 "pseudo-inputs",
                 f"moved by {moved['mean_distance']:.3f} a pixel; "
-                f"{100 * moved['at_clip']:.1f} % of pixels at the clip",
+                f"{100 * moved['at_clip']:.1f} % of pixels at the clip, {100 * dead:.1f} % dead",
             )
         )
     return rows

@@ -22,6 +22,7 @@ from vamp_jax import (
     drawing,
     generation,
     priors,
+    trained,
 )
 from vamp_jax.batches import in_batches
 from vamp_jax.datasets import Dataset
@@ -201,6 +202,19 @@ def draw_pseudo_inputs(run: Run, number: int | None, path: str) -> int:
     ]
     drawing.image_panels(panels, path)
     return number
+
+
+def draw_methods(runs: Sequence[tuple[str, str]], path: str) -> None:
+    """The first 25 pseudo-inputs of each run, (title, folder): path.png and path.pdf.
+
+    Raises:
+      UsageError: for a run that has not been evaluated.
+    """
+    panels = []
+    for title, folder in runs:
+        images = trained.load(folder).pseudo_inputs()[:SHOWN]
+        panels.append(Panel(title, np.clip(images, 0.0, 1.0)))
+    drawing.image_panels(panels, path)
 
 
 def draw_samples(runs: Sequence[Run], path: str) -> None:

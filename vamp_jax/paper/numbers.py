@@ -14,6 +14,11 @@ PRIORS = {
     "mog": "mixture of Gaussians",
     "vamp_data": "VampPrior data",
     "vamp": "VampPrior",
+    "flow": "flow",
+    "mog_flow": "warped mixture of Gaussians",
+    "vamp_data_flow": "warped VampPrior data",
+    "vamp_flow": "warped VampPrior",
+    "exemplar": "exemplar prior",
 }
 PREFIXES = {"standard": ""}  # of the names of configurations; the other priors: their names
 LATER_CHOICES = {"posterior": "normal", "likelihood": "data"}  # with what the paper has

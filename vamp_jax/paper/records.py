@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from vamp_jax import disk
-from vamp_jax.config_checks import BEFORE
+from vamp_jax.config_checks import as_of_today
 from vamp_jax.errors import UsageError
 from vamp_jax.paper.numbers import IN_BITS, LATER_CHOICES, PREFIXES, Cell, Estimate, cells
 from vamp_jax.run.folder import differing
@@ -182,7 +182,7 @@ def differences(record: Record, paper_config: dict[str, Any] | None) -> list[str
         found.append("no cell in the paper's tables")
     if paper_config is not None:
         # num_samples of the config is only what evaluation takes if not told otherwise.
-        held, absent = BEFORE | record["config"], "absent"
+        held, absent = as_of_today(record["config"]), "absent"
         found += [
             f"{field} {held.get(field, absent)} instead of {paper_config.get(field, absent)}"
             for field in differing(held, paper_config)

@@ -28,7 +28,12 @@ FIGURE_3_FIELDS = (
     *("model", "prior", "dataset"),
     *("num_components", "num_importance_samples", "seed"),
 )
-OF_PSEUDO_INPUTS = ("learned_weights", "pseudo_inputs_from_data")  # the standard prior has none
+# Fields of mixtures and pseudo-inputs, which the standard prior does not have.
+OF_COMPONENTS = tuple(
+    name
+    for name, field in config_checks.FIELDS.items()
+    if field.only_with and field.only_with[0] in ("prior", "pseudo_input_update")
+)
 
 
 def paper_config(name: str, dataset: str) -> dict[str, Any] | None:
@@ -207,7 +212,7 @@ def _point(
     fields |= {
         field: value
         for field, value in overrides.items()
-        if components is not None or field not in OF_PSEUDO_INPUTS
+        if components is not None or field not in OF_COMPONENTS
     }
     config = ml_collections.ConfigDict(paper | fields)
     config_checks.check(config)

@@ -29,7 +29,7 @@ from vamp_jax.priors.builders import (
 from vamp_jax.priors.density import Density, log_prob, responsibilities, sample
 from vamp_jax.priors.exemplars import Exemplar, exemplar, init_exemplar
 from vamp_jax.priors.mixture import GaussianMixture, check_points, component_log_prob
-from vamp_jax.priors.neighbours import nearest, neighbours_log_prob
+from vamp_jax.priors.neighbours import Neighbours, nearest, neighbours_log_prob
 from vamp_jax.priors.pseudo_inputs import split_fixed
 from vamp_jax.priors.starts import kmeans_centres, kmedoids
 from vamp_jax.priors.warped import Warped, flow, init_flow, vamp_flow, warp
@@ -40,6 +40,7 @@ __all__ = [
     "Encode",
     "Exemplar",
     "GaussianMixture",
+    "Neighbours",
     "Params",
     "Warped",
     "check_points",

@@ -56,6 +56,10 @@ class Exemplar(NamedTuple):
         """Draws an example of all N, then a point of its component: [num_samples, D]."""
         return _as_mixture(self).sample(rng, num_samples, component=component)
 
+    def component_means(self) -> Array:
+        """Where the components lie: [N, D]."""
+        return self.mean
+
 
 def exemplar(params: Params, encode: Encode, *, exclude: Array | None = None) -> Exemplar:
     """Builds the exemplar prior of N training examples.

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -114,3 +115,29 @@ def neighbours_log_prob(z: Array, mean: Array, log_var: Array, num_examples: int
     ones = tuple(range(z.ndim + 1 - mean.ndim))
     joint = normal_log_prob(jnp.expand_dims(z, -2), jnp.expand_dims(mean, ones), log_var)
     return logsumexp(joint, axis=-1) - math.log(num_examples)
+
+
+class Neighbours(NamedTuple):
+    """1/N sum_k N(z | mean_k, exp(log_var) I) over the k neighbours of each z: a lower bound.
+
+    It is what a training step takes for the exemplar prior. It does not integrate to one, so there
+    is nothing to draw from it.
+    """
+
+    mean: Array  # of the neighbours of each z, [..., k, D]
+    log_var: Array  # []
+    num_examples: int  # N
+
+    def log_prob(self, z: Array) -> Array:
+        """See `neighbours_log_prob`: [..., D] -> [...]."""
+        return neighbours_log_prob(z, *self)
+
+    def responsibilities(self, z: Array) -> Array:
+        """p(k | z) among the neighbours, [..., D] -> [..., k]."""
+        z, mean, log_var = widened((z, self.mean, self.log_var))
+        joint = normal_log_prob(jnp.expand_dims(z, -2), mean, log_var)
+        return jax.nn.softmax(joint, axis=-1)
+
+    def sample(self, rng: Array, num_samples: int, *, component: int | None = None) -> Array:
+        """Raises a ValueError."""
+        raise ValueError("sample: neighbours are no density to draw from; take all, `exemplar`.")

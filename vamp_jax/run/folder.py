@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from vamp_jax import disk
-from vamp_jax.config_checks import ABSENT, BEFORE
+from vamp_jax.config_checks import ABSENT, as_of_today
 from vamp_jax.datasets import Dataset
 from vamp_jax.disk import read_json, write_json
 from vamp_jax.errors import UsageError
@@ -55,7 +55,7 @@ def claim(workdir: str, config: ml_collections.ConfigDict, dataset: Dataset) -> 
         write_json(os.path.join(workdir, "data.json"), dict(dataset.file_hashes))
         write_json(path, config.to_dict())
         return
-    _refuse_differences(workdir, BEFORE | read_json(path), config.to_dict())
+    _refuse_differences(workdir, as_of_today(read_json(path)), config.to_dict())
     check_data(workdir, dataset)
 
 
@@ -89,7 +89,7 @@ def check_same_run(workdir: str, saved: Identity, where: str) -> None:
     if here is None:
         return
     for file, held, found in (
-        ("config.json", BEFORE | here.config, BEFORE | saved.config),
+        ("config.json", as_of_today(here.config), as_of_today(saved.config)),
         ("data.json", here.data, saved.data),
     ):
         if fields := differing(held, found):
@@ -136,7 +136,7 @@ def load_config(workdir: str) -> ml_collections.ConfigDict:
     if not os.path.isfile(path):
         raise UsageError(f"{workdir} holds no run (no config.json): train there first.")
     try:
-        return ml_collections.ConfigDict(BEFORE | read_json(path))
+        return ml_collections.ConfigDict(as_of_today(read_json(path)))
     except (ValueError, TypeError, AttributeError) as error:  # names that no field can have
         if isinstance(error, UsageError):
             raise

@@ -20,6 +20,7 @@ from vamp_jax.objectives import Objective
 from vamp_jax.random_streams import (
     BINARISE,
     NOISE,
+    PHASE,
     SHUFFLE,
     TURNS,
     VALIDATION_NOISE,
@@ -27,7 +28,7 @@ from vamp_jax.random_streams import (
     sample_noise,
     stream,
 )
-from vamp_jax.training import devices, turns
+from vamp_jax.training import devices, exemplars, phases, turns
 from vamp_jax.training.state import TrainState
 
 Array = jax.Array
@@ -46,12 +47,14 @@ class Plan(NamedTuple):
     warmup_epochs: int
     seed: int
     components_per_step: int = 0  # pseudo-inputs that a step encodes, in turn; 0: all of them
+    phase: phases.Phase | None = None  # of the pseudo-inputs alone, after the steps
 
 
 class Batch(NamedTuple):
     """One device's rows of a batch."""
 
     x: Any  # [B, ...]
+    index: Array  # of the examples, [B]
     weight: Array  # 1, or 0 for padding, [B]
     noise: dict[str, Array]  # [M, B, *shape] for each layer
 
@@ -88,17 +91,18 @@ def train_epoch(
         batch = _train_batch(plan, train, order, keys, index, num_devices)
         return _train_step(settings, carry, batch, index)
 
-    carry = (state.params, state.opt_state, state.batch_stats, _first_turns(settings, state, epoch))
+    carry = (state.params, state.opt_state, state.batch_stats, _first_cache(settings, state, epoch))
     (params, opt_state, batch_stats, _), sums = jax.lax.scan(
         step, carry, jnp.arange(-(-count // plan.batch_size))
     )
     drift = sums.pop("drift", None)
     state = state.replace(epoch=epoch, params=params, opt_state=opt_state, batch_stats=batch_stats)
+    state, phase_metrics = _phase(settings, state, train, epoch)
     train_sums = devices.sum_over(jax.tree.map(jnp.sum, sums), num_devices)
     validation_sums = _validate(settings, state.variables, validation, epoch)
     negative_elbo = validation_sums.pop("negative_elbo") / num_examples(validation)
 
-    metrics = {"epoch": epoch, "beta": beta}
+    metrics = {"epoch": epoch, "beta": beta} | phase_metrics
     if drift is not None:
         metrics["component_drift"] = jnp.mean(drift)
     metrics |= {f"train_{name}": value / count for name, value in train_sums.items()}
@@ -128,7 +132,7 @@ def _train_batch(plan, train, order, keys, step, num_devices) -> Batch:
     weight = ((position < size) & (place < count)).astype(jnp.float32)
     index = order[jnp.minimum(place, count - 1)]
     x = plan.inputs.drawn(_take(train, index), binarise_key, index)
-    return Batch(x, weight, _noise(plan, noise_key, index))
+    return Batch(x, index, weight, _noise(plan, noise_key, index))
 
 
 def _noise(plan: Plan, key: Array, index: Array) -> dict[str, Array]:
@@ -155,9 +159,15 @@ def _encoder(settings: _Settings, variables: Variables) -> Callable:
     return devices.share_out(encode, settings.num_devices)
 
 
-def _first_turns(settings: _Settings, state: TrainState, epoch: Array) -> turns.Turns | None:
-    """The turns at the start of an epoch; None where every step encodes all pseudo-inputs."""
+def _first_cache(settings: _Settings, state: TrainState, epoch: Array) -> Any:
+    """What steps keep of components as last encoded; None where each encodes all that it needs.
+
+    The turns of pseudo-inputs, or the means of all training examples [N, D].
+    """
     plan, variables = settings.plan, state.variables
+    if plan.autoencoder.prior.num_neighbours:
+        encode = _encoder(settings, variables)
+        return exemplars.encoded_means(plan.autoencoder, variables, encode)
     if not plan.components_per_step:
         return None
     rng, encode = stream(plan.seed, TURNS, epoch), _encoder(settings, variables)
@@ -167,7 +177,7 @@ def _first_turns(settings: _Settings, state: TrainState, epoch: Array) -> turns.
 def _train_step(settings: _Settings, carry, batch: Batch, index: Array):
     """One step of the optimiser: the new carry, and sums of metrics."""
     plan, num_devices = settings.plan, settings.num_devices
-    params, opt_state, batch_stats, turn = carry
+    params, opt_state, batch_stats, cache = carry
     true_count = jnp.minimum(plan.batch_size, settings.count - index * plan.batch_size)
 
     def loss(params):
@@ -177,26 +187,31 @@ def _train_step(settings: _Settings, carry, batch: Batch, index: Array):
             "constants": settings.constants,
         }
         kwargs = {"train": True, "row_weight": batch.weight} if batch_stats else {}
-        prior, new_turn, drift = _train_prior(settings, variables, turn, index)
+        prior, new_cache, drift = _train_prior(settings, variables, cache, batch, index)
         sums, new_stats = _sums(plan, variables, prior, batch, settings.beta, **kwargs)
         sums.pop("negative_elbo")
         # The mean over the whole batch, this device's part of it: the parts add up.
-        return sums["loss"] / true_count, (sums | drift, new_stats, new_turn)
+        return sums["loss"] / true_count, (sums | drift, new_stats, new_cache)
 
-    grads, (sums, batch_stats, turn) = jax.grad(loss, has_aux=True)(params)
+    grads, (sums, batch_stats, cache) = jax.grad(loss, has_aux=True)(params)
     updates, opt_state = plan.optimizer.update(
         devices.sum_over(grads, num_devices), opt_state, params
     )
-    return (optax.apply_updates(params, updates), opt_state, batch_stats, turn), sums
+    return (optax.apply_updates(params, updates), opt_state, batch_stats, cache), sums
 
 
-def _train_prior(settings: _Settings, variables: Variables, turn, index: Array):
-    """Builds p(z) of a step; also returns the turns after it and the drift, if there are any."""
+def _train_prior(settings: _Settings, variables: Variables, cache, batch: Batch, index: Array):
+    """Builds p(z) of a step; also returns the cache after it, and the drift of turns."""
     plan, encode = settings.plan, _encoder(settings, variables)
-    if turn is None:
-        return plan.autoencoder.prior_density(variables, encode), None, {}
-    rows = turns.rows_of(turn, index, plan.components_per_step)
-    prior, turn, drift = turns.density(plan.autoencoder, variables, turn, rows, encode)
+    autoencoder = plan.autoencoder
+    if autoencoder.prior.of_all_examples:
+        query = autoencoder.encode(variables, batch.x).top.base.mean
+        args = cache, query, batch.index, encode
+        return exemplars.density(autoencoder, variables, *args), cache, {}
+    if cache is None:
+        return autoencoder.prior_density(variables, encode), None, {}
+    rows = turns.rows_of(cache, index, plan.components_per_step)
+    prior, turn, drift = turns.density(autoencoder, variables, cache, rows, encode)
     return prior, turn, {"drift": drift}
 
 
@@ -226,6 +241,29 @@ def _named(bound: Array, terms: Terms, layers: tuple[str, ...]) -> Sums:
     return named
 
 
+def _phase(
+    settings: _Settings, state: TrainState, train: Any, epoch: Array
+) -> tuple[TrainState, Sums]:
+    """The pseudo-inputs' own phase, if the plan has one: the new state, and metrics."""
+    plan, num_devices, count = settings.plan, settings.num_devices, settings.count
+    if plan.phase is None:
+        return state, {}
+    shuffle, *keys = (stream(plan.seed, PHASE, epoch, i) for i in range(3))
+    order = jax.random.permutation(shuffle, count)
+    share = phases.Share(
+        autoencoder=plan.autoencoder,
+        encode=functools.partial(_encoder, settings),
+        sum_over=functools.partial(devices.sum_over, num_devices=num_devices),
+        batch_at=lambda step: _train_batch(plan, train, order, keys, step, num_devices),
+        num_steps=-(-count // plan.batch_size),
+        count=count,
+    )
+    num_components = num_examples(state.params["prior"]["pseudo_inputs"])
+    fresh = plan.inputs.of(_take(train, order[jnp.arange(num_components) % count]))
+    prior, metrics = phases.run(plan.phase, share, state.variables, fresh)
+    return state.replace(params=state.params | {"prior": prior}), metrics
+
+
 def _validate(settings: _Settings, variables: Variables, validation: Any, epoch: Array) -> Sums:
     """The terms with beta = 1, summed over the validation split."""
     plan, num_devices, count = settings.plan, settings.num_devices, num_examples(validation)
@@ -239,7 +277,7 @@ def _validate(settings: _Settings, variables: Variables, validation: Any, epoch:
         weight = (place < count).astype(jnp.float32)
         index = jnp.minimum(place, count - 1)
         x = plan.inputs.of(_take(validation, index))
-        batch = Batch(x, weight, _noise(plan, key, index))
+        batch = Batch(x, index, weight, _noise(plan, key, index))
         return _sums(plan, variables, prior, batch, 1.0)[0]
 
     def add(total, step):

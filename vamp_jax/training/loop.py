@@ -16,11 +16,11 @@ from vamp_jax.process.signals import SignalFlag
 from vamp_jax.run.metrics_log import MetricsLog, read_metrics
 from vamp_jax.run.provenance import note_commit
 from vamp_jax.run.stopping import should_stop
-from vamp_jax.sequences import is_sequences
+from vamp_jax.sequences import is_sequences, trimmed
 from vamp_jax.training import devices
 from vamp_jax.training.checkpoints import Checkpoints
 from vamp_jax.training.epoch import Plan, make_epoch
-from vamp_jax.training.state import TrainState, initial_state
+from vamp_jax.training.state import TrainState, arranged_state, initial_state
 
 MAX_DRIFT = 10.0  # nats that a component changes between its turns; a healthy run has about 1
 
@@ -47,7 +47,8 @@ def train(
 
     sharding = devices.replicated()
     state = jax.device_put(state, sharding)
-    splits = jax.device_put((dataset.train, dataset.validation), sharding)
+    splits = trimmed(dataset.train), trimmed(dataset.validation)
+    splits = jax.device_put(splits, sharding)
     run_epoch = make_epoch(plan)
     saved = time.monotonic()
     with SignalFlag() as flag, contextlib.ExitStack() as stack:
@@ -94,6 +95,8 @@ def _start(
     state = initial_state(plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed)
     with hosts.together():
         restored = _restore(checkpoints, state, plan, workdir) if checkpoints else None
+        if checkpoints and restored is None:
+            state = arranged_state(state, plan.autoencoder, dataset, plan.inputs, plan.seed)
     if hosts.several():
         restored = hosts.from_first(state if restored is None else restored)
     if restored is None:

@@ -1,8 +1,12 @@
 """The optimiser of the paper's code: Adam on gradients of unit norm, as an optax chain."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
+
+from vamp_jax.random_streams import LANGEVIN, stream
 
 
 def normalized_adam(
@@ -48,5 +52,45 @@ def scale_by_adam(
         scale = jnp.sqrt(1 - b2**count) / (1 - b1**count)
         direction = jax.tree.map(lambda m, v: scale * m / (jnp.sqrt(v) + eps), mu, nu)
         return direction, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+class LangevinState(NamedTuple):
+    """Of `langevin_of_pseudo_inputs`."""
+
+    others: Any  # state of the optimiser of the other parameters
+    count: jax.Array  # steps done
+
+
+def langevin_of_pseudo_inputs(
+    others: optax.GradientTransformation, *, step_size: float, num_examples: int, seed: int
+) -> optax.GradientTransformation:
+    """Gives pseudo-inputs steps of stochastic-gradient Langevin dynamics (Welling & Teh 2011).
+
+    u <- u - step_size / 2 N g + N(0, step_size), g the gradient of the mean loss: with small steps
+    u wanders through exp(-N loss), under a flat prior. The noise is a function of (seed, step).
+
+    Args:
+      others: optimiser of the other parameters.
+      step_size: variance of a step's noise.
+      num_examples: N.
+      seed: of the run.
+    """
+
+    def init(params):
+        return LangevinState(others.init(params), jnp.zeros([], jnp.int32))
+
+    def update(grads, state, params=None):
+        updates, inner = others.update(grads, state.others, params)
+        key = stream(seed, LANGEVIN, state.count)
+
+        def step(g):
+            noise = jax.random.normal(key, g.shape, g.dtype)
+            return -0.5 * step_size * num_examples * g + step_size**0.5 * noise
+
+        u = jax.tree.map(step, grads["prior"]["pseudo_inputs"])
+        updates = updates | {"prior": updates["prior"] | {"pseudo_inputs": u}}
+        return updates, LangevinState(inner, state.count + 1)
 
     return optax.GradientTransformation(init, update)

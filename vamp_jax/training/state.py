@@ -1,5 +1,6 @@
 """What changes while training, and how it starts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -9,13 +10,16 @@ import numpy as np
 import optax
 
 from vamp_jax.autoencoder import Autoencoder, Variables
+from vamp_jax.batches import in_batches
 from vamp_jax.datasets import Dataset
 from vamp_jax.datasets.inputs import Inputs
 from vamp_jax.random_streams import INIT, stream
-from vamp_jax.sequences import num_examples, rows_of
-from vamp_jax.trainable_priors import Start
+from vamp_jax.sequences import num_examples, rows_of, trimmed
+from vamp_jax.trainable_priors import Examples, Start
 
 Array = jax.Array
+
+ROWS = 500  # examples that are encoded at a time
 
 
 @flax.struct.dataclass
@@ -47,9 +51,8 @@ def prior_start(autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed
 
     def examples(count):
         chosen = np.random.RandomState(seed).permutation(num_examples(dataset.train))[:count]
-        x = inputs.likelihood.relaxed(inputs.of(rows_of(dataset.train, np.sort(chosen))))
-        # A pseudo-input has no missing values: it starts at what the encoder sees in their place.
-        return x if autoencoder.fill is None else jnp.where(jnp.isnan(x), autoencoder.fill, x)
+        rows = trimmed(rows_of(dataset.train, np.sort(chosen)))
+        return autoencoder.seen(inputs.likelihood.relaxed(inputs.of(rows)))
 
     (latent_dim,) = autoencoder.network.latent_shapes[autoencoder.top]
     return Start(
@@ -58,6 +61,7 @@ def prior_start(autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed
         mean=dataset.pseudo_input_mean,
         stddev=dataset.pseudo_input_stddev,
         examples=examples,
+        num_examples=num_examples(dataset.train),
     )
 
 
@@ -85,6 +89,25 @@ def init_variables(
     }
 
 
+def arranged(
+    autoencoder: Autoencoder, variables: Variables, dataset: Dataset, inputs: Inputs, seed: int
+) -> dict[str, Any]:
+    """Returns the prior's parameters moved to where they start, if `init` could not know it.
+
+    On the host, once a run: k-means of the training set, for instance.
+
+    Args:
+      variables: of `init_variables`.
+    """
+    prior = autoencoder.prior
+    if prior.arrange is None:
+        return variables["params"]["prior"]
+    x = np.asarray(autoencoder.seen(inputs.of(dataset.train)))
+    encode = jax.jit(lambda x: autoencoder.encode(variables, x).top.base.mean)
+    examples = Examples(x, lambda: np.asarray(in_batches(encode, (x,), ROWS)))
+    return prior.arrange(stream(seed, INIT, 1), variables["params"]["prior"], examples, seed)
+
+
 def init_state(
     autoencoder: Autoencoder,
     optimizer: optax.GradientTransformation,
@@ -110,6 +133,27 @@ def init_state(
 
 def initial_state(*args) -> TrainState:
     """`init_state` as one program."""
-    # It runs once: on a CPU optimising it costs more time than it saves, seconds before step 1.
+    return _run_once(init_state, *args)
+
+
+def arranged_state(
+    state: TrainState, autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed: int
+) -> TrainState:
+    """The `initial_state` with the prior's parameters where they start; see `arranged`."""
+    prior = arranged(autoencoder, state.variables, dataset, inputs, seed)
+    new = state.params | {"prior": prior}
+    return state.replace(params=new, best_params=jax.tree.map(jnp.copy, new))
+
+
+def prior_at_start(
+    autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed: int
+) -> dict[str, Any]:
+    """Returns the prior's parameters before the first epoch."""
+    variables = _run_once(init_variables, autoencoder, dataset, inputs, seed)
+    return arranged(autoencoder, variables, dataset, inputs, seed)
+
+
+def _run_once(function: Callable, *args) -> Any:
+    # On a CPU optimising the program costs more time than it saves, seconds before step 1.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(lambda: init_state(*args), compiler_options=options)()
+    return jax.jit(lambda: function(*args), compiler_options=options)()

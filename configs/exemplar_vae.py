@@ -1,0 +1,13 @@
+"""VAE with the exemplar prior: all training examples are its components.
+
+python train.py --config=configs/exemplar_vae.py[:DATASET]
+"""
+
+from configs import default
+
+
+def get_config(dataset: str = "digits"):
+    config = default.get_config(dataset)
+    config.model = "vae"
+    config.prior = "exemplar"
+    return config
