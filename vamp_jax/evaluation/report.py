@@ -47,7 +47,7 @@ class Reported(NamedTuple):
 
 def write(runs: Sequence[Reported], path: str) -> None:
     """Writes the page of these runs, whole or not at all."""
-    articles = [_article(run, f"run{i}") for i, run in enumerate(runs)]
+    articles = [_article(run, f"run{i}", len(runs) > 1) for i, run in enumerate(runs)]
     names = [_name(run) for run in runs]
     title = " | ".join(names)
     body = [element("h1", title)]
@@ -86,13 +86,13 @@ def _comparison(runs: Sequence[Reported]) -> Html:
     return element("section", element("h2", "Test numbers, in nats"), page.table(rows, header))
 
 
-def _article(run: Reported, key: str) -> Html:
-    parts = [element("h2", _name(run))]
+def _article(run: Reported, key: str, named: bool) -> Html:
+    parts = [element("h2", _name(run))] if named else []
     if run.record is None:
         parts.append(element("p", "Not evaluated yet on the whole test split: see eval.py."))
     else:
         parts.append(page.table(_rows(run.record)))
-    parts += _pictures(run)
+    parts.append(element("div", *_pictures(run), class_="pictures"))
     parts.append(_components(run, key))
     config = load_config(run.workdir).to_dict()
     settings = [(name, str(value)) for name, value in sorted(config.items())]
