@@ -44,6 +44,14 @@ def generate_from_pseudo_input(
 
 
 @functools.partial(jax.jit, static_argnames="autoencoder")
+def generate_from_top(
+    autoencoder: Autoencoder, variables: Variables, rng: Array, z_top: Array
+) -> Any:
+    """Generates x [N, ...] from z of the top layer, [N, D]."""
+    return _from_top(autoencoder, variables, rng, z_top)
+
+
+@functools.partial(jax.jit, static_argnames="autoencoder")
 def reconstruct(autoencoder: Autoencoder, variables: Variables, rng: Array, x: Any) -> Any:
     """Reconstructs x [N, ...] with one draw of z each (Figure 6).
 

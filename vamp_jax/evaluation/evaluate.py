@@ -12,8 +12,8 @@ import numpy as np
 from vamp_jax import disk, log_likelihood, outside, trained
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets import Dataset, spaced
-from vamp_jax.errors import PicturesError, UsageError
-from vamp_jax.evaluation import diagnose, partial, pictures
+from vamp_jax.errors import PicturesError, UsageError, first_line
+from vamp_jax.evaluation import diagnose, partial, pictures, report
 from vamp_jax.evaluation.record import UNFINISHED, check, record_path, summary, write_npz
 from vamp_jax.evaluation.summary_text import table
 from vamp_jax.log_likelihood import ImportanceSampled
@@ -82,10 +82,10 @@ def evaluate_run(
         disk.write_json(path + ".json", record)  # last: its presence says that all is evaluated
         print(table(record))
         print(f"Written: {path}.json, {path}.npz", flush=True)
-        _draw(workdir, split, autoencoder, variables, x, sampled, rng, dataset.alphabet)
+        _draw(workdir, record, best, dataset, x, sampled, rng)
         with contextlib.suppress(FileNotFoundError):
             os.remove(path + UNFINISHED)
-    print(f"Written: {os.path.join(workdir, 'figures')}/*.png")
+    print(f"Written: {os.path.join(workdir, 'figures')}/*.png, report.html")
     return record
 
 
@@ -100,9 +100,29 @@ def _made_of(config, dataset: Dataset, best: best_parameters.Best) -> dict[str, 
     }
 
 
-def _draw(workdir: str, *what: Any) -> None:
-    """Draws the pictures, or raises a PicturesError that names those that cannot be."""
-    if undrawn := pictures.draw(workdir, *what):
+def _draw(
+    workdir: str,
+    record: dict[str, Any],
+    best: best_parameters.Best,
+    dataset: Dataset,
+    x: Any,
+    sampled: ImportanceSampled,
+    rng: jax.Array,
+) -> None:
+    """Draws the pictures and the page of them, or raises a PicturesError that names what failed."""
+    split = record["split"]
+    of_model = best.autoencoder, best.variables
+    undrawn = pictures.draw(workdir, split, *of_model, x, sampled, rng, dataset.alphabet)
+    try:
+        if split == "test":
+            run = report.of_best(workdir, best, dataset, x, record)
+        else:
+            test = _x(best, dataset, "test", 0)
+            run = report.of_best(workdir, best, dataset, test, report.full_record(workdir))
+        report.write([run], os.path.join(workdir, "figures", "report.html"))
+    except Exception as error:  # of a library, as in pictures.draw
+        undrawn.append(f"report ({first_line(error)})")
+    if undrawn:
         raise PicturesError(
             f"The evaluation is written, but not these pictures: {'; '.join(undrawn)}. "
             f"eval.py --workdir={workdir} draws them once the cause is gone."

@@ -6,6 +6,13 @@ from typing import Any
 
 def table(record: dict[str, Any]) -> str:
     """The record as a few readable lines."""
+    rows = table_rows(record)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def table_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """The lines of the table: a name, indented where it belongs to the one above, and a value."""
     config = record["config"]
 
     def plus_minus(value, error, digits):
@@ -55,8 +62,7 @@ def table(record: dict[str, Any]) -> str:
     ]
     if record["diagnostics"]:
         rows += _diagnostic_rows(record["diagnostics"], record["split"])
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return rows
 
 
 def _diagnostic_rows(diagnostics: dict[str, Any], split: str) -> list[tuple[str, str]]:

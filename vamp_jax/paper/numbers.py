@@ -144,6 +144,17 @@ RERUNS = {
 }
 
 
+def of_paper(name: str, dataset: str) -> float | None:
+    """The paper's value of a configuration on a data set, of its Table 1 or else of 2 to 4."""
+    if dataset in TABLE_1 and name in COLUMNS:
+        return TABLE_1[dataset][list(COLUMNS).index(name)]
+    for (_, of), lines in TABLES_2_TO_4.items():
+        for line in lines:
+            if (line.name, of) == (name, dataset):
+                return line.paper
+    return None
+
+
 def cells(table: int) -> list[Cell]:
     """The cells of one of the paper's tables that a configuration of ours can fill."""
     if table == 1:
