@@ -269,6 +269,24 @@ def _dreg(config: Config) -> Objective:
 GRADIENTS = {"standard": _standard_gradient, "dreg": _dreg}
 
 # ---------------------------------------------------------------------------------------------
+# Where annealed importance sampling starts: () -> a start.
+
+
+def _from_posterior():
+    from vamp_jax import annealed_likelihood
+
+    return annealed_likelihood.POSTERIOR
+
+
+def _from_prior():
+    from vamp_jax import annealed_likelihood
+
+    return annealed_likelihood.PRIOR
+
+
+AIS_STARTS = {"posterior": _from_posterior, "prior": _from_prior}
+
+# ---------------------------------------------------------------------------------------------
 # What a config and its data stand for.
 
 

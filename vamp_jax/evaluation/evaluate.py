@@ -52,15 +52,15 @@ def evaluate_run(
     config = load_config(workdir)
     num_samples = config.num_samples if num_samples is None else num_samples
     check(split, num_samples, num_examples)
-    index = _chosen(dataset, split, num_examples)
+    index = chosen(dataset, split, num_examples)
     path = record_path(workdir, split, num_samples, num_examples)
     # Two at once would write the same files.
     with locked(os.path.dirname(path), "evaluate a copy of the run's folder"):
         disk.make_folder(os.path.join(workdir, "figures"))
         best = best_parameters.load(workdir, config, dataset)
         autoencoder, variables = best.autoencoder, best.variables
-        x = _x(best, dataset, split, config.seed)
-        start = _made_of(config, dataset, best)
+        x = split_x(best, dataset, split, config.seed)
+        start = made_of(config, dataset, best)
         rng = stream(config.seed, EVALUATION)
         sampled, seconds = _sample(autoencoder, variables, x, index, num_samples, rng, path, start)
         args = best, dataset, split, num_examples, config.seed
@@ -88,7 +88,7 @@ def evaluate_run(
     return record
 
 
-def _made_of(config, dataset: Dataset, best: best_parameters.Best) -> dict[str, Any]:
+def made_of(config, dataset: Dataset, best: best_parameters.Best) -> dict[str, Any]:
     """What a record says of how it was made."""
     return {
         "config": config.to_dict(),
@@ -108,7 +108,7 @@ def _draw(workdir: str, *what: Any) -> None:
         )
 
 
-def _chosen(dataset: Dataset, split: str, num_examples: int | None) -> np.ndarray:
+def chosen(dataset: Dataset, split: str, num_examples: int | None) -> np.ndarray:
     """The indices of the examples that are evaluated."""
     count = len(getattr(dataset, split))
     if num_examples is not None and num_examples > count:
@@ -124,7 +124,7 @@ def _inspect(
     """The diagnostics over the training split and this one, and of the pseudo-inputs."""
     inspected, rng = {}, stream(seed, EVALUATION)
     for name in dict.fromkeys(("train", split)):
-        x = _x(best, dataset, name, seed)
+        x = split_x(best, dataset, name, seed)
         x = x[spaced(len(x), num_examples)]
         with Progress(f"diagnostics, {name} split", 2 * len(x), unit="step") as progress:
             inspected[name] = diagnose.inspect(
@@ -153,7 +153,7 @@ def _sample(
     begun = time.monotonic()
     # A partial evaluation is resumed only by the same code.
     identity = json.dumps(start | {"code": provenance.code_digest()}, sort_keys=True)
-    done, seconds = partial.read(path + UNFINISHED, identity)
+    done, seconds = partial.read(path + UNFINISHED, identity, ImportanceSampled)
     keep = partial.writer(path + UNFINISHED, identity, seconds)
     count = len(done.log_likelihood) if done else 0
     if done:
@@ -192,7 +192,7 @@ def batch_sizes(network: Network) -> dict[str, int]:
     return {"rows_per_chunk": rows, "batches_per_dispatch": 1}
 
 
-def _x(best: best_parameters.Best, dataset: Dataset, split: str, seed: int) -> np.ndarray:
+def split_x(best: best_parameters.Best, dataset: Dataset, split: str, seed: int) -> np.ndarray:
     """A split's x; training examples that are means are drawn once, by the seed."""
     stored = getattr(dataset, split)
     if split == "train":
