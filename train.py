@@ -1,68 +1,13 @@
-"""Trains a model and evaluates it: python train.py --config=configs/vamp_hvae.py[:DATASET]."""
+"""Trains a model and evaluates it: python train.py --config=configs/vamp_hvae.py[:DATASET].
+
+In an installation, which has no such file, the same is python -m vamp_jax.train.
+"""
 
 import os
+import runpy
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # which python -I leaves out
 
-from absl import flags
-from ml_collections import config_flags
-
-from vamp_jax import choices, datasets, disk, errors
-from vamp_jax.process import command_line, hosts, jax_start, xla_flags
-
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file of configs/, with a data set: configs/vamp_hvae.py:static_mnist."
-)
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run. Default: runs/CONFIG-DATASET-seedSEED."
-)
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder of the data sets. Default: ~/tensorflow_datasets."
-)
-CHECKPOINT_SECONDS = flags.DEFINE_float(
-    "checkpoint_seconds", 15.0, "Least time between two checkpoints: what a kill can cost."
-)
-HOSTS = flags.DEFINE_string(
-    "hosts",
-    None,
-    "On several hosts: COORDINATOR:PORT,COUNT,INDEX, where process 0 runs, how many processes "
-    "there are, and which this is, from 0. Default: all hosts of a Cloud TPU slice, else this one.",
-)
-
-
-def main() -> None:
-    if CONFIG.value is None:
-        raise errors.UsageError(
-            "No config is named: pass --config=configs/NAME.py[:DATASET], for example "
-            "--config=configs/vamp_hvae.py."
-        )
-    if any(argument.lstrip("-").startswith("config.dataset=") for argument in sys.argv):
-        raise errors.UsageError(  # sizes depend on it, and the file would have chosen its own
-            "The data set goes after the config: --config=configs/NAME.py:DATASET, not "
-            "--config.dataset."
-        )
-    config = CONFIG.value
-    if not CHECKPOINT_SECONDS.value >= 0:
-        raise errors.UsageError(
-            f"checkpoint_seconds is {CHECKPOINT_SECONDS.value}; it must not be negative."
-        )
-    name = os.path.splitext(
-        os.path.basename(config_flags.get_config_filename(flags.FLAGS["config"]))
-    )[0]
-    # A field that is missing is for config_checks.check to say.
-    data = datasets.short_name(str(config.get("dataset")))
-    default = f"runs/{name}-{data}-seed{config.get('seed')}"
-    workdir = disk.expand_home(WORKDIR.value or default)
-
-    xla_flags.set_for(config.get("model") in choices.CONVOLUTIONAL)
-    with hosts.connected(HOSTS.value):
-        jax_start.start()
-        # After the flags: a typo in one should not wait for JAX.
-        from vamp_jax import experiment
-
-        experiment.train_and_evaluate(config, workdir, DATA_DIR.value, CHECKPOINT_SECONDS.value)
-
-
 if __name__ == "__main__":
-    command_line.run(main)
+    runpy.run_module("vamp_jax.train", run_name="__main__", alter_sys=True)

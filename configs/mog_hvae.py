@@ -3,11 +3,11 @@
 python train.py --config=configs/mog_hvae.py[:DATASET]
 """
 
-from configs import default
+from vamp_jax import default_config
 
 
 def get_config(dataset: str = "digits"):
-    config = default.get_config(dataset)
+    config = default_config.get_config(dataset)
     config.model = "hvae"
     config.prior = "mog"
     return config

@@ -55,6 +55,28 @@ def small_data(count=50, dynamic=True):
     return datasets.Dataset("digits", *pixels, "bernoulli", dynamic, 16, 0.3, 0.05, {})
 
 
+def small_sequences(count=50):
+    """Rolls of 3 keys and 1 to 5 steps: `count` to train, 23 and 9 beside."""
+    rng = np.random.RandomState(0)
+    splits = [
+        {
+            "values": rng.randint(0, 2, (n, 5, 3)).astype(np.uint8),
+            "length": rng.randint(1, 6, n).astype(np.int32),
+        }
+        for n in (count, 23, 9)
+    ]
+    more = dict(kind="sequences")
+    return datasets.Dataset("rolls", *splits, "bernoulli", False, 1, 0.5, 0.5, {}, **more)
+
+
+def data_for(config, **options):
+    """Small data of the kind that the config's network takes."""
+    if config.model in choices.SEQUENTIAL:
+        config.pseudo_inputs_from_data = True
+        return small_sequences()
+    return small_data(**options)
+
+
 def plan_for(config, data, optimizer=None):
     """What is done in an epoch of this run, with another optimiser where one is given."""
     plan = choices.plan(config, data)

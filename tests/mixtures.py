@@ -1,5 +1,6 @@
-"""Mixtures for tests, and their densities by SciPy and NumPy in float64: nothing of ours."""
+"""Mixtures and a small VampPrior for tests; the densities are SciPy's and NumPy's in float64."""
 
+import jax.numpy as jnp
 import numpy as np
 import scipy.special
 import scipy.stats
@@ -54,3 +55,28 @@ def random_points(seed, prior, count, *, scale=None):
     k = rng.randint(num_components, size=count)
     noise = rng.standard_normal((count, dim))
     return (prior.mean[k] + np.exp(0.5 * prior.log_var[k]) * noise).astype(F32)
+
+
+ORDINARY = dict(scale=2.0, log_var=(-2.0, 2.0))
+EXTREME = dict(scale=10.0, log_var=(-6.0, 2.0))
+NARROW = dict(scale=10.0, log_var=(-6.0, -6.0))
+
+
+def linear_encode(weights, x):
+    """A small encoder: x [K, 3] -> mean and log-variance [K, 2]."""
+    return x @ weights["mean"], jnp.tanh(x @ weights["log_var"])
+
+
+def linear_weights(seed=0):
+    rng = np.random.RandomState(seed)
+    return {name: rng.standard_normal((3, 2)).astype(F32) for name in ("mean", "log_var")}
+
+
+def small_vamp(learned_weights=False):
+    """The VampPrior of five pseudo-inputs and the linear encoder; float64 components too."""
+    rng = np.random.RandomState(5)
+    weights = linear_weights()
+    params = {"pseudo_inputs": rng.uniform(0, 1, (5, 3)).astype(F32)}
+    if learned_weights:
+        params["weight_logits"] = rng.standard_normal(5).astype(F32)
+    return params, weights

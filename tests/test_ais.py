@@ -307,8 +307,8 @@ def test_an_interrupted_estimate_goes_on_with_the_same_bits_and_batches_change_n
 
 @pytest.mark.parametrize("wrong", [dict(num_chains=1), dict(index=np.arange(3))])
 def test_what_cannot_be_estimated_is_a_sentence(wrong):
-    with pytest.raises(ValueError, match="two chains"):
+    with pytest.raises(ValueError, match="two chains at least"):
         run_estimate(factor_analysis(), "posterior", **wrong)
     empty = (*factor_analysis()[:2], np.zeros((0, *SHAPE)), None)
-    with pytest.raises(ValueError, match="0 examples"):
+    with pytest.raises(ValueError, match="x must be"):
         run_estimate(empty, "posterior")

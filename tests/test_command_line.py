@@ -31,6 +31,9 @@ TRAIN = [
     ("", "No config is named"),
     ("--config=", "--config="),
     ("--config=configs/nothing.py", "nothing.py"),
+    ("--config=vamp_hvea", "Did you mean 'vamp_hvae'"),
+    ("--config=vamp_hvae:static-mnist", "Did you mean 'static_mnist'"),
+    ("--config vamp_hvea:digits", "Did you mean 'vamp_hvae'"),
     ("--config=configs", "Is a directory"),
     ("--config=README.md", "README.md cannot be read"),
     ("configs/vae.py", "'configs/vae.py' is not a flag"),
@@ -180,7 +183,7 @@ def run(tmp_path, monkeypatch, capsys, data_dir):
     # Other tests may have imported a program, and with it flags of the same names.
     imported = {
         module: {flag.name: flag for flag in flags.FLAGS.flags_by_module_dict().get(module, [])}
-        for module in ("train", "eval", "run_table", "draw_figure")
+        for module in ("vamp_jax.draw_figure",)
     }
     for name in {name for own in imported.values() for name in own}:
         delattr(flags.FLAGS, name)
@@ -196,7 +199,7 @@ def run(tmp_path, monkeypatch, capsys, data_dir):
         except SystemExit as leaving:
             code = leaving.code
         finally:
-            own = flags.FLAGS.flags_by_module_dict().get(str(ROOT / program), [])
+            own = flags.FLAGS.flags_by_module_dict().get(str(ROOT / "vamp_jax" / program), [])
             fields = [name for name in flags.FLAGS if name.startswith("config")]
             for name in {flag.name for flag in own} | set(fields):
                 delattr(flags.FLAGS, name)

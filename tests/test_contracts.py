@@ -12,6 +12,7 @@ import optax
 import pytest
 
 from tests.cases import (
+    data_for,
     draw_noise,
     plan_for,
     quick_jit,
@@ -23,6 +24,7 @@ from tests.cases import (
 )
 from vamp_jax import choices, priors
 from vamp_jax.objectives import Elbo
+from vamp_jax.sequences import rows_of
 
 BATCH = 6
 SLOW_TO_COMPILE = choices.CONVOLUTIONAL
@@ -30,7 +32,8 @@ SLOW_TO_COMPILE = choices.CONVOLUTIONAL
 
 def case(**fields):
     """(plan, variables, x, noise of two samples) of a small model, its weights a little moved."""
-    config, data = small_config(**dict(num_components=5) | fields), small_data()
+    config = small_config(**dict(num_components=5) | fields)
+    data = data_for(config)
     plan = plan_for(config, data)
     rng = np.random.RandomState(0)
     variables = variables_for(plan, data)
@@ -41,7 +44,7 @@ def case(**fields):
         return leaf + size * rng.standard_normal(leaf.shape).astype("f")
 
     moved = jax.tree_util.tree_map_with_path(move, variables["params"])
-    x = plan.inputs.of(data.train[:BATCH]).round()
+    x = jax.tree.map(jnp.round, plan.inputs.of(rows_of(data.train, np.arange(BATCH))))
     noise = draw_noise(plan.autoencoder.network, 2, BATCH)
     return plan, variables | {"params": moved}, x, noise
 
@@ -99,7 +102,7 @@ def check_inference(autoencoder, variables, x, noise):
 @pytest.mark.parametrize("network", [n for n in choices.NETWORKS if n not in SLOW_TO_COMPILE])
 def test_a_step_lowers_the_loss_and_a_resumed_run_has_the_same_bits(network, prior):
     config = small_config(model=network, prior=prior, batch_size=25, warmup_epochs=1)
-    data = small_data(dynamic=False)
+    data = data_for(config, dynamic=False)
     through, history = run_epochs(config, data, optax.sgd(1e-2), num_epochs=4)
     losses = [float(metrics["train_loss"]) for metrics in history]
     assert losses[-1] < losses[0]

@@ -14,8 +14,7 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-import draw_figure
-from vamp_jax import datasets, drawing
+from vamp_jax import datasets, draw_figure, drawing
 from vamp_jax.disk import write_json
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation.record import record_path

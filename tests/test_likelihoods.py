@@ -21,6 +21,7 @@ from vamp_jax.likelihoods import Likelihood
 
 F32 = np.float32
 LIBRARY_SIZE = 6.0
+OF_OTHERS = (likelihoods.missing, likelihoods.padded)  # these take a likelihood
 ARGUMENTS = {
     "gaussian": [
         {"variance": "fixed", "stddev": 0.3},
@@ -42,7 +43,7 @@ def public_likelihoods() -> dict[str, Likelihood]:
         entry = getattr(likelihoods, name)
         if isinstance(entry, Likelihood):
             found[name] = entry
-        elif inspect.isfunction(inspect.unwrap(entry)) and entry is not likelihoods.missing:
+        elif inspect.isfunction(inspect.unwrap(entry)) and entry not in OF_OTHERS:
             if inspect.signature(entry).return_annotation is Likelihood:
                 for arguments in ARGUMENTS[name]:
                     told = ",".join(f"{value}" for value in arguments.values())

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from tests.cases import small_config
 from tests.data_files import npz, refusal
-from vamp_jax import datasets
+from vamp_jax import choices, datasets
 from vamp_jax.datasets import arrays, files, values
+from vamp_jax.training.state import init_prior
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (40, 6, 5), dtype=np.uint8)
@@ -199,6 +201,19 @@ def test_nan_is_missing_where_it_is_asked_for(tmp_path):
     assert np.isfinite(data.pseudo_input_mean).all() and np.isfinite(data.pseudo_input_stddev).all()
     assert not datasets.load(npz(tmp_path, x=REALS), likelihood="gaussian", missing="mask").missing
     assert "missing is 'yes'" in refusal(path, missing="yes")
+
+
+@pytest.mark.parametrize("prior", ["vamp", "vamp_data"])
+def test_pseudo_inputs_that_start_at_examples_have_nothing_missing(tmp_path, prior):
+    x = np.where(np.random.default_rng(1).uniform(size=REALS.shape) < 0.3, np.nan, REALS)
+    config = small_config(model="vae", prior=prior, likelihood="gaussian", missing="mask")
+    config.pseudo_inputs_from_data = prior == "vamp"
+    config.dataset = npz(tmp_path, x=x)
+    data = choices.dataset(config, None)
+    plan = choices.plan(config, data)
+    params, constants = init_prior(plan.autoencoder, data, plan.inputs, config.seed)
+    u = (params | constants)["pseudo_inputs"]
+    assert np.isnan(data.train).any() and u.shape == (11, *data.shape) and np.isfinite(u).all()
 
 
 @pytest.mark.parametrize("likelihood", [None, "bernoulli", "poisson", "gaussian", "categorical"])

@@ -51,3 +51,9 @@ def test_requirements_that_both_name_agree():
     tested = (ROOT / "requirements.txt").read_text().splitlines()
     for requirement in PROJECT["project"]["dependencies"]:
         assert any(line.startswith(requirement) for line in tested), requirement
+
+
+def test_every_package_is_installed():
+    folders = {path.parent for path in (ROOT / "vamp_jax").rglob("__init__.py")}
+    packages = {str(folder.relative_to(ROOT)).replace("/", ".") for folder in folders}
+    assert sorted(packages | {"vamp_jax.configs"}) == PROJECT["tool"]["setuptools"]["packages"]

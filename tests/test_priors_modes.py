@@ -12,6 +12,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from tests.mixtures import joint64, log_prob64, random_mixture, random_points
 from vamp_jax import flows, priors
+from vamp_jax.priors.rotated import RotatedMixture
 
 F32 = np.float32
 KEY = jax.random.key(0)
@@ -26,11 +27,13 @@ def each_density():
         "mixture": mixture,
         "warped": priors.warp(mixture, flow),
         "exemplar": priors.Exemplar(mixture.mean, F32(-0.5), EXCLUDE),
+        "rotated": RotatedMixture(mixture, ROTATION),
     }
 
 
+ROTATION = np.linalg.qr(np.random.RandomState(2).standard_normal((7, 3, 3)))[0].astype(F32)
 POINTS = random_points(1, random_mixture(0, 7, 3), 5)
-KINDS = ("mixture", "warped", "exemplar")
+KINDS = ("mixture", "warped", "exemplar", "rotated")
 
 
 def total(z, prior, block_size=None):
@@ -175,7 +178,7 @@ def test_memory_of_shares_is_that_of_the_result(function):
     assert used(gradient) < 1e9
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ("mixture", "warped", "exemplar"))
 @pytest.mark.parametrize(
     "twice", [jax.hessian, lambda f: jax.jacrev(jax.jacrev(f)), lambda f: jax.jacfwd(jax.jacfwd(f))]
 )
@@ -236,14 +239,38 @@ def test_components_and_points_sharded_on_an_explicit_mesh(block_size):
         )
 
 
+@pytest.mark.parametrize("kind", ["exemplar", "rotated"])
+def test_other_densities_of_points_sharded_on_an_explicit_mesh(kind):
+    prior = each_density()[kind]
+    if kind == "exemplar":
+        prior = prior._replace(exclude=np.arange(8) % 3)
+    z = np.random.RandomState(0).standard_normal((3, 8, 3)).astype(F32)
+
+    def everything(z, prior):
+        block_size = 3
+        return {
+            "log_prob": priors.log_prob(z, prior),
+            "shares": priors.responsibilities(z, prior, block_size=block_size),
+            "gradient": jax.grad(functools.partial(total, block_size=block_size))(z, prior),
+            "draws": priors.sample(KEY, prior, 6),
+        }
+
+    expected = jax.jit(everything)(z, prior)
+    mesh = jax.make_mesh((4,), ("points",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        z = jax.device_put(z, PartitionSpec(None, "points"))
+        found = jax.jit(everything)(z, jax.tree.map(jnp.asarray, prior))
+        chex.assert_trees_all_close(jax.tree.map(np.asarray, found), expected, atol=1e-5)
+
+
 # ---------------------------------------------------------------------------------------------
 # One component; mistakes.
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ("mixture", "warped", "exemplar"))
 def test_draws_of_one_component(kind):
     prior = each_density()[kind]
-    z = np.asarray(priors.sample(KEY, prior, 4000, component=2))
+    z = np.asarray(priors.sample(KEY, prior, 4000, component=jnp.asarray(2)))
     base = getattr(prior, "base", prior)
     stddev = np.exp(0.5 * np.broadcast_to(base.log_var, base.mean.shape)[2])
     assert np.all(np.abs(z.mean(axis=0) - base.mean[2]) < 4 * stddev / 4000**0.5)
@@ -300,6 +327,28 @@ MISTAKES = {
         lambda: priors.log_prob(POINTS, mixture(mean=np.zeros((7, 3), np.complex64))),
         "the prior's mean must hold real numbers",
     ),
+    "complex components of an encoder": (
+        lambda: priors.vamp({"pseudo_inputs": POINTS}, lambda u: (1j * u, u)),
+        "vamp: mean must hold real numbers",
+    ),
+    "complex z of a standard normal": (
+        lambda: priors.standard_normal_log_prob(POINTS.astype(np.complex64)),
+        "standard_normal_log_prob: z must hold real numbers",
+    ),
+    "complex z beside neighbours": (
+        lambda: priors.neighbours_log_prob(POINTS.astype(np.complex64), POINTS, 0.0, 5),
+        "neighbours_log_prob: z must hold real numbers",
+    ),
+    "complex query": (
+        lambda: priors.nearest(POINTS.astype(np.complex64), POINTS, 2),
+        "nearest: query must hold real numbers",
+    ),
+    "weights of rotated components": (
+        lambda: priors.log_prob(
+            POINTS, RotatedMixture(mixture(log_weight=np.zeros(7, F32)), ROTATION)
+        ),
+        "sum to 7; they must sum to 1",
+    ),
     "keys as points": (
         lambda: priors.log_prob(jax.random.split(KEY, 3), mixture()),
         "must hold real numbers",
@@ -309,6 +358,10 @@ MISTAKES = {
         "component is 7; it must be a whole number from 0 to 6",
     ),
     "component -1": (lambda: priors.sample(KEY, mixture(), 3, component=-1), "component is -1"),
+    "component True": (
+        lambda: priors.sample(KEY, each_density()["rotated"], 3, component=True),
+        "component is True; it must be a whole number",
+    ),
     "half a component": (lambda: priors.sample(KEY, mixture(), 3, component=0.5), "is 0.5"),
     "component of a warped prior": (
         lambda: priors.sample(KEY, each_density()["warped"], 3, component=9),

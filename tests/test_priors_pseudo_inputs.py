@@ -223,6 +223,10 @@ MISTAKES = {
         lambda: priors.init_vamp_from_data(KEY, jnp.asarray(NAN, jnp.bfloat16), stddev=0),
         "must not hold NaN",
     ),
+    "nan in fixed examples": (
+        lambda: priors.vamp_data_log_prob(U, NAN, lambda u: (u, u)),
+        "vamp_data: examples must not hold NaN, but there is one in example 1.",
+    ),
     "nan in exemplars": (lambda: priors.init_exemplar(NAN), "must not hold NaN"),
     "a leaf that is not there": (
         lambda: priors.split_fixed({"x": U, "y": [U]}, ("y/1",)),

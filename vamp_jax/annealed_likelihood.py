@@ -31,6 +31,7 @@ from vamp_jax.autoencoder import Autoencoder, Encoded, Variables, network_variab
 from vamp_jax.batches import in_dispatches
 from vamp_jax.network import Draw, Latents
 from vamp_jax.random_streams import example_keys
+from vamp_jax.sequences import check_examples, num_examples
 
 Array = jax.Array
 Values = np.ndarray | Array
@@ -116,7 +117,7 @@ PRIOR = Start(_latent_densities, _draw_latents, _latents_at)
 def estimate(
     autoencoder: Autoencoder,
     variables: Variables,
-    x: np.ndarray,
+    x: Any,
     *,
     start: Start,
     num_distributions: int,
@@ -132,7 +133,7 @@ def estimate(
 
     Args:
       autoencoder, variables: the network with its prior.
-      x: [N, ...], in the likelihood's support.
+      x: [N, ...] or sequences, in the likelihood's support.
       start: `POSTERIOR` or `PRIOR`.
       num_distributions: T, steps along the path, of T - 1 transitions.
       num_chains: C of each example, at least 2.
@@ -146,11 +147,13 @@ def estimate(
       ValueError: for numbers that are too small, no example, or chains from a posterior without a
         known inverse that should run backward.
     """
-    index = np.arange(len(x)) if index is None else np.asarray(index)
-    if not len(x) or num_chains < 2 or index.shape != (len(x),):
+    check_examples("estimate", x, autoencoder.network.x_shape)
+    count = num_examples(x)
+    index = np.arange(count) if index is None else np.asarray(index)
+    if num_chains < 2 or index.shape != (count,):
         raise ValueError(
-            f"estimate: there are {len(x)} examples with index {index.shape} and {num_chains} "
-            "chains of each; there must be at least one example, an index of each, and two chains."
+            f"estimate: {count} examples have index {index.shape} and {num_chains} chains each; "
+            "there must be an index of each example, and two chains at least."
         )
     betas = ais.schedule(num_distributions)
     compiled = jax.pmap(
@@ -160,7 +163,7 @@ def estimate(
     )
     prior = jax.jit(autoencoder.prior_density)(variables)
     devices = jax.local_device_count()
-    shape = (devices, 1, min(max(1, rows // num_chains), -(-len(x) // devices)))
+    shape = (devices, 1, min(max(1, rows // num_chains), -(-count // devices)))
     return in_dispatches(
         functools.partial(compiled, variables, prior, rng), (x, index, latents), shape, done, report
     )
@@ -221,7 +224,7 @@ def _summary(chains: ais.Chains, sign: float) -> Annealed:
 
 def simulate(
     autoencoder: Autoencoder, variables: Variables, rng: Array, num: int
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+) -> tuple[Any, dict[str, np.ndarray]]:
     """Draws z ~ p(z) and x ~ p(x|z): x [N, *shape], and the latents of each layer."""
 
     @jax.jit

@@ -76,7 +76,7 @@ def _negative_binomial(config: Config, dataset: Dataset) -> Likelihood:
 def _categorical(config: Config, dataset: Dataset) -> Likelihood:
     from vamp_jax import likelihoods
 
-    return likelihoods.categorical(dataset.num_classes)
+    return likelihoods.categorical(dataset.num_classes, one_hot=dataset.kind == "sequences")
 
 
 LIKELIHOODS = {
@@ -186,7 +186,20 @@ def _pixel_hvae(config: Config):
     }
 
 
-NETWORKS = {"vae": _vae, "hvae": _hvae, "conv_hvae": _conv_hvae, "pixel_hvae": _pixel_hvae}
+def _seq_vae(config: Config):
+    from vamp_jax.models import SeqVAE
+
+    return SeqVAE, {}
+
+
+NETWORKS = {
+    "vae": _vae,
+    "hvae": _hvae,
+    "conv_hvae": _conv_hvae,
+    "pixel_hvae": _pixel_hvae,
+    "seq_vae": _seq_vae,
+}
+SEQUENTIAL = ("seq_vae",)  # those of sequences; the others take images and vectors
 # Those whose cost is in convolutions, for what has to be known before JAX starts.
 CONVOLUTIONAL = ("conv_hvae", "pixel_hvae")
 
@@ -253,6 +266,8 @@ def _standard_gradient(config: Config) -> Objective:
     from vamp_jax import objectives
 
     num_samples, alpha = config.num_importance_samples, config.renyi_alpha
+    if config.free_nats:
+        return objectives.FreeBits(num_samples, config.free_nats)
     if num_samples == 1 or alpha == 1.0:
         return objectives.Elbo(num_samples)
     if alpha == 0.0:
@@ -312,6 +327,8 @@ def likelihood(config: Config, dataset: Dataset) -> Likelihood:
     from vamp_jax import likelihoods
 
     found = LIKELIHOODS[likelihood_name(config, dataset)](config, dataset)
+    if dataset.kind == "sequences":
+        return likelihoods.padded(found)
     return likelihoods.missing(found) if dataset.missing else found
 
 
@@ -324,7 +341,13 @@ def inputs(config: Config, dataset: Dataset) -> Inputs:
     """Returns how the data, as it is stored, becomes x."""
     from vamp_jax.datasets.inputs import Inputs
 
-    return Inputs(likelihood(config, dataset), dataset.max_value, dataset.dynamic, dataset.missing)
+    return Inputs(
+        likelihood(config, dataset),
+        dataset.max_value,
+        dataset.dynamic,
+        dataset.missing,
+        config.word_dropout,
+    )
 
 
 def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
@@ -343,7 +366,7 @@ def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
             posterior=POSTERIORS[config.posterior](config),
             **own_fields,
         ),
-        prior=PRIORS[config.prior](config, of_x.support),
+        prior=PRIORS[config.prior](config, of_x.pseudo_input_support),
         likelihood=of_x,
         fill=float(np.mean(dataset.pseudo_input_mean)) if dataset.missing else None,
     )

@@ -40,6 +40,7 @@ def _count(default: int, doc: str, **more) -> Field:
 
 
 PIXEL = ("model", ("pixel_hvae",))
+SEQUENTIAL = ("model", choices.SEQUENTIAL)
 MIXTURES = ("prior", choices.WITH_COMPONENTS)
 
 FIELDS = {
@@ -165,6 +166,22 @@ FIELDS = {
         "Gradient of the importance-weighted bound: standard, or dreg, doubly reparameterised.",
         choices.GRADIENTS,
     ),
+    "free_nats": Field(
+        0.0,
+        "Free bits: a layer's KL costs at least so many nats an example, so that less earns "
+        "nothing.",
+        least=0,
+        below=math.inf,
+        before=0.0,
+    ),
+    "word_dropout": Field(
+        0.0,
+        "Share of the steps of a sequence that the decoder does not get as inputs, in training.",
+        least=0,
+        below=1,
+        only_with=SEQUENTIAL,
+        before=0.0,
+    ),
     "seed": Field(0, "Seed of all that is random.", least=0, below=2**32),
     "matmul_precision": _one_of(
         "float32", "Precision of products; the others are faster on GPU and TPU.", PRECISIONS
@@ -224,11 +241,18 @@ def _check_field(name: str, value: Any, field: Field) -> None:
     if not value >= field.least:
         raise UsageError(f"{name} is {value}; it must not be negative.")
     if not value < field.below:
-        limit = f"2^{field.below.bit_length() - 1}" if kind is int else "infinity"
+        limit = f"2^{field.below.bit_length() - 1}" if kind is int else f"{field.below:g}"
+        limit = "infinity" if field.below == math.inf else limit
         raise UsageError(f"{name} is {value}; it must be below {limit}.")
 
 
 def _check_gradient(config: ml_collections.ConfigDict) -> None:
+    several = config.num_importance_samples > 1 and config.renyi_alpha != 1.0
+    if config.free_nats and (several or config.importance_gradient != "standard"):
+        raise UsageError(
+            f"free_nats is {config.free_nats}; it goes with the ELBO alone: one importance sample, "
+            "or renyi_alpha 1, and importance_gradient 'standard'."
+        )
     if config.importance_gradient != "dreg":
         return
     if config.renyi_alpha != 0.0:
@@ -249,11 +273,7 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
 
 def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Raises a UsageError for the first field that does not fit the data."""
-    if dataset.kind == "sequences":
-        raise UsageError(
-            f"{config.dataset} holds sequences, and the models take images and vectors: name "
-            "another data set."
-        )
+    _check_kind(config, dataset)
     name = choices.likelihood_name(config, dataset)
     if config.proper_logistic and name != "discretised_logistic":
         raise UsageError(
@@ -261,9 +281,9 @@ def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None
             f"of {config.dataset} is {name!r}."
         )
     for split in ("train", "validation", "test"):
-        if not len(getattr(dataset, split)):
+        if not datasets.num_examples(getattr(dataset, split)):
             raise UsageError(f"The {split} split of {config.dataset} is empty: name another set.")
-    count = len(dataset.train)
+    count = datasets.num_examples(dataset.train)
     from_data = config.pseudo_inputs_from_data or (
         config.prior in choices.WITH_PSEUDO_INPUTS
         and config.prior not in choices.WITH_LEARNED_PSEUDO_INPUTS
@@ -277,4 +297,26 @@ def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None
         raise UsageError(
             f"batch_size is {config.batch_size}, but {config.dataset} has only {count} training "
             "examples."
+        )
+
+
+def _check_kind(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
+    """Raises a UsageError unless the network takes this kind of data."""
+    sequential = config.model in choices.SEQUENTIAL
+    listed = " or ".join(map(repr, choices.SEQUENTIAL))
+    if sequential and dataset.kind != "sequences":
+        raise UsageError(
+            f"model {config.model!r} takes sequences, and {config.dataset} holds {dataset.kind}: "
+            "name another data set, or another model."
+        )
+    if not sequential and dataset.kind == "sequences":
+        raise UsageError(
+            f"{config.dataset} holds sequences, which model {config.model!r} does not take: use "
+            f"model {listed}, as configs/seq_vae.py does."
+        )
+    learned = config.prior in choices.WITH_LEARNED_PSEUDO_INPUTS
+    if sequential and learned and not config.pseudo_inputs_from_data:
+        raise UsageError(
+            f"prior {config.prior!r} on sequences starts at training sequences: set "
+            "pseudo_inputs_from_data."
         )

@@ -4,6 +4,7 @@ Each x is the decoder's mean, as the paper shows it, or a draw if the decoder is
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +13,18 @@ from vamp_jax import priors
 from vamp_jax.autoencoder import Autoencoder, Variables, network_variables
 from vamp_jax.network import Latents
 from vamp_jax.random_streams import latent_noise
+from vamp_jax.sequences import check_examples, is_sequences, num_examples
 
 Array = jax.Array
 
 
 @functools.partial(jax.jit, static_argnames=("autoencoder", "num"))
-def generate(autoencoder: Autoencoder, variables: Variables, rng: Array, num: int) -> Array:
-    """Generates x [N, ...]: z from the prior (a component drawn by its weight), then x."""
+def generate(autoencoder: Autoencoder, variables: Variables, rng: Array, num: int) -> Any:
+    """Generates x [N, ...]: z from the prior (a component drawn by its weight), then x.
+
+    Sequences have all the steps of the network's `x_shape`; the first T of them are a draw of
+    length T.
+    """
     prior_rng, rng = jax.random.split(rng)
     z_top = priors.sample(prior_rng, autoencoder.prior_density(variables), num)
     return _from_top(autoencoder, variables, rng, z_top)
@@ -27,7 +33,7 @@ def generate(autoencoder: Autoencoder, variables: Variables, rng: Array, num: in
 @functools.partial(jax.jit, static_argnames=("autoencoder", "num"))
 def generate_from_pseudo_input(
     autoencoder: Autoencoder, variables: Variables, rng: Array, component: int, num: int
-) -> Array:
+) -> Any:
     """Generates x [N, ...] with z ~ q(z|u_k) for one chosen pseudo-input (Figure 4)."""
     prior = autoencoder.prior_density(variables)
     if num < 1:
@@ -38,16 +44,15 @@ def generate_from_pseudo_input(
 
 
 @functools.partial(jax.jit, static_argnames="autoencoder")
-def reconstruct(autoencoder: Autoencoder, variables: Variables, rng: Array, x: Array) -> Array:
-    """Reconstructs x [N, ...] with one draw of z each (Figure 6)."""
+def reconstruct(autoencoder: Autoencoder, variables: Variables, rng: Array, x: Any) -> Any:
+    """Reconstructs x [N, ...] with one draw of z each (Figure 6); sequences keep their lengths."""
     network = autoencoder.network
-    if not len(x) or x.shape[1:] != tuple(network.x_shape):
-        wanted = ", ".join(map(str, network.x_shape))
-        raise ValueError(f"reconstruct: x must be [N, {wanted}], N >= 1, not {x.shape}.")
+    check_examples("reconstruct", x, network.x_shape)
     noise_rng, rng = jax.random.split(rng)
-    noise = latent_noise(noise_rng, jnp.arange(len(x)), network.latent_shapes)
+    noise = latent_noise(noise_rng, jnp.arange(num_examples(x)), network.latent_shapes)
     drawn = autoencoder.draw(variables, autoencoder.encode(variables, x), noise)
-    return decoded(autoencoder, variables, rng, drawn.latents)
+    made = decoded(autoencoder, variables, rng, drawn.latents)
+    return made | {"length": x["length"]} if is_sequences(x) else made
 
 
 def descend(
@@ -68,12 +73,12 @@ def descend(
     return autoencoder.apply(variables, z_top, noise, method="descend"), rng
 
 
-def _from_top(autoencoder: Autoencoder, variables: Variables, rng: Array, z_top: Array) -> Array:
+def _from_top(autoencoder: Autoencoder, variables: Variables, rng: Array, z_top: Array) -> Any:
     latents, rng = descend(autoencoder, variables, rng, z_top)
     return decoded(autoencoder, variables, rng, latents)
 
 
-def decoded(autoencoder: Autoencoder, variables: Variables, rng: Array, latents: Latents) -> Array:
+def decoded(autoencoder: Autoencoder, variables: Variables, rng: Array, latents: Latents) -> Any:
     """Decodes latents [N, ...] to x: its mean, or a draw if the decoder is autoregressive."""
     if autoencoder.network.sample_x is not None:
         return autoencoder.network.sample_x(network_variables(variables), rng, latents)

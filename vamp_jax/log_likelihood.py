@@ -19,6 +19,7 @@ import numpy as np
 from vamp_jax.autoencoder import Autoencoder, Terms, Variables
 from vamp_jax.batches import in_dispatches
 from vamp_jax.random_streams import example_keys, noise_of_samples
+from vamp_jax.sequences import check_examples, num_examples, values_of
 
 Array = jax.Array
 Values = np.ndarray | Array  # on a device while computed, NumPy's when returned
@@ -44,7 +45,7 @@ class ImportanceSampled(NamedTuple):
 def estimate(
     autoencoder: Autoencoder,
     variables: Variables,
-    x: np.ndarray,
+    x: Any,
     *,
     num_samples: int,
     rng: Array,
@@ -59,7 +60,7 @@ def estimate(
 
     Args:
       autoencoder, variables: the network with its prior.
-      x: [N, ...], in the likelihood's support.
+      x: [N, ...] or sequences, in the likelihood's support.
       num_samples: S.
       rng: key of the noise.
       index: of each example in its data set, [N]; seeds its noise. None: 0 to N.
@@ -71,7 +72,8 @@ def estimate(
     Raises:
       ValueError: without an example or a sample, or for shapes or values that do not fit.
     """
-    index = np.arange(len(x)) if index is None else np.asarray(index)
+    count = num_examples(x)
+    index = np.arange(count) if index is None else np.asarray(index)
     _check(
         autoencoder,
         x,
@@ -82,8 +84,8 @@ def estimate(
         batches_per_dispatch=batches_per_dispatch,
     )
     devices = jax.local_device_count()
-    examples_per_batch = min(examples_per_batch, -(-len(x) // devices))
-    most = -(-len(x) // (devices * examples_per_batch))
+    examples_per_batch = min(examples_per_batch, -(-count // devices))
+    most = -(-count // (devices * examples_per_batch))
     chunk = max(1, min(num_samples, rows_per_chunk // examples_per_batch))
     compiled = jax.pmap(
         functools.partial(on_device, autoencoder, num_samples=num_samples, chunk=chunk),
@@ -100,26 +102,27 @@ def estimate(
 
 def _check(autoencoder: Autoencoder, x, index, **counts: int) -> None:
     """Raises a ValueError for arguments that `estimate` does not take."""
-    if not len(x) or counts["num_samples"] < 1:
+    if not num_examples(x) or counts["num_samples"] < 1:
         raise ValueError(
-            f"estimate: {len(x)} examples and {counts['num_samples']} samples; both must be at "
-            "least 1."
+            f"estimate: {num_examples(x)} examples and {counts['num_samples']} samples; both must "
+            "be at least 1."
         )
     for name, count in counts.items():
         if not isinstance(count, int | np.integer) or count < 1:
             raise ValueError(f"estimate: {name} is {count!r}; it must be a whole number above 0.")
-    size = tuple(autoencoder.network.x_shape)
+    check_examples("estimate", x, autoencoder.network.x_shape)
+    values = values_of(x)
     low, high = autoencoder.likelihood.support
     # NaN is a missing value where the likelihood knows of them, and elsewhere a mistake.
     smallest, largest = (np.min, np.max) if autoencoder.fill is None else (np.nanmin, np.nanmax)
-    if x.shape[1:] != size or not (smallest(x) >= low and largest(x) <= high):
+    if not (smallest(values) >= low and largest(values) <= high):
         raise ValueError(
-            f"estimate: x must be [N, *{size}] and in [{low:g}, {high:g}], but has shape "
-            f"{x.shape} and goes from {smallest(x)} to {largest(x)}."
+            f"estimate: x must be in [{low:g}, {high:g}], but goes from {smallest(values)} to "
+            f"{largest(values)}."
         )
-    if index.shape != x.shape[:1]:
+    if index.shape != values.shape[:1]:
         raise ValueError(
-            f"estimate: index must be [{len(x)}], one for each example, not {index.shape}."
+            f"estimate: index must be [{len(values)}], one for each example, not {index.shape}."
         )
 
 
@@ -127,7 +130,7 @@ def on_device(
     autoencoder: Autoencoder,
     variables: Variables,
     prior: Any,
-    x: Array,
+    x: Any,
     index: Array,
     rng: Array,
     *,
@@ -146,7 +149,7 @@ def _one_batch(
     variables: Variables,
     prior: Any,
     rng: Array,
-    x: Array,
+    x: Any,
     index: Array,
     *,
     num_samples: int,
@@ -181,8 +184,8 @@ def _one_batch(
         )
         return (log_sums, log_sum_of_squares, sums), None
 
-    nothing = jnp.full(len(x), -jnp.inf)
-    zero = jnp.zeros(len(x))
+    nothing = jnp.full(len(index), -jnp.inf)
+    zero = jnp.zeros(len(index))
     sums = Terms(zero, dict.fromkeys(autoencoder.layers, zero))
     start = ({size: nothing for size in sizes}, nothing, sums)
     (log_sums, log_sum_of_squares, sums), _ = jax.lax.scan(

@@ -71,6 +71,43 @@ class Elbo:
 
 
 @dataclasses.dataclass(frozen=True)
+class FreeBits:
+    """The ELBO with free bits (Kingma et al. 2016, arXiv 1606.04934), a mean over M draws of z:
+
+        ln p(x|z) - beta sum_l max( free_nats, ln q(z_l|.) - ln p(z_l|.) )
+
+    where the maximum is over the mean of one example's M draws (theirs is over a batch's; so the
+    loss of an example does not depend on the others). Below `free_nats` a KL has no gradient, and a
+    smaller one earns nothing: against posterior collapse. The terms that are told are the ELBO's.
+    """
+
+    num_samples: int = 1
+    free_nats: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.free_nats < math.inf:
+            raise ValueError(f"FreeBits: free_nats is {self.free_nats}; it must not be negative.")
+
+    def bound(
+        self,
+        autoencoder: Autoencoder,
+        variables: Variables,
+        prior: Any,
+        encoded: Encoded,
+        noise: Latents,
+        *,
+        beta: float | Array = 1.0,
+        **decode_kwargs,
+    ) -> Bound:
+        """One draw of the bound for each example; see `Iwae.bound`."""
+        check_noise(autoencoder, encoded, noise)
+        terms, batch_stats = autoencoder.terms(variables, prior, encoded, noise, **decode_kwargs)
+        means = jax.tree.map(lambda term: jnp.mean(term, axis=0), terms)
+        kl = {layer: jnp.maximum(self.free_nats, value) for layer, value in means.kl.items()}
+        return means._replace(kl=kl).elbo(beta), jax.lax.stop_gradient(means), batch_stats
+
+
+@dataclasses.dataclass(frozen=True)
 class Iwae:
     """The importance-weighted bound of M draws; with M = 1 its value is the ELBO's."""
 
@@ -156,7 +193,7 @@ def renyi_mean(log_weights: Array, alpha: float) -> Array:
     return log_mean_exp((1.0 - alpha) * log_weights) / (1.0 - alpha)
 
 
-Objective = Elbo | Iwae | Renyi  # or anything else with `num_samples` and `bound`
+Objective = Elbo | FreeBits | Iwae | Renyi  # or anything else with `num_samples` and `bound`
 
 
 def _of_log_weights(

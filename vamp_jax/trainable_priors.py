@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from vamp_jax import priors
+from vamp_jax.priors.pseudo_inputs import is_floating
 from vamp_jax.priors.rotated import RotatedMixture
+from vamp_jax.sequences import is_sequences
 
 Array = jax.Array
 Params = dict[str, Any]
@@ -48,6 +50,18 @@ def _of_components(params: Params, components: Any) -> Any:
     mean, log_var, *rotation = components
     mixture = priors.vamp(params, lambda u: (mean, log_var))
     return RotatedMixture(mixture, *rotation) if rotation else mixture
+
+
+def _fixed_apart(params: Params) -> tuple[Params, Params]:
+    """(params, constants): the leaves of pseudo-inputs that cannot learn, as lengths, apart."""
+    u = params["pseudo_inputs"]
+    fixed = {
+        name: leaf for name, leaf in (u.items() if is_sequences(u) else ()) if not is_floating(leaf)
+    }
+    if not fixed:
+        return params, {}
+    learned = {name: leaf for name, leaf in u.items() if name not in fixed}
+    return params | {"pseudo_inputs": learned}, {"pseudo_inputs": fixed}
 
 
 # Cached, so that the same choice is the same value and JAX does not compile again.
@@ -88,14 +102,16 @@ def vamp(
     Args:
       num_components: K.
       bounds: clips pseudo-inputs, the paper's hard tanh; outside there is no gradient.
-      from_data: starts them at training examples plus N(0, 0.01^2) noise.
+      from_data: starts them at training examples plus N(0, 0.01^2) noise; the lengths of sequences
+        are those of the examples, and stay. (Random values are far from any sequence.)
       learned_weights: learns the weights; otherwise all are 1/K.
     """
 
     def init(rng, start):
         if from_data:
             examples = start.examples(num_components)
-            return priors.init_vamp_from_data(rng, examples, learned_weights=learned_weights), {}
+            params = priors.init_vamp_from_data(rng, examples, learned_weights=learned_weights)
+            return _fixed_apart(params)
         params = priors.init_vamp(
             rng,
             num_components,
@@ -108,7 +124,9 @@ def vamp(
 
     def pseudo_inputs(params, constants):
         clip = functools.partial(jnp.clip, min=bounds and bounds[0], max=bounds and bounds[1])
-        return jax.tree.map(clip if bounds else lambda u: u, params["pseudo_inputs"])
+        u = jax.tree.map(clip if bounds else lambda u: u, params["pseudo_inputs"])
+        fixed = constants.get("pseudo_inputs")
+        return u if fixed is None else u | jax.lax.stop_gradient(fixed)
 
     return Prior(
         init,

@@ -25,6 +25,7 @@ from vamp_jax.datasets.inputs import DataSpec
 from vamp_jax.errors import UsageError
 from vamp_jax.posteriors import Normal
 from vamp_jax.random_streams import EVALUATION, latent_noise, stream
+from vamp_jax.sequences import check_examples, is_sequences, num_examples, values_of
 
 Array = jax.Array
 
@@ -46,8 +47,9 @@ class Trained:
     """A trained model. x is data as you have it, z an array [N, D] or a dict of them by layer.
 
     x is [N, *shape]: zeros and ones for binary data, whole numbers for grey levels (0 to 255) and
-    counts, floats for real values. It is checked and scaled inside. Every method takes any number
-    of examples, goes through them in batches, and compiles once a shape.
+    counts, floats for real values; sequences are a dictionary of values and lengths (sequences.py).
+    It is checked and scaled inside. Every method takes any number of examples, goes through them in
+    batches, and compiles once a shape.
     """
 
     config: dict[str, Any]
@@ -60,7 +62,7 @@ class Trained:
         """p(z) of the top layer, a density with `log_prob(z)` and `sample(rng, num_samples)`."""
         return jax.jit(self.autoencoder.prior_density)(self.variables)
 
-    def pseudo_inputs(self) -> np.ndarray:
+    def pseudo_inputs(self) -> Any:
         """The prior's pseudo-inputs as the encoder sees them, [K, *shape].
 
         Raises:
@@ -77,8 +79,8 @@ class Trained:
         """q(z|x) of the top layer, before any flow: mean and log-variance, [N, D] each."""
         return self._batches(lambda model, v, x: model.encode(v, x).top.base, self._x("encode", x))
 
-    def decode(self, z: Any) -> np.ndarray:
-        """The mean of p(x|z): [N, *shape]."""
+    def decode(self, z: Any) -> Any:
+        """The mean of p(x|z), [N, *shape]; a draw where the decoder is autoregressive."""
         latents = self._latents("decode", z)
 
         def mean(model, variables, latents):
@@ -87,26 +89,28 @@ class Trained:
 
         return self._batches(mean, latents)
 
-    def reconstruct(self, x: Any, seed: int = 0) -> np.ndarray:
+    def reconstruct(self, x: Any, seed: int = 0) -> Any:
         """x through the model and back, with one draw of z each: [N, *shape]."""
         x = self._x("reconstruct", x)
         rng = stream(seed, EVALUATION)
         return self._batches(lambda m, v, x: generation.reconstruct(m, v, rng, x), x)
 
-    def sample(self, rng: Array, num_samples: int, component: int | None = None) -> np.ndarray:
+    def sample(self, rng: Array, num_samples: int, component: int | None = None) -> Any:
         """Generates x [num_samples, *shape], z from the prior or from one of its components."""
         if component is None:
-            return np.asarray(
-                generation.generate(self.autoencoder, self.variables, rng, num_samples)
-            )
+            made = generation.generate(self.autoencoder, self.variables, rng, num_samples)
+            return jax.tree.map(np.asarray, made)
         count = len(self.prior.component_means())
         if not 0 <= component < count:
             raise ValueError(f"sample: component is {component}; this prior has {count}, from 0.")
         make = generation.generate_from_pseudo_input
-        return np.asarray(make(self.autoencoder, self.variables, rng, component, num_samples))
+        made = make(self.autoencoder, self.variables, rng, component, num_samples)
+        return jax.tree.map(np.asarray, made)
 
     def impute(self, x: Any, seed: int = 0) -> np.ndarray:
         """x with its missing values (NaN) filled in by a reconstruction: [N, *shape]."""
+        if is_sequences(x):
+            raise ValueError("impute: sequences have no missing values.")
         x = np.asarray(x)
         made = self.reconstruct(x, seed)
         return np.where(np.isnan(x), made, x)
@@ -125,8 +129,9 @@ class Trained:
     def log_prob_given(self, x: Any, z: Any) -> np.ndarray:
         """ln p(x|z) of each pair, [N], in nats."""
         x, latents = self._x("log_prob_given", x), self._latents("log_prob_given", z)
-        if len(x) != len(next(iter(latents.values()))):
-            raise ValueError(f"log_prob_given: {len(x)} examples do not pair with the rows of z.")
+        count = num_examples(x)
+        if count != len(next(iter(latents.values()))):
+            raise ValueError(f"log_prob_given: {count} examples do not pair with the rows of z.")
 
         def log_prob(model, variables, x, latents):
             heads, _ = model.decode(variables, latents, x)
@@ -145,22 +150,21 @@ class Trained:
         compiled = jax.jit(functools.partial(function, self.autoencoder))
         return in_batches(functools.partial(compiled, self.variables), arrays, min(ROWS, count))
 
-    def _x(self, name: str, x: Any) -> np.ndarray:
+    def _x(self, name: str, x: Any) -> Any:
         """x as the network sees it."""
-        x, shape = np.asarray(x), tuple(self.spec.shape)
-        if not len(x) or x.shape[1:] != shape:
-            wanted = ", ".join(map(str, shape))
-            raise ValueError(f"{name}: x must be [N, {wanted}] with N >= 1, not {x.shape}.")
+        x = jax.tree.map(np.asarray, x) if is_sequences(x) else np.asarray(x)
+        check_examples(name, x, tuple(self.spec.shape))
         likelihood = self.autoencoder.likelihood
-        x = np.asarray(likelihood.from_stored(jnp.asarray(x), 1.0))
+        x = jax.tree.map(np.asarray, likelihood.from_stored(jax.tree.map(jnp.asarray, x), 1.0))
         low, high = likelihood.support
         smallest, largest = (
             (np.min, np.max) if self.autoencoder.fill is None else (np.nanmin, np.nanmax)
         )
-        if not (smallest(x) >= low and largest(x) <= high):
+        values = values_of(x)
+        if not (smallest(values) >= low and largest(values) <= high):
             raise ValueError(
                 f"{name}: x must lie in [{low:g}, {high:g}] after scaling for {likelihood.name}, "
-                f"but goes from {smallest(x):g} to {largest(x):g}."
+                f"but goes from {smallest(values):g} to {largest(values):g}."
             )
         return x
 
@@ -185,7 +189,7 @@ class Trained:
             noise = latent_noise(rng, index, shapes)
             return model.draw(variables, model.encode(variables, x), noise).latents
 
-        return self._batches(draw, x, np.arange(len(x)))
+        return self._batches(draw, x, np.arange(num_examples(x)))
 
 
 def _wanted(layers: dict[str, tuple[int, ...]]) -> str:
@@ -258,7 +262,7 @@ def _variables(path: str, autoencoder: Autoencoder, spec: DataSpec, arrays: dict
         for parent in parents:
             node = node.setdefault(parent, {})
         node[last] = jnp.asarray(array)
-    x = jnp.zeros((1, *spec.shape))
+    x = autoencoder.likelihood.from_stored(jnp.zeros((1, *spec.shape)), 1.0)
     wanted = jax.eval_shape(lambda: autoencoder.network.init(jax.random.key(0), x))
     shapes = jax.tree.map(lambda leaf: leaf.shape, (tree["params"]["model"], tree["batch_stats"]))
     of_network = wanted["params"], wanted.get("batch_stats", {})

@@ -1,9 +1,10 @@
 """The paper's data sets and others by name, and one's own by path, as arrays."""
 
 from vamp_jax.datasets.by_name import NAMES, check_name, load, short_name
-from vamp_jax.datasets.dataset import SPLITS, Dataset, num_examples, spaced, values_of
+from vamp_jax.datasets.dataset import SPLITS, Dataset, spaced
 from vamp_jax.datasets.own import is_own
 from vamp_jax.datasets.values import LIKELIHOODS
+from vamp_jax.sequences import num_examples, rows_of, values_of
 
 __all__ = [
     "LIKELIHOODS",
@@ -14,6 +15,7 @@ __all__ = [
     "is_own",
     "load",
     "num_examples",
+    "rows_of",
     "short_name",
     "spaced",
     "values_of",

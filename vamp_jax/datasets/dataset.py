@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vamp_jax.sequences import values_of
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -48,16 +50,6 @@ class Found(NamedTuple):
     hashes: dict[str, str]  # as `Dataset.file_hashes`
     grey_levels: bool = False  # known to be levels 0 to 255, as 8-bit picture files are
     notes: tuple[str, ...] = ()  # what was assumed, to be said
-
-
-def values_of(split: Any) -> np.ndarray:
-    """The array of values of a split, [N, ...]."""
-    return split["values"] if isinstance(split, dict) else split
-
-
-def num_examples(split: Any) -> int:
-    """N."""
-    return len(values_of(split))
 
 
 def spaced(count: int, wanted: int | None) -> np.ndarray:

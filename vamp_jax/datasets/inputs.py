@@ -21,6 +21,7 @@ class DataSpec(NamedTuple):
     num_classes: int | None = None
     missing: bool = False
     pseudo_input_mean: float = 0.0  # what the encoder sees of a missing value
+    kind: str = "images"
 
     @classmethod
     def of(cls, dataset: Any) -> "DataSpec":
@@ -36,15 +37,18 @@ class Inputs(NamedTuple):
     scale: int  # the stored value that stands for 1.0
     dynamic: bool  # x are Bernoulli means, redrawn each time an example is seen in training
     missing: bool = False  # whether NaN stands for missing values
+    drop_rate: float = 0.0  # of steps that a decoder of sequences does not get, in training
 
     def of(self, stored: Any) -> Any:
         """x of stored examples [B, ...]; of dynamic data the means."""
-        from_stored = self.likelihood.from_stored
-        return jax.tree.map(lambda leaf: from_stored(jnp.asarray(leaf), self.scale), stored)
+        return self.likelihood.from_stored(jax.tree.map(jnp.asarray, stored), self.scale)
 
     def drawn(self, stored: Any, key: Array, index: Array) -> Any:
         """x of stored examples in training; what is drawn is a function of (key, index [B])."""
         x = self.of(stored)
+        if self.drop_rate:
+            kept = kept_steps(key, index, x["values"].shape[1], self.drop_rate)
+            return x | {"kept": kept}
         if not self.dynamic:
             return x
         drawn = binarise(key, index, x)
@@ -66,3 +70,15 @@ def binarise(key: Array, index: Array, means: Array) -> Array:
         return jax.random.uniform(jax.random.fold_in(key, i), mean.shape) < mean
 
     return jax.vmap(one)(index, means).astype(jnp.float32)
+
+
+def kept_steps(key: Array, index: Array, num_steps: int, rate: float) -> Array:
+    """Draws which steps a decoder gets to see, each with probability 1 - rate: 0 or 1, [B, T].
+
+    What is drawn is a function of (key, index [B]) of each example alone.
+    """
+
+    def one(i):
+        return jax.random.bernoulli(jax.random.fold_in(key, i), 1.0 - rate, (num_steps,))
+
+    return jax.vmap(one)(index).astype(jnp.float32)

@@ -15,6 +15,7 @@ from vamp_jax.batches import in_batches
 from vamp_jax.models import Latents
 from vamp_jax.posteriors import Normal, normal_log_prob
 from vamp_jax.random_streams import latent_noise
+from vamp_jax.sequences import check_examples, num_examples
 
 Array = jax.Array
 
@@ -34,7 +35,7 @@ class Pass(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="autoencoder")
-def _pass(autoencoder: Autoencoder, variables, prior, x: Array, noise: Latents) -> Pass:
+def _pass(autoencoder: Autoencoder, variables, prior, x: Any, noise: Latents) -> Pass:
     encoded = autoencoder.encode(variables, x)
     drawn = autoencoder.draw(variables, encoded, noise)
     latents, top = drawn.latents, autoencoder.top
@@ -60,11 +61,11 @@ def _pass(autoencoder: Autoencoder, variables, prior, x: Array, noise: Latents) 
 def inspect(
     autoencoder: Autoencoder,
     variables: Variables,
-    x: np.ndarray,
+    x: Any,
     rng: Array,
     show: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
-    """Runs the diagnostics over these examples x [N, ...]: plain numbers and lists.
+    """Runs the diagnostics over these examples x [N, ...] or sequences: plain numbers and lists.
 
     Expectations over q(z|x) are taken with one draw for each example, so those over q(z) with N.
     The posterior mean of a lower layer is taken at the means of those above. `show` gets the
@@ -74,22 +75,20 @@ def inspect(
       ValueError: for no example, or examples of another shape than the network's.
     """
     network = autoencoder.network
-    if not len(x) or x.shape[1:] != tuple(network.x_shape):
-        raise ValueError(
-            f"inspect: x must be [N, *{tuple(network.x_shape)}] with N >= 1, not {x.shape}."
-        )
+    check_examples("inspect", x, network.x_shape)
+    count = num_examples(x)
     prior = jax.jit(autoencoder.prior_density)(variables)
 
     def of_rows(rows, index):
         noise = latent_noise(rng, jnp.asarray(index), network.latent_shapes)
         return _pass(autoencoder, variables, prior, rows, noise)
 
-    whole: Pass = in_batches(of_rows, (x, np.arange(len(x))), ROWS, show)
+    whole: Pass = in_batches(of_rows, (x, np.arange(count)), ROWS, show)
 
     mean = functools.partial(np.mean, dtype=np.float64)
     unit_kl = {layer: values.mean(0) for layer, values in whole.unit_kl.items()}
     result = {
-        "num_examples": len(x),
+        "num_examples": count,
         "active_units": {
             layer: int(diagnostics.active_units(means)) for layer, means in whole.unit_means.items()
         },
@@ -103,7 +102,7 @@ def inspect(
     }
     result["elbo"] = result["reconstruction"] - sum(result["kl"].values())
     if whole.top is not None:
-        result |= _decomposition(whole, prior, lambda done: show(len(x) + done))
+        result |= _decomposition(whole, prior, lambda done: show(count + done))
     use = jax.jit(diagnostics.prior_use)(whole.z, prior)
     if len(use.mass) > 1:
         result["prior_use"] = {

@@ -22,6 +22,7 @@ from vamp_jax.process.progress import Progress
 from vamp_jax.random_streams import EVALUATION, stream
 from vamp_jax.run import provenance
 from vamp_jax.run.folder import load_config, locked
+from vamp_jax.sequences import is_sequences, rows_of, values_of
 from vamp_jax.training import best as best_parameters
 from vamp_jax.training.state import init_prior
 
@@ -68,10 +69,10 @@ def evaluate_run(
         record = start | {
             "split": split,
             "num_examples": len(index),
-            "num_examples_in_split": len(getattr(dataset, split)),
+            "num_examples_in_split": len(values_of(getattr(dataset, split))),
             "num_samples": num_samples,
             "best_epoch": best.epoch,
-            **summary(sampled, autoencoder.likelihood, dataset.shape),
+            **summary(sampled, autoencoder.likelihood, dataset.shape, _lengths(x, index)),
             "diagnostics": inspected,
             "seconds": seconds,
         }
@@ -81,7 +82,7 @@ def evaluate_run(
         disk.write_json(path + ".json", record)  # last: its presence says that all is evaluated
         print(table(record))
         print(f"Written: {path}.json, {path}.npz", flush=True)
-        _draw(workdir, split, autoencoder, variables, x, sampled, rng)
+        _draw(workdir, split, autoencoder, variables, x, sampled, rng, dataset.alphabet)
         with contextlib.suppress(FileNotFoundError):
             os.remove(path + UNFINISHED)
     print(f"Written: {os.path.join(workdir, 'figures')}/*.png")
@@ -110,12 +111,17 @@ def _draw(workdir: str, *what: Any) -> None:
 
 def chosen(dataset: Dataset, split: str, num_examples: int | None) -> np.ndarray:
     """The indices of the examples that are evaluated."""
-    count = len(getattr(dataset, split))
+    count = len(values_of(getattr(dataset, split)))
     if num_examples is not None and num_examples > count:
         raise UsageError(
             f"num_examples is {num_examples}, but the {split} split has {count} examples."
         )
     return spaced(count, num_examples)
+
+
+def _lengths(x: Any, index: np.ndarray) -> np.ndarray | None:
+    """The lengths of the sequences that are evaluated; None of other data."""
+    return x["length"][index] if is_sequences(x) else None
 
 
 def _inspect(
@@ -125,8 +131,9 @@ def _inspect(
     inspected, rng = {}, stream(seed, EVALUATION)
     for name in dict.fromkeys(("train", split)):
         x = split_x(best, dataset, name, seed)
-        x = x[spaced(len(x), num_examples)]
-        with Progress(f"diagnostics, {name} split", 2 * len(x), unit="step") as progress:
+        index = spaced(len(values_of(x)), num_examples)
+        x = rows_of(x, index)
+        with Progress(f"diagnostics, {name} split", 2 * len(index), unit="step") as progress:
             inspected[name] = diagnose.inspect(
                 best.autoencoder, best.variables, x, rng, progress.show
             )
@@ -134,7 +141,9 @@ def _inspect(
     if learned is not None:
         start, _ = init_prior(best.autoencoder, dataset, best.inputs, seed)
         inspected["pseudo_inputs"] = diagnose.pseudo_inputs(
-            learned, start["pseudo_inputs"], best.autoencoder.likelihood.support
+            values_of(learned),
+            values_of(start["pseudo_inputs"]),
+            best.autoencoder.likelihood.pseudo_input_support,
         )
     return inspected
 
@@ -142,7 +151,7 @@ def _inspect(
 def _sample(
     autoencoder: Autoencoder,
     variables: Variables,
-    x: np.ndarray,
+    x: Any,
     index: np.ndarray,
     num_samples: int,
     rng: jax.Array,
@@ -168,7 +177,7 @@ def _sample(
         sampled = log_likelihood.estimate(
             autoencoder,
             variables,
-            x[index],
+            rows_of(x, index),
             num_samples=num_samples,
             rng=rng,
             index=index,
@@ -192,9 +201,9 @@ def batch_sizes(network: Network) -> dict[str, int]:
     return {"rows_per_chunk": rows, "batches_per_dispatch": 1}
 
 
-def split_x(best: best_parameters.Best, dataset: Dataset, split: str, seed: int) -> np.ndarray:
+def split_x(best: best_parameters.Best, dataset: Dataset, split: str, seed: int) -> Any:
     """A split's x; training examples that are means are drawn once, by the seed."""
     stored = getattr(dataset, split)
     if split == "train":
         return best.inputs.drawn_once(stored, seed)
-    return np.asarray(best.inputs.of(stored))
+    return jax.tree.map(np.asarray, best.inputs.of(stored))

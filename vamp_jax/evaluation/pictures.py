@@ -1,7 +1,7 @@
 """The pictures of one run, drawn whenever it is evaluated."""
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,10 @@ from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets import spaced
 from vamp_jax.diagnostics import prior_use
 from vamp_jax.errors import first_line
+from vamp_jax.evaluation import rolls, texts
 from vamp_jax.log_likelihood import ImportanceSampled
 from vamp_jax.run.metrics_log import read_metrics
+from vamp_jax.sequences import num_examples, rows_of, values_of
 
 SHOWN = 64  # images in a picture
 
@@ -25,9 +27,10 @@ class Evaluated(NamedTuple):
     split: str
     autoencoder: Autoencoder
     variables: Variables
-    x: np.ndarray  # of the split, [N, ...]
+    x: Any  # of the split, [N, ...]
     sampled: ImportanceSampled
     rngs: jax.Array  # three keys of what is drawn from the model
+    alphabet: str | None  # of text
 
     def path(self, name: str) -> str:
         return os.path.join(self.workdir, "figures", name)
@@ -43,11 +46,12 @@ def draw(
     split: str,
     autoencoder: Autoencoder,
     variables: Variables,
-    x: np.ndarray,
+    x: Any,
     sampled: ImportanceSampled,
     rng: jax.Array,
+    alphabet: str | None = None,
 ) -> list[str]:
-    """Draws figures/*.png: of images samples and the like, of all the latent plane and curves.
+    """Draws figures/*.png: of images and piano rolls samples and the like, of all the rest.
 
     Args:
       workdir: the run's folder, in which there is figures/.
@@ -55,15 +59,21 @@ def draw(
       autoencoder, variables: the network with its prior.
       sampled: the evaluation; of the test split, its histogram is drawn.
       rng: key of what is drawn from the model.
+      alphabet: of text, which is written to figures/texts.txt; None of other data.
     Returns:
       For each picture that could not be drawn its name, with the reason.
     """
     rngs = jax.random.split(rng, 3)
-    run = Evaluated(workdir, split, autoencoder, variables, x, sampled, rngs)
+    run = Evaluated(workdir, split, autoencoder, variables, x, sampled, rngs, alphabet)
     undrawn = []
-    of_images = (_samples, _reconstructions, _pseudo_inputs)
-    of_all = (_plane, _histogram, _curves)
-    for picture in (*of_images, *of_all) if drawing.is_image(x.shape[1:]) else of_all:
+    of_x = ()
+    if drawing.is_image(values_of(x).shape[1:]):
+        of_x = (_samples, _reconstructions, _pseudo_inputs)
+    elif rolls.is_roll(x):
+        of_x = (_rolls, _pseudo_rolls)
+    elif alphabet is not None:
+        of_x = (_texts,)
+    for picture in (*of_x, _plane, _histogram, _curves):
         try:
             picture(run)
         except Exception as error:  # of a library: the other pictures are still worth having
@@ -87,7 +97,7 @@ def _reconstructions(run: Evaluated) -> None:
 
 def _means(run: Evaluated) -> jax.Array:
     """The means of q(z|x) of some images, [N, D]."""
-    spread = run.x[spaced(len(run.x), 1000)]
+    spread = rows_of(run.x, spaced(num_examples(run.x), 1000))
     return jax.jit(run.autoencoder.encode)(run.variables, spread).top.base.mean
 
 
@@ -104,6 +114,52 @@ def _pseudo_inputs(run: Evaluated) -> None:
         made = generation.generate_from_pseudo_input(run.autoencoder, run.variables, rng, k, 7)
         rows.append(jnp.concatenate([pseudo_inputs[k][None], made]))
     drawing.image_grid(jnp.concatenate(rows), run.path("from_pseudo_inputs.png"))
+
+
+def _sequences(run: Evaluated, count: int) -> dict[str, Any]:
+    """Some of the data, reconstructions of them, and samples of the same lengths."""
+    shown = rows_of(run.x, spaced(num_examples(run.x), count))
+    of_model = run.autoencoder, run.variables
+    made = generation.generate(*of_model, run.rngs[0], num_examples(shown))
+    again = generation.reconstruct(*of_model, run.rngs[1], shown)
+    return {
+        "data": shown,
+        "reconstructions": again,
+        "samples": made | {"length": shown["length"]},
+    }
+
+
+def _most_used(run: Evaluated, count: int) -> Any | None:
+    """The pseudo-inputs that are used most; None if there are none."""
+    pseudo_inputs = run.autoencoder.pseudo_inputs(run.variables)
+    if pseudo_inputs is None:
+        return None
+    prior = run.autoencoder.prior_density(run.variables)
+    mass = np.asarray(prior_use(_means(run), prior).mass)
+    return rows_of(pseudo_inputs, np.argsort(-mass)[:count])
+
+
+def _texts(run: Evaluated) -> None:
+    kinds = _sequences(run, texts.SHOWN)
+    if (most := _most_used(run, texts.SHOWN)) is not None:
+        kinds["pseudo-inputs"] = most
+    end = "" if run.split == "test" else f"_{run.split}"
+    texts.write(kinds, run.alphabet or "", run.path(f"texts{end}.txt"))
+
+
+def _rolls(run: Evaluated) -> None:
+    pictures = _sequences(run, rolls.SHOWN)
+    keys = rolls.keys_of(*pictures.values())
+    of = {name: rolls.images(piece, keys) for name, piece in pictures.items()}
+    end = "" if run.split == "test" else f"_{run.split}"
+    drawing.image_grid(of["samples"], run.path("samples.png"), columns=2)
+    drawing.pairs(of["data"], of["reconstructions"], run.path(f"reconstructions{end}.png"), 2)
+
+
+def _pseudo_rolls(run: Evaluated) -> None:
+    """The pseudo-sequences that are used most, the darker the nearer to 1."""
+    if (most := _most_used(run, rolls.SHOWN)) is not None:
+        drawing.image_grid(rolls.images(most), run.path("pseudo_inputs.png"), columns=2)
 
 
 def _plane(run: Evaluated) -> None:

@@ -47,9 +47,16 @@ def check(split: str, num_samples: int, num_examples: int | None) -> None:
 
 
 def summary(
-    sampled: ImportanceSampled, likelihood: Likelihood, x_shape: tuple[int, ...]
+    sampled: ImportanceSampled,
+    likelihood: Likelihood,
+    x_shape: tuple[int, ...],
+    lengths: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Means over the examples in nats, with the standard error of the log-likelihood."""
+    """Means over the examples in nats, with the standard error of the log-likelihood.
+
+    Of sequences of these lengths, [N], also `per_step`: sums over all examples, divided by the sum
+    of the lengths.
+    """
     mean, error = _mean_and_error(sampled.log_likelihood)
     result = {
         "log_likelihood": mean,
@@ -71,7 +78,28 @@ def summary(
         bits = math.prod(x_shape) * math.log(2.0)
         result["bits_per_dim"] = -result["log_likelihood"] / bits
         result["bits_per_dim_standard_error"] = error and error / bits
+    if lengths is not None:
+        result["per_step"] = _per_step(sampled, lengths)
     return result
+
+
+def _per_step(sampled: ImportanceSampled, lengths: np.ndarray) -> dict[str, Any]:
+    """Nats a step, sum_n L_n / sum_n T_n, and the standard error of that ratio over examples."""
+    values, steps = sampled.log_likelihood.astype(np.float64), lengths.astype(np.float64)
+    ratio, error = values.sum() / steps.sum(), None
+    if len(values) > 1:
+        spread = (values - ratio * steps).std(ddof=1)
+        error = float(spread / math.sqrt(len(values)) / steps.mean())
+    return {
+        "num_steps": int(lengths.sum()),
+        "log_likelihood": float(ratio),
+        "log_likelihood_standard_error": error,
+        "log_likelihood_with_fewer_samples": {
+            str(size): float(few.sum(dtype=np.float64) / steps.sum())
+            for size, few in sampled.with_fewer_samples.items()
+        },
+        "elbo": float(sampled.elbo.sum(dtype=np.float64) / steps.sum()),
+    }
 
 
 def _mean_and_error(values: np.ndarray) -> tuple[float, float | None]:

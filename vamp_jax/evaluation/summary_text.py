@@ -12,7 +12,7 @@ def table(record: dict[str, Any]) -> str:
         spread = "" if error is None else f" +- {error:.{digits}f}"
         return f"{value:.{digits}f}{spread}"
 
-    size = record["effective_sample_size"]
+    size, steps = record["effective_sample_size"], record.get("per_step")
     log_likelihood = plus_minus(
         record["log_likelihood"], record["log_likelihood_standard_error"], 2
     )
@@ -24,8 +24,11 @@ def table(record: dict[str, Any]) -> str:
             f"{record['num_examples']} of {record['num_examples_in_split']} ({record['split']})",
         ),
         ("samples S", str(record["num_samples"])),
-        ("log-likelihood", f"{log_likelihood} nats"),
+        ("log-likelihood", f"{log_likelihood} nats" + (" a sequence" if steps else "")),
     ]
+    if steps:
+        a_step = plus_minus(steps["log_likelihood"], steps["log_likelihood_standard_error"], 4)
+        rows.append(("", f"{a_step} nats a step, of {steps['num_steps']} steps"))
     if "bits_per_dim" in record:
         bits = plus_minus(record["bits_per_dim"], record["bits_per_dim_standard_error"], 4)
         rows.append(("", f"{bits} bits per dimension"))
@@ -35,8 +38,13 @@ def table(record: dict[str, Any]) -> str:
             for size, values in record["log_likelihood_with_fewer_samples"].items()
         ]
         rows.append(("  of fewer samples", ", ".join(fewer)))
+    if steps:
+        fewer = steps["log_likelihood_with_fewer_samples"].items()
+        shown = ", ".join(f"{value:.4f} (S = {size})" for size, value in fewer)
+        rows += [("  a step", shown)] if fewer else []
+    a_step = f", {steps['elbo']:.4f} a step" if steps else ""
     rows += [
-        ("ELBO", f"{record['elbo']:.2f} nats"),
+        ("ELBO", f"{record['elbo']:.2f} nats{' a sequence' if steps else ''}{a_step}"),
         ("  reconstruction", f"{record['reconstruction']:.2f}"),
         *((f"  KL of {name}", f"{value:.2f}") for name, value in record["kl"].items()),
         (

@@ -9,6 +9,7 @@
     negative_binomial(library_size)    counts that vary more than Poisson's
     categorical(num_classes)           classes, characters
     missing(likelihood)                any of these, for data with NaN
+    padded(likelihood)                 any of these, for sequences of several lengths
 
 The same call gives the same value again, so that a `Likelihood` may be a static argument of a
 compiled function. `log_prob` sums one over an example.
@@ -32,6 +33,7 @@ from vamp_jax.likelihoods.grey import (
     discretised_logistic_sample,
 )
 from vamp_jax.likelihoods.likelihood import Likelihood, log_prob, missing
+from vamp_jax.likelihoods.padded import padded
 from vamp_jax.likelihoods.real import gaussian
 from vamp_jax.likelihoods.rgb import rgb_logistic_mixture
 
@@ -54,6 +56,7 @@ __all__ = [
     "log_prob",
     "missing",
     "negative_binomial",
+    "padded",
     "poisson",
     "rgb_logistic_mixture",
 ]

@@ -33,8 +33,11 @@ def _as_classes(stored: Array, scale: float) -> Array:
 
 
 @functools.cache
-def categorical(num_classes: int) -> Likelihood:
+def categorical(num_classes: int, *, one_hot: bool = False) -> Likelihood:
     """ln softmax(logits)_x of each value: head `logits`, [*shape, C].
+
+    With `one_hot` pseudo-inputs are [*shape, C], started at one-hot vectors: for networks that take
+    symbols so (models/seq_vae.py). Else they are class numbers, which makes sense for ordered ones.
 
     x holds whole numbers 0 <= x < C. A negative one is padding (the end of a short sequence): its
     log-probability is 0, and it has no gradient. `mean` is the mean class number, which makes
@@ -55,4 +58,6 @@ def categorical(num_classes: int) -> Likelihood:
         sample=jax.random.categorical,
         from_stored=_as_classes,
         support=(0.0, num_classes - 1.0),
+        relax=functools.partial(jax.nn.one_hot, num_classes=num_classes) if one_hot else None,
+        relaxed_support=(0.0, 1.0) if one_hot else None,
     )

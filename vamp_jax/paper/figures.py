@@ -28,6 +28,7 @@ from vamp_jax.datasets import Dataset
 from vamp_jax.disk import open_file, read_json
 from vamp_jax.drawing import Panel
 from vamp_jax.errors import UsageError
+from vamp_jax.evaluation import music
 from vamp_jax.evaluation.record import record_path
 from vamp_jax.paper.numbers import MODELS, PRIORS
 from vamp_jax.posteriors import Normal
@@ -35,6 +36,7 @@ from vamp_jax.random_streams import EVALUATION, stream
 from vamp_jax.run.folder import check_data, differing, load_config
 from vamp_jax.run.metrics_log import read_metrics
 from vamp_jax.run.stopping import should_stop
+from vamp_jax.sequences import is_sequences
 from vamp_jax.training import best as best_parameters
 from vamp_jax.training.best import Best
 from vamp_jax.training.checkpoints import Checkpoints
@@ -73,8 +75,9 @@ def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]
                 "name runs on one data set."
             )
         samples = config.num_importance_samples
-        model = MODELS[config.model] + (f", M = {samples}" if samples > 1 else "")
-        titles.append(f"{model}\n{PRIORS[config.prior]}")
+        model = MODELS.get(config.model, config.model)
+        model += f", M = {samples}" if samples > 1 else ""
+        titles.append(f"{model}\n{PRIORS.get(config.prior, config.prior)}")
     names = [os.path.basename(path) for path in paths]
     if len(set(names)) < len(names):
         names = [os.path.relpath(path, os.path.commonpath(paths)) for path in paths]
@@ -142,7 +145,19 @@ def component_use(run: Run) -> np.ndarray:
 def test_images(run: Run, count: int | None = None) -> np.ndarray:
     """Test images in [0, 1], [N, H, W, C]: all, or so many evenly spaced ones."""
     test = run.dataset.test
+    if is_sequences(test):
+        raise UsageError(
+            f"This figure shows images, and {run.dataset.name} holds sequences: see figures/ in "
+            "the run's folder, and --figure=music."
+        )
     return np.asarray(run.best.inputs.of(test[datasets.spaced(len(test), count)]))
+
+
+def write_music(run: Run, folder: str) -> None:
+    """Writes pieces of the test set, their reconstructions and samples as MIDI files."""
+    best, rng = run.best, stream(run.config.seed, EVALUATION)
+    x = jax.tree.map(np.asarray, best.inputs.of(run.dataset.test))
+    music.write_pieces(best.autoencoder, best.variables, x, rng, folder)
 
 
 def draw_pseudo_inputs(run: Run, number: int | None, path: str) -> int:

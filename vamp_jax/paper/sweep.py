@@ -4,7 +4,6 @@ Each run is a process of train.py. Interrupted, a sweep goes on where it was: wh
 finished is skipped, and a run that is under way goes on from its checkpoint.
 """
 
-import importlib
 import os
 import shlex
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from vamp_jax import config_checks, disk
+from vamp_jax import config_checks, config_files, disk
 from vamp_jax.errors import PicturesError, UsageError, check_choice
 from vamp_jax.evaluation.record import record_path
 from vamp_jax.paper import numbers, records, report
@@ -34,9 +33,9 @@ OF_PSEUDO_INPUTS = ("learned_weights", "pseudo_inputs_from_data")  # the standar
 
 def paper_config(name: str, dataset: str) -> dict[str, Any] | None:
     """The fields of configs/NAME.py for a data set; None if there is no such file."""
-    if f"{name}.py" not in os.listdir(os.path.join(ROOT, "configs")):
+    if name not in config_files.names():
         return None
-    return importlib.import_module(f"configs.{name}").get_config(dataset).to_dict()
+    return config_files.get_config_of(name)(dataset).to_dict()
 
 
 def whole_numbers(flag: str, values: list[str], least: int = 0) -> list[int]:
@@ -53,8 +52,11 @@ def train_command(
     name: str, dataset: str, fields: dict[str, Any], workdir: str, data_dir: str | None
 ) -> list[str]:
     """The command of train.py for a config of configs/ with some fields changed."""
-    file = os.path.join(ROOT, "configs", f"{name}.py")
-    command = [sys.executable, os.path.join(ROOT, "train.py"), f"--config={file}:{dataset}"]
+    program = [os.path.join(ROOT, "train.py")]
+    if not os.path.exists(program[0]):  # an installation
+        program = ["-m", "vamp_jax.train"]
+    file = config_files.folder() / f"{name}.py"
+    command = [sys.executable, *program, f"--config={file}:{dataset}"]
     command += [f"--config.{field}={value}" for field, value in fields.items()]
     command.append(f"--workdir={workdir}")
     return command + ([] if data_dir is None else [f"--data_dir={data_dir}"])

@@ -35,6 +35,14 @@ def in_rows(z: Array) -> tuple[Array, Callable[[Array], Array]]:
     return jnp.reshape(moved, (-1, dim)), restore
 
 
+def placed_like(x: Array, z: Array) -> Array:
+    """x [...] as the leading axes of z [..., D] are sharded on an explicit mesh."""
+    spec = jax.typeof(z).sharding.spec[: x.ndim]
+    if all(name is None for name in spec):
+        return x
+    return jax.sharding.reshard(x, PartitionSpec(*spec))
+
+
 def replicated(x: Array) -> Array:
     """The array whole on every device, where it is sharded on an explicit mesh."""
     if all(name is None for name in jax.typeof(x).sharding.spec):

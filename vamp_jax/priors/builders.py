@@ -15,6 +15,7 @@ from vamp_jax.priors.arrays import widened
 from vamp_jax.priors.checks import (
     check_counts,
     check_no_nan,
+    check_real,
     check_sizes,
     check_stddev,
     num_examples,
@@ -95,9 +96,11 @@ def vamp_data(params: Params, encode: Encode) -> GaussianMixture:
         `weight_logits` [K] if the weights are learned.
       encode: K examples -> (mean [K, D], log_var [K, D]); the posterior's own encoder.
     Raises:
-      ValueError: for examples that cannot be, or an encoder that returns other shapes.
+      ValueError: for examples that cannot be or hold NaN, or an encoder that returns other shapes.
     """
-    examples = jax.tree.map(jax.lax.stop_gradient, entry("vamp_data", params, "pseudo_inputs"))
+    examples = entry("vamp_data", params, "pseudo_inputs")
+    check_no_nan("vamp_data", "examples", examples)
+    examples = jax.tree.map(jax.lax.stop_gradient, examples)
     return _mixture("vamp_data", *encode_components("vamp_data", encode, examples), params)
 
 
@@ -136,6 +139,8 @@ def _mixture(name: str, mean: Array, log_var: Array, params: Params) -> Gaussian
             f"{jnp.shape(mean)} and {jnp.shape(log_var)}."
         )
     check_sizes(name, mean)
+    check_real(name, "mean", mean)
+    check_real(name, "log_var", log_var)
     mean, log_var = widened((mean, log_var))
     num_components = mean.shape[0]
     logits = params.get("weight_logits")
@@ -233,7 +238,8 @@ def _with_weights(params: Params, num_components: int, learned_weights: bool) ->
 
 def standard_normal_log_prob(z: Array) -> Array:
     """ln N(z | 0, I): [..., D] -> [...], in nats."""
-    return normal_log_prob(z, jnp.zeros(()), jnp.zeros(()))
+    check_real("standard_normal_log_prob", "z", z)
+    return normal_log_prob(widened(z), jnp.zeros(()), jnp.zeros(()))
 
 
 def mixture_of_gaussians_log_prob(z: Array, params: Params) -> Array:

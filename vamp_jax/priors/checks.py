@@ -26,11 +26,14 @@ def check_block_size(name: str, block_size: int | None) -> None:
         check_counts(name, block_size=block_size)
 
 
-def check_component(name: str, component: int, num_components: int) -> None:
+def check_component(name: str, component: Any, num_components: int) -> None:
     """Raises a ValueError unless component is one of 0, ..., K - 1 (or traced, so not known)."""
     if isinstance(component, jax.core.Tracer):
         return
-    if not isinstance(component, numbers.Integral) or not 0 <= component < num_components:
+    whole = isinstance(component, numbers.Integral) and not isinstance(component, bool)
+    if isinstance(component, jax.Array | np.ndarray):
+        whole = component.shape == () and bool(jnp.issubdtype(component.dtype, jnp.integer))
+    if not whole or not 0 <= int(component) < num_components:
         raise ValueError(
             f"{name}: component is {component!r}; it must be a whole number from 0 to "
             f"{num_components - 1}."
@@ -46,11 +49,16 @@ def check_real(name: str, field: str, array: Any) -> None:
         raise ValueError(f"{name}: {field} must hold real numbers, but is of {array.dtype}.")
 
 
+def _is_known(array: Any) -> bool:
+    """Whether the values of an array can be looked at: it is not traced, nor on another host."""
+    if isinstance(array, jax.core.Tracer):
+        return False
+    return not isinstance(array, jax.Array) or array.is_fully_addressable
+
+
 def check_weights(name: str, log_weight: Array) -> None:
     """Raises a ValueError unless the weights sum to 1; traced values cannot be looked at."""
-    if isinstance(log_weight, jax.core.Tracer):
-        return
-    if isinstance(log_weight, jax.Array) and not log_weight.is_fully_addressable:
+    if not _is_known(log_weight):
         return
     total = np.exp(np.asarray(log_weight, np.float64)).sum()
     if not abs(total - 1.0) < 0.01:
@@ -90,7 +98,7 @@ def num_examples(name: str, field: str, examples: Any) -> int:
 def check_no_nan(name: str, field: str, tree: Any) -> None:
     """Raises a ValueError for a NaN in a floating leaf; traced values cannot be looked at."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        if isinstance(leaf, jax.core.Tracer) or not jnp.issubdtype(leaf.dtype, jnp.floating):
+        if not _is_known(leaf) or not jnp.issubdtype(leaf.dtype, jnp.floating):
             continue
         missing = np.isnan(np.asarray(leaf))
         if missing.any():

@@ -9,13 +9,14 @@ N; where N components cost too much time, `neighbours.py` sums over the few near
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
-from vamp_jax.priors.arrays import in_blocks, once_differentiable, widened
+from vamp_jax.priors.arrays import in_blocks, in_rows, once_differentiable, placed_like, widened
 from vamp_jax.priors.builders import Encode, Params, encode_components, entry
 from vamp_jax.priors.checks import check_block_size, check_no_nan, num_examples
 from vamp_jax.priors.mixture import (
@@ -144,17 +145,18 @@ def _check(prior: Exemplar, name: str, z: Array) -> None:
         )
 
 
-def _flat(z: Array, prior: Exemplar) -> tuple[Array, Array]:
-    """Points [S, D] and the index that each leaves out, [S]; -1 for none."""
+def _flat(z: Array, prior: Exemplar) -> tuple[Array, Array, Callable[[Array], Array]]:
+    """Points [S, D], the index that each leaves out, [S], -1 for none; and as `in_rows`."""
     exclude = jnp.asarray(-1) if prior.exclude is None else jnp.asarray(prior.exclude)
-    exclude = jnp.reshape(jnp.broadcast_to(exclude, z.shape[:-1]), -1)
-    inside = exclude < prior.mean.shape[0]
-    return jnp.reshape(z, (-1, z.shape[-1])), jnp.where(inside, exclude, -1)
+    exclude = placed_like(jnp.broadcast_to(exclude, z.shape[:-1]), z)
+    exclude = jnp.reshape(in_rows(exclude[..., None])[0], -1)
+    points, restore = in_rows(z)
+    return points, jnp.where(exclude < prior.mean.shape[0], exclude, -1), restore
 
 
 @functools.partial(jax.jit, static_argnames="block_size")
 def _log_prob(z: Array, prior: Exemplar, *, block_size: int | None) -> Array:
-    points, exclude = _flat(z, prior)
+    points, exclude, restore = _flat(z, prior)
     points, mean, log_var = widened((points, prior.mean, prior.log_var))
     num = mean.shape[0]
     size = block_size or num
@@ -177,7 +179,7 @@ def _log_prob(z: Array, prior: Exemplar, *, block_size: int | None) -> Array:
     else:
         total = blocked(points, exclude, log_var, mean)
     log_count = jnp.where(exclude < 0, math.log(num), math.log(max(num - 1, 1)))
-    return jnp.reshape(total - log_count.astype(total.dtype), z.shape[:-1])
+    return restore(total - log_count.astype(total.dtype))
 
 
 def _kept_log_sum(log_share: Array, keep: Array) -> Array:
@@ -190,8 +192,8 @@ def _kept_log_sum(log_share: Array, keep: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnames="block_size")
 def _responsibilities(z: Array, prior: Exemplar, *, block_size: int | None) -> Array:
-    points, exclude = _flat(z, prior)
+    points, exclude, restore = _flat(z, prior)
     joint = component_log_prob(points, _as_mixture(prior), block_size=block_size)
     keep = jnp.arange(prior.mean.shape[0])[None] != exclude[:, None]
     share = jax.nn.softmax(jnp.where(keep, joint, -jnp.inf), axis=-1)
-    return jnp.reshape(share, (*z.shape[:-1], prior.mean.shape[0]))
+    return restore(share)

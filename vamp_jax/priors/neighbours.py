@@ -9,7 +9,7 @@ from jax.scipy.special import logsumexp
 
 from vamp_jax.posteriors import normal_log_prob
 from vamp_jax.priors.arrays import in_blocks, widened
-from vamp_jax.priors.checks import check_block_size, check_counts
+from vamp_jax.priors.checks import check_block_size, check_counts, check_real
 
 Array = jax.Array
 
@@ -38,6 +38,8 @@ def nearest(
     """
     check_counts("nearest", count=count)
     check_block_size("nearest", block_size)
+    check_real("nearest", "query", query)
+    check_real("nearest", "mean", mean)
     shapes = jnp.shape(query), jnp.shape(mean)
     if len(shapes[0]) != 2 or len(shapes[1]) != 2 or shapes[0][1] != shapes[1][1]:
         raise ValueError(
@@ -100,6 +102,8 @@ def neighbours_log_prob(z: Array, mean: Array, log_var: Array, num_examples: int
       ValueError: for shapes that do not fit together.
     """
     check_counts("neighbours_log_prob", num_examples=num_examples)
+    check_real("neighbours_log_prob", "z", z)
+    check_real("neighbours_log_prob", "mean", mean)
     shapes = jnp.shape(z), jnp.shape(mean)
     if not shapes[0] or len(shapes[1]) < 2 or shapes[0][-1] != shapes[1][-1]:
         raise ValueError(

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from vamp_jax import disk
+from vamp_jax import config_files, disk
 from vamp_jax.errors import (
     HostLostError,
     NonFiniteLossError,
@@ -37,14 +37,18 @@ def run(main: Callable[[], None]) -> None:
             _parse()
             main()
     except (UsageError, NonFiniteLossError, HostLostError, PicturesError, Stopped) as error:
-        print(f"{sys.argv[0]}: {error}", file=sys.stderr, flush=True)
+        print(f"{_program()}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
     except OSError as error:  # a full disk above all
-        print(f"{sys.argv[0]}: {_disk(error)}", file=sys.stderr, flush=True)
+        print(f"{_program()}: {_disk(error)}", file=sys.stderr, flush=True)
         sys.exit(UsageError.exit_code)
     except KeyboardInterrupt:
-        print(f"{sys.argv[0]}: interrupted; the same command goes on.", file=sys.stderr, flush=True)
+        print(f"{_program()}: interrupted; the same command goes on.", file=sys.stderr, flush=True)
         sys.exit(130)
+
+
+def _program() -> str:
+    return os.path.basename(sys.argv[0])
 
 
 def _let_libraries_warn() -> None:
@@ -59,8 +63,9 @@ def _parse() -> None:
     """Parses the flags, and reads the config file that one of them names."""
     app.define_help_flags()
     config_flag = flags.FLAGS["config"] if "config" in flags.FLAGS else None
+    arguments = sys.argv if config_flag is None else config_files.with_paths(sys.argv)
     try:
-        positional = flags.FLAGS(sys.argv)[1:]
+        positional = flags.FLAGS(arguments)[1:]
         if config_flag is not None and config_flag.value is not None:
             config_flag.value.to_dict()  # where a file cannot be read, this is what says so
         elif config_flag is not None and config_flag.present:

@@ -16,6 +16,7 @@ from vamp_jax.process.signals import SignalFlag
 from vamp_jax.run.metrics_log import MetricsLog, read_metrics
 from vamp_jax.run.provenance import note_commit
 from vamp_jax.run.stopping import should_stop
+from vamp_jax.sequences import is_sequences
 from vamp_jax.training import devices
 from vamp_jax.training.checkpoints import Checkpoints
 from vamp_jax.training.epoch import Plan, make_epoch
@@ -102,11 +103,15 @@ def _start(
 
 
 def _plain(metrics: dict[str, jax.Array], plan: Plan, dataset: Dataset) -> dict[str, float]:
-    """The metrics of an epoch as plain numbers, with bits per dimension where those are told."""
+    """The metrics of an epoch as plain numbers, with bits per dimension or nats a step
+    where those are told."""
     numbers = {name: value.item() for name, value in jax.device_get(metrics).items()}
     if plan.autoencoder.likelihood.in_bits:
         size = math.prod(dataset.shape)
         numbers["val_bits_per_dim"] = numbers["val_loss"] / (size * math.log(2.0))
+    if is_sequences(dataset.validation):
+        lengths = dataset.validation["length"]
+        numbers["val_nats_per_step"] = numbers["val_loss"] / float(lengths.mean())
     return numbers
 
 

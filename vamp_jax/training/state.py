@@ -12,6 +12,7 @@ from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets import Dataset
 from vamp_jax.datasets.inputs import Inputs
 from vamp_jax.random_streams import INIT, stream
+from vamp_jax.sequences import num_examples, rows_of
 from vamp_jax.trainable_priors import Start
 
 Array = jax.Array
@@ -45,8 +46,10 @@ def prior_start(autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed
     """Returns what the prior's parameters may start from; examples are chosen by the seed."""
 
     def examples(count):
-        chosen = np.random.RandomState(seed).permutation(len(dataset.train))[:count]
-        return inputs.of(dataset.train[np.sort(chosen)])
+        chosen = np.random.RandomState(seed).permutation(num_examples(dataset.train))[:count]
+        x = inputs.likelihood.relaxed(inputs.of(rows_of(dataset.train, np.sort(chosen))))
+        # A pseudo-input has no missing values: it starts at what the encoder sees in their place.
+        return x if autoencoder.fill is None else jnp.where(jnp.isnan(x), autoencoder.fill, x)
 
     (latent_dim,) = autoencoder.network.latent_shapes[autoencoder.top]
     return Start(

@@ -1,0 +1,63 @@
+"""What a density of many components needs in memory."""
+
+import functools
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vamp_jax import priors
+from vamp_jax.priors import GaussianMixture
+
+F32 = np.float32
+
+
+def temporary_bytes(num_points, num_components, dim, *, block_size=None, gradient=False):
+    """What the compiled program needs besides its inputs and outputs; nothing is run."""
+    function = functools.partial(priors.log_prob, block_size=block_size)
+    if gradient:
+        function = jax.grad(lambda z, p: jnp.sum(priors.log_prob(z, p, block_size=block_size)), 1)
+    shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    prior = GaussianMixture(
+        shape((num_components, dim)), shape((num_components, dim)), shape((num_components,))
+    )
+    compiled = jax.jit(function).lower(shape((num_points, dim)), prior).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_blocks_keep_memory_flat(gradient):
+    assert temporary_bytes(5000, 50000, 40, block_size=1000, gradient=gradient) < 1e9
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_memory_does_not_grow_with_points_times_components_times_dimensions(gradient):
+    points, components, dim = 1000, 500, 400
+    used = temporary_bytes(points, components, dim, gradient=gradient)
+    assert used < 0.25 * 4 * points * components * dim
+
+
+@pytest.mark.slow
+def test_50000_components_by_5000_samples_fit_in_a_gigabyte():
+    program = """
+        import resource
+        import jax
+        from vamp_jax import priors
+        key = jax.random.key(0)
+        prior = priors.mixture_of_gaussians(priors.init_mixture_of_gaussians(key, 50000, 40))
+        z = priors.sample(key, prior, 5000)
+        jax.block_until_ready(priors.log_prob(z[:5], prior, block_size=1000))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        result = jax.block_until_ready(priors.log_prob(z, prior, block_size=1000))
+        assert bool((result < 0).all())
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < 1e9

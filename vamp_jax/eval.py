@@ -1,0 +1,102 @@
+"""Evaluates the best checkpoint of a run: python eval.py --workdir=runs/vamp_hvae-digits-seed0."""
+
+from typing import Any
+
+from absl import flags
+
+from vamp_jax import choices, config_checks, errors
+from vamp_jax.disk import expand_home, read_json
+from vamp_jax.evaluation import record
+from vamp_jax.paper import records
+from vamp_jax.process import command_line, hosts, jax_start, xla_flags
+from vamp_jax.run.folder import check_data, load_config
+from vamp_jax.run.metrics_log import read_metrics
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of the data sets. Default: ~/tensorflow_datasets."
+)
+NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples", None, "S of the importance-sampled log-likelihood. Default: the config's."
+)
+NUM_EXAMPLES = flags.DEFINE_integer(
+    "num_examples", None, "Only so many examples, evenly spaced. Default: all."
+)
+SPLIT = flags.DEFINE_string("split", "test", "train, validation or test.")
+DIAGNOSTICS = flags.DEFINE_bool(
+    "diagnostics", True, "Also the diagnostics, over the training split and this one."
+)
+RECORD = flags.DEFINE_bool(
+    "record", False, "Also write the result into results/, for python run_table.py."
+)
+HOSTS = flags.DEFINE_string(
+    "hosts",
+    None,
+    "As for train.py: COORDINATOR:PORT,COUNT,INDEX. The first evaluates, the others wait for it.",
+)
+
+
+def main() -> None:
+    if not WORKDIR.value:
+        raise errors.UsageError("No run is named: pass --workdir=FOLDER.")
+    with hosts.connected(HOSTS.value) as index:
+        if index == 0:
+            evaluate_here(expand_home(WORKDIR.value))
+
+
+def evaluate_here(workdir: str) -> None:
+    config = load_config(workdir)
+    xla_flags.set_for(config.get("model") in choices.CONVOLUTIONAL)
+    jax_start.start()
+    # After the flags: a typo in one should not wait for JAX.
+    import jax
+
+    from vamp_jax.evaluation import evaluate
+    from vamp_jax.training import checkpoints
+
+    config_checks.check(config)
+    num_samples = config.num_samples if NUM_SAMPLES.value is None else NUM_SAMPLES.value
+    record.check(SPLIT.value, num_samples, NUM_EXAMPLES.value)
+    which = (SPLIT.value, num_samples, NUM_EXAMPLES.value)
+    epochs = len(read_metrics(workdir))
+    if RECORD.value and record.is_recorded(workdir, epochs, *which):
+        path = record.record_path(workdir, *which) + ".json"
+        print(f"Evaluated already; remove {path} to have it done again.")
+        save(workdir, read_json(path))
+        return
+    if RECORD.value:
+        with checkpoints.Checkpoints(workdir, read_only=True) as held:
+            saved = held.latest_step()
+        if saved is not None and saved != epochs:
+            raise errors.UsageError(
+                f"{workdir} has {epochs} epochs in its log and {saved} in its checkpoint: "
+                "let it end, or go on with it (train.py) before you record it."
+            )
+    dataset = choices.dataset(config, DATA_DIR.value)
+    check_data(workdir, dataset)
+    with jax.default_matmul_precision(config.matmul_precision):
+        failed = None
+        try:
+            evaluate.evaluate_run(
+                workdir,
+                dataset,
+                split=SPLIT.value,
+                num_samples=num_samples,
+                num_examples=NUM_EXAMPLES.value,
+                diagnostics=DIAGNOSTICS.value,
+            )
+        except errors.PicturesError as error:  # the numbers are there
+            failed = error
+    if RECORD.value:
+        save(workdir, read_json(record.record_path(workdir, *which) + ".json"))
+    if failed:
+        raise failed
+
+
+def save(workdir: str, evaluated: dict[str, Any]) -> None:
+    path = records.save_record(workdir, evaluated)
+    print(f"Recorded: {path}; python run_table.py makes the table anew.")
+
+
+if __name__ == "__main__":
+    command_line.run(main)
