@@ -59,8 +59,9 @@ def in_dispatches(
     for start in range(len(jax.tree.leaves(done)[0]) if done else 0, count, at_once):
         rows = np.minimum(np.arange(start, start + at_once), count - 1)
         of_rows = jax.tree.map(
-            lambda leaf: np.asarray(leaf)[rows].reshape(*shape, *leaf.shape[1:]), arrays
-        )  # noqa: B023
+            lambda leaf: np.asarray(leaf)[rows].reshape(*shape, *leaf.shape[1:]),  # noqa: B023
+            arrays,
+        )
         found = function(of_rows)
         kept = count - start
         result = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1)[:kept], found)  # noqa: B023
