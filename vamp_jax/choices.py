@@ -300,6 +300,7 @@ def _from_prior():
 
 
 AIS_STARTS = {"posterior": _from_posterior, "prior": _from_prior}
+AIS_STARTS_WITH_INVERSE = ("posterior",)  # of the posterior, for chains that run backward
 
 # ---------------------------------------------------------------------------------------------
 # What a config and its data stand for.
