@@ -157,22 +157,15 @@ WARPED = tuple(name for name in PRIORS if name.endswith("flow"))
 # Networks: (config) -> (the class, its own fields beside those that all have).
 
 
-def _vae(config: Config):
-    from vamp_jax.models import VAE
+def _plain(name: str):
+    """A network without fields of its own."""
 
-    return VAE, {}
+    def choose(config: Config):
+        from vamp_jax import models
 
+        return getattr(models, name), {}
 
-def _hvae(config: Config):
-    from vamp_jax.models import HVAE
-
-    return HVAE, {}
-
-
-def _conv_hvae(config: Config):
-    from vamp_jax.models import ConvHVAE
-
-    return ConvHVAE, {}
+    return choose
 
 
 def _pixel_hvae(config: Config):
@@ -186,20 +179,24 @@ def _pixel_hvae(config: Config):
     }
 
 
-def _seq_vae(config: Config):
-    from vamp_jax.models import SeqVAE
+def _lvae(config: Config):
+    from vamp_jax.models import LVAE
+    from vamp_jax.training import devices
 
-    return SeqVAE, {}
+    return LVAE, {"num_layers": config.num_layers, "axis_name": devices.AXIS}
 
 
 NETWORKS = {
-    "vae": _vae,
-    "hvae": _hvae,
-    "conv_hvae": _conv_hvae,
+    "vae": _plain("VAE"),
+    "hvae": _plain("HVAE"),
+    "conv_hvae": _plain("ConvHVAE"),
     "pixel_hvae": _pixel_hvae,
-    "seq_vae": _seq_vae,
+    "seq_vae": _plain("SeqVAE"),
+    "lvae": _lvae,
+    "iwae_net": _plain("IWAENet"),
 }
 SEQUENTIAL = ("seq_vae",)  # those of sequences; the others take images and vectors
+LADDERS = ("lvae",)  # those of any number of layers
 # Those whose cost is in convolutions, for what has to be known before JAX starts.
 CONVOLUTIONAL = ("conv_hvae", "pixel_hvae")
 
@@ -284,23 +281,18 @@ def _dreg(config: Config) -> Objective:
 GRADIENTS = {"standard": _standard_gradient, "dreg": _dreg}
 
 # ---------------------------------------------------------------------------------------------
-# Where annealed importance sampling starts: () -> a start.
+# Where annealed importance sampling starts.
 
-
-def _from_posterior():
-    from vamp_jax import annealed_likelihood
-
-    return annealed_likelihood.POSTERIOR
-
-
-def _from_prior():
-    from vamp_jax import annealed_likelihood
-
-    return annealed_likelihood.PRIOR
-
-
-AIS_STARTS = {"posterior": _from_posterior, "prior": _from_prior}
+AIS_STARTS = {"posterior": "POSTERIOR", "prior": "PRIOR"}
 AIS_STARTS_WITH_INVERSE = ("posterior",)  # of the posterior, for chains that run backward
+
+
+def ais_start(name: str):
+    """Returns the start of this name."""
+    from vamp_jax import annealed_likelihood
+
+    return getattr(annealed_likelihood, AIS_STARTS[name])
+
 
 # ---------------------------------------------------------------------------------------------
 # What a config and its data stand for.

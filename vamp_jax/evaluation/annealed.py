@@ -152,7 +152,7 @@ def _estimate(run: _Run, what: str, x: Any, index: np.ndarray, **more) -> tuple[
             autoencoder,
             run.best.variables,
             x,
-            start=choices.AIS_STARTS[settings.start](),
+            start=choices.ais_start(settings.start),
             num_distributions=settings.num_distributions,
             num_chains=settings.num_chains,
             rng=run.rng,

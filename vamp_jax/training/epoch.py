@@ -93,6 +93,8 @@ def train_epoch(
         step, carry, jnp.arange(-(-count // plan.batch_size))
     )
     drift = sums.pop("drift", None)
+    if plan.autoencoder.collects_statistics:
+        batch_stats = _collect(settings, params, batch_stats, train, order, keys)
     state = state.replace(epoch=epoch, params=params, opt_state=opt_state, batch_stats=batch_stats)
     train_sums = devices.sum_over(jax.tree.map(jnp.sum, sums), num_devices)
     validation_sums = _validate(settings, state.variables, validation, epoch)
@@ -177,6 +179,10 @@ def _train_step(settings: _Settings, carry, batch: Batch, index: Array):
             "constants": settings.constants,
         }
         kwargs = {"train": True, "row_weight": batch.weight} if batch_stats else {}
+        if plan.autoencoder.collects_statistics:
+            # Of this batch, for all that follows; gradients go through them.
+            args = variables, batch.x, batch.noise, batch.weight
+            variables, kwargs = variables | {"batch_stats": plan.autoencoder.statistics(*args)}, {}
         prior, new_turn, drift = _train_prior(settings, variables, turn, index)
         sums, new_stats = _sums(plan, variables, prior, batch, settings.beta, **kwargs)
         sums.pop("negative_elbo")
@@ -188,6 +194,39 @@ def _train_step(settings: _Settings, carry, batch: Batch, index: Array):
         devices.sum_over(grads, num_devices), opt_state, params
     )
     return (optax.apply_updates(params, updates), opt_state, batch_stats, turn), sums
+
+
+def _collect(settings: _Settings, params, batch_stats, train, order, keys):
+    """Collects batch norm's statistics over the training set, as the epoch has drawn it."""
+    plan, count = settings.plan, settings.count
+    variables = {
+        "params": params,
+        "batch_stats": batch_stats,
+        "constants": settings.constants,
+    }
+
+    def add(totals, index):
+        batch = _train_batch(plan, train, order, keys, index, settings.num_devices)
+        found = plan.autoencoder.statistics(variables, batch.x, batch.noise, batch.weight)
+        share = jnp.minimum(plan.batch_size, count - index * plan.batch_size) / count
+        squares = jax.tree.map(jnp.square, found)
+        return jax.tree.map(lambda t, a: t + share * a, totals, (found, squares)), None
+
+    zeros = jax.tree.map(jnp.zeros_like, batch_stats)
+    steps = jnp.arange(-(-count // plan.batch_size))
+    (means, squares), _ = jax.lax.scan(add, (zeros, zeros), steps)
+    return pooled(means, squares)
+
+
+def pooled(means: Any, squares: Any) -> Any:
+    """The statistics of all batches together, from means of the batches' ones and their squares.
+
+    Of each {'mean', 'var'} of arrays: the variance within batches, and that of the batches' means.
+    """
+    if isinstance(next(iter(means.values())), dict):
+        return {name: pooled(means[name], squares[name]) for name in means}
+    between = jnp.maximum(0.0, squares["mean"] - means["mean"] ** 2)
+    return {"mean": means["mean"], "var": means["var"] + between}
 
 
 def _train_prior(settings: _Settings, variables: Variables, turn, index: Array):
