@@ -70,9 +70,8 @@ def anneal(
       keys: of the chains, [C, B].
       v: draws of f_0, [C, B, D]; or of f_1 / Z, to run backward.
       betas: from `schedule`, [T + 1]; reversed, to run backward.
-      step_sizes: of the transition at each of betas[1:-1], [T - 1, B].
+      step_sizes: of the transitions at each of betas, [T + 1, B].
     """
-    changes = np.diff(np.asarray(betas, np.float64)).astype(np.float32)
 
     def move(carry, inputs):
         v, log_weight = carry
@@ -81,17 +80,11 @@ def anneal(
         log_weight = log_weight + change * moved.ratio_before
         return (moved.v, log_weight), jnp.mean(moved.acceptance, axis=0)
 
-    inputs = (
-        jnp.arange(len(betas) - 2),
-        changes[:-1],
-        jnp.asarray(betas[1:-1], jnp.float32),
-        step_sizes,
-    )
+    # The last transition changes no weight; without it the last r would need code of its own.
+    changes, later = np.float32(np.diff(np.float64(betas))), np.float32(betas[1:])
+    inputs = jnp.arange(len(later)), changes, later, step_sizes[1:]
     start = v, jnp.zeros(v.shape[:-1], v.dtype)
     (v, log_weight), acceptance = jax.lax.scan(move, start, inputs)
-    log_weight = log_weight + changes[-1] * log_densities(v)[1]
-    if not len(acceptance):
-        return Chains(log_weight, v, jnp.ones(v.shape[1]))
     return Chains(log_weight, v, jnp.mean(acceptance, axis=0))
 
 
@@ -103,9 +96,9 @@ def tune(
     Args:
       log_densities, keys, v: as for `anneal`, with keys that no other chain has.
       betas: of the burn-in's transitions, rising, [S].
-      wanted: the betas at which step sizes are returned, [T - 1].
+      wanted: the betas at which step sizes are returned, [T + 1].
     Returns:
-      [T - 1, B]
+      [T + 1, B]
     """
 
     def move(carry, inputs):
@@ -117,7 +110,7 @@ def tune(
         return (moved.v, log_size), log_size
 
     start = v, jnp.full(v.shape[1], np.log(FIRST_STEP_SIZE), v.dtype)
-    betas = jnp.asarray(betas, jnp.float32)
+    betas, wanted = np.float32(betas), np.float32(wanted)
     _, log_sizes = jax.lax.scan(move, start, (jnp.arange(len(betas)), betas))
     interpolate = jax.vmap(lambda sizes: jnp.interp(wanted, betas, sizes), in_axes=1, out_axes=1)
     return jnp.exp(interpolate(log_sizes))

@@ -135,7 +135,7 @@ def estimate(
       autoencoder, variables: the network with its prior.
       x: [N, ...] or sequences, in the likelihood's support.
       start: `POSTERIOR` or `PRIOR`.
-      num_distributions: T, steps along the path, of T - 1 transitions.
+      num_distributions: T, steps along the path, of as many transitions.
       num_chains: C of each example, at least 2.
       rng: key; an example's random numbers are a function of (rng, index) alone.
       index: of each example in its data set, [N]. None: 0 to N.
@@ -203,7 +203,7 @@ def _one_batch(
 
     # From the start of the path whichever way the chains run: the step sizes are then the same.
     burn_in = ais.schedule(max(SHORTEST_BURN_IN, (len(betas) - 1) // 10))[1:]
-    sizes = ais.tune(log_densities, keys(BURN_IN), draw(BURN_IN_START), burn_in, betas[1:-1])
+    sizes = ais.tune(log_densities, keys(BURN_IN), draw(BURN_IN_START), burn_in, betas)
     if latents is None:
         return _summary(ais.anneal(log_densities, keys(CHAIN), draw(START), betas, sizes), 1.0)
     repeated = jax.tree.map(lambda z: jnp.broadcast_to(z, (num_chains, *z.shape)), latents)
