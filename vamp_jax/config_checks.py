@@ -85,8 +85,23 @@ FIELDS = {
         before="scalar",
     ),
     # Sizes.
-    "latent_dim": _count(40, "Units in every stochastic layer."),
-    "hidden_dim": _count(300, "Units in every dense hidden layer."),
+    "latent_dim": _count(
+        40,
+        "Units in every stochastic layer; of lvae and iwae_net in the top one, twice as many in "
+        "each below.",
+    ),
+    "hidden_dim": _count(
+        300,
+        "Units in every dense hidden layer; of lvae and iwae_net in the lowest, half as many in "
+        "each above.",
+    ),
+    "num_layers": _count(
+        5,
+        "Stochastic layers of a ladder.",
+        below=17,  # the lowest has 2^16 times the units of the top
+        only_with=("model", choices.LADDERS),
+        before=5,
+    ),
     "dense_init": _one_of(
         "he",
         "How dense weights start: as the authors' code (he) or paper (glorot).",
@@ -281,12 +296,6 @@ def check(config: ml_collections.ConfigDict) -> None:
                     f"{name} goes with {other} {shown}; the {other} is {config[other]!r}."
                 )
     _check_gradient(config)
-    encoded = config.prior in choices.WITH_PSEUDO_INPUTS and config.prior in choices.WARPED
-    if config.posterior == "householder" and encoded:
-        raise UsageError(
-            f"prior {config.prior!r} warps diagonal components, and those of posterior "
-            "'householder' have full covariance: use prior 'vamp', or another posterior."
-        )
 
 
 def _check_field(name: str, value: Any, field: Field) -> None:
@@ -332,6 +341,11 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
         raise UsageError(
             "importance_gradient 'dreg' is biased with batch norm, which pixel_hvae has unless "
             "pixel_gated_stacks is set; use 'standard'."
+        )
+    if config.model in choices.LADDERS:
+        raise UsageError(
+            f"importance_gradient 'dreg' is biased with batch norm, which {config.model} has; use "
+            "'standard'."
         )
 
 
