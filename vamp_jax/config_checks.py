@@ -346,6 +346,24 @@ def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None
         )
 
 
+def _check_examples(config: ml_collections.ConfigDict, dataset: Dataset, count: int) -> None:
+    """Raises a UsageError unless the prior can have the training examples that it wants."""
+    fixed = config.prior in choices.WITH_FIXED_EXAMPLES
+    if not fixed and config.pseudo_input_start not in choices.FROM_DATA:
+        return
+    if config.prior in choices.WITH_NEIGHBOURS:
+        if config.num_neighbours >= count:
+            raise UsageError(
+                f"num_neighbours is {config.num_neighbours}, but a training example of "
+                f"{config.dataset} has only {count - 1} others."
+            )
+    elif config.num_components > count:
+        raise UsageError(
+            f"num_components is {config.num_components}, but {config.dataset} has only {count} "
+            "training examples to take pseudo-inputs from."
+        )
+
+
 def _check_kind(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Raises a UsageError unless the network takes this kind of data."""
     sequential = config.model in choices.SEQUENTIAL
@@ -360,31 +378,16 @@ def _check_kind(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
             f"{config.dataset} holds sequences, which model {config.model!r} does not take: use "
             f"model {listed}, as configs/seq_vae.py does."
         )
-    if not sequential:
-        return
-    if config.prior in choices.WITH_NEIGHBOURS:
+    if sequential and config.prior in choices.WITH_NEIGHBOURS:
         raise UsageError(f"prior {config.prior!r} does not take sequences: take 'vamp' or another.")
-    if config.prior in choices.WITH_LEARNED_PSEUDO_INPUTS:
-        for field, only in (("pseudo_input_start", "examples"), ("pseudo_input_update", "joint")):
-            if config[field] != only:
-                raise UsageError(
-                    f"{field} is {config[field]!r}; pseudo-sequences have {only!r} alone."
-                )
-
-
-def _check_examples(config: ml_collections.ConfigDict, dataset: Dataset, count: int) -> None:
-    """Raises a UsageError unless the prior can have the training examples that it wants."""
-    of_data = config.prior in choices.WITH_FIXED_EXAMPLES
-    if not of_data and config.pseudo_input_start not in choices.FROM_DATA:
-        return
-    if config.prior in choices.WITH_NEIGHBOURS:
-        if config.num_neighbours >= count:
-            raise UsageError(
-                f"num_neighbours is {config.num_neighbours}, but a training example of "
-                f"{config.dataset} has only {count - 1} others."
-            )
-    elif config.num_components > count:
+    learned = config.prior in choices.WITH_LEARNED_PSEUDO_INPUTS
+    if sequential and learned and config.pseudo_input_start not in choices.FOR_SEQUENCES:
         raise UsageError(
-            f"num_components is {config.num_components}, but {config.dataset} has only {count} "
-            "training examples to take pseudo-inputs from."
+            f"prior {config.prior!r} on sequences starts at training sequences: set "
+            "pseudo_input_start to 'examples'."
+        )
+    if sequential and config.pseudo_input_update in choices.WITH_RESTARTS:
+        raise UsageError(
+            f"pseudo_input_update {config.pseudo_input_update!r} lets components start anew, which "
+            "those of sequences, of fixed lengths, cannot: use 'wake'."
         )

@@ -53,14 +53,19 @@ def generate_from_top(
 
 @functools.partial(jax.jit, static_argnames="autoencoder")
 def reconstruct(autoencoder: Autoencoder, variables: Variables, rng: Array, x: Any) -> Any:
-    """Reconstructs x [N, ...] with one draw of z each (Figure 6); sequences keep their lengths."""
+    """Reconstructs x [N, ...] with one draw of z each (Figure 6).
+
+    Sequences keep their lengths, up to the steps of the network's `x_shape`.
+    """
     network = autoencoder.network
     check_examples("reconstruct", x, network.x_shape)
     noise_rng, rng = jax.random.split(rng)
     noise = latent_noise(noise_rng, jnp.arange(num_examples(x)), network.latent_shapes)
     drawn = autoencoder.draw(variables, autoencoder.encode(variables, x), noise)
     made = decoded(autoencoder, variables, rng, drawn.latents)
-    return made | {"length": x["length"]} if is_sequences(x) else made
+    if not is_sequences(x):
+        return made
+    return made | {"length": jnp.minimum(x["length"], made["length"])}
 
 
 def _from_top(autoencoder: Autoencoder, variables: Variables, rng: Array, z_top: Array) -> Any:

@@ -29,7 +29,7 @@ from vamp_jax.random_streams import (
     stream,
 )
 from vamp_jax.training import devices, exemplars, phases, turns
-from vamp_jax.training.state import TrainState
+from vamp_jax.training.state import TrainState, as_pseudo_inputs
 
 Array = jax.Array
 Sums = dict[str, Array]
@@ -259,7 +259,8 @@ def _phase(
         count=count,
     )
     num_components = num_examples(state.params["prior"]["pseudo_inputs"])
-    fresh = plan.inputs.of(_take(train, order[jnp.arange(num_components) % count]))
+    rows = order[jnp.arange(num_components) % count]
+    fresh = as_pseudo_inputs(plan.autoencoder, plan.inputs, _take(train, rows))
     prior, metrics = phases.run(plan.phase, share, state.variables, fresh)
     return state.replace(params=state.params | {"prior": prior}), metrics
 
