@@ -20,6 +20,7 @@ def main():
     from vamp_jax import datasets
 
     config = config_of(settings["model"], settings["prior"])
+    config.update(settings.get("fields", {}))
     dataset = datasets.load(config.dataset, settings["data_dir"])
     with jax.default_matmul_precision(config.matmul_precision):
         if settings["task"] == "training":

@@ -118,6 +118,11 @@ EVAL = [
     ("--workdir=RUN --num_examples=0", "num_examples is 0"),
     ("--workdir=RUN --num_examples=498", "the test split has 497 examples"),
     ("--workdir=RUN --split=train --num_examples=1001", "the train split has 1000 examples"),
+    ("--workdir=RUN --ais --ais_chains=1", "ais_chains is 1"),
+    ("--workdir=RUN --ais --ais_distributions=0", "ais_distributions is 0"),
+    ("--workdir=RUN --ais --ais_simulated=-1", "ais_simulated is -1"),
+    ("--workdir=RUN --ais --ais_start=priro", "Did you mean 'prior'"),
+    ("--workdir=RUN --ais --record", "--record goes without --ais"),
     ("--workdir=RUN --data_dir=README.md", "not a local folder"),
     ("--workdir=RUN", "RUN holds no checkpoints"),
 ]

@@ -14,7 +14,7 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from vamp_jax import datasets, draw_figure, drawing
+from vamp_jax import datasets, draw_figure, drawing, drawing_planes
 from vamp_jax.disk import write_json
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation.record import record_path
@@ -169,7 +169,7 @@ def test_the_plane_of_two_latent_units(tmp_path, monkeypatch, model, layer):
     draw("--figure=plane", f"--workdirs={tmp_path / 'run'}", f"--out={tmp_path}")
     assert is_figure(tmp_path / "plane")
     shown = []
-    monkeypatch.setattr(drawing, "latent_plane", lambda *arguments: shown.append(arguments))
+    monkeypatch.setattr(drawing_planes, "latent_plane", lambda *arguments: shown.append(arguments))
     (run,) = figures.load([str(tmp_path / "run")], None)
     figures.draw_latent_plane(run, "path")
     means, components, log_density, path, name = shown[0]

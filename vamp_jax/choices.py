@@ -15,11 +15,7 @@ import numpy as np
 
 from vamp_jax import datasets, outside
 from vamp_jax.choices_of_priors import (  # noqa: F401 - tables of this module, too
-    FROM_DATA,
     PRIORS,
-    SQUASHES,
-    STARTS,
-    UPDATES,
     WARPED,
     WITH_COMPONENTS,
     WITH_FIXED_EXAMPLES,
@@ -27,6 +23,14 @@ from vamp_jax.choices_of_priors import (  # noqa: F401 - tables of this module, 
     WITH_NEIGHBOURS,
     WITH_PSEUDO_INPUTS,
     WITH_TURNS,
+)
+from vamp_jax.pseudo_input_choices import (  # noqa: F401
+    FOR_SEQUENCES,
+    FROM_DATA,
+    SQUASHES,
+    STARTS,
+    UPDATES,
+    WITH_RESTARTS,
     WITH_WAKE,
     WITHOUT_WAKE,
 )
@@ -131,14 +135,24 @@ def _pixel_hvae(config: Config):
     }
 
 
+def _lvae(config: Config):
+    from vamp_jax.models import LVAE
+    from vamp_jax.training import devices
+
+    return LVAE, {"num_layers": config.num_layers, "axis_name": devices.AXIS}
+
+
 NETWORKS = {
     "vae": _without_fields("VAE"),
     "hvae": _without_fields("HVAE"),
     "conv_hvae": _without_fields("ConvHVAE"),
     "pixel_hvae": _pixel_hvae,
     "seq_vae": _without_fields("SeqVAE"),
+    "lvae": _lvae,
+    "iwae_net": _without_fields("IWAENet"),
 }
 SEQUENTIAL = ("seq_vae",)  # those of sequences; the others take images and vectors
+LADDERS = ("lvae",)  # those of any number of layers
 # Those whose cost is in convolutions, for what has to be known before JAX starts.
 CONVOLUTIONAL = ("conv_hvae", "pixel_hvae")
 
@@ -258,6 +272,20 @@ def placement(config: Config):
     from vamp_jax.training import placement
 
     return getattr(placement, config.data_placement)
+
+
+# ---------------------------------------------------------------------------------------------
+# Where annealed importance sampling starts.
+
+AIS_STARTS = {"posterior": "POSTERIOR", "prior": "PRIOR"}
+AIS_STARTS_WITH_INVERSE = ("posterior",)  # of the posterior, for chains that run backward
+
+
+def ais_start(name: str):
+    """Returns the start of this name."""
+    from vamp_jax import annealed_likelihood
+
+    return getattr(annealed_likelihood, AIS_STARTS[name])
 
 
 # ---------------------------------------------------------------------------------------------

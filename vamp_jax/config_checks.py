@@ -85,8 +85,23 @@ FIELDS = {
         before="scalar",
     ),
     # Sizes.
-    "latent_dim": _count(40, "Units in every stochastic layer."),
-    "hidden_dim": _count(300, "Units in every dense hidden layer."),
+    "latent_dim": _count(
+        40,
+        "Units in every stochastic layer; of lvae and iwae_net in the top one, twice as many in "
+        "each below.",
+    ),
+    "hidden_dim": _count(
+        300,
+        "Units in every dense hidden layer; of lvae and iwae_net in the lowest, half as many in "
+        "each above.",
+    ),
+    "num_layers": _count(
+        5,
+        "Stochastic layers of a ladder.",
+        below=17,  # the lowest has 2^16 times the units of the top
+        only_with=("model", choices.LADDERS),
+        before=5,
+    ),
     "dense_init": _one_of(
         "he",
         "How dense weights start: as the authors' code (he) or paper (glorot).",
@@ -281,12 +296,6 @@ def check(config: ml_collections.ConfigDict) -> None:
                     f"{name} goes with {other} {shown}; the {other} is {config[other]!r}."
                 )
     _check_gradient(config)
-    encoded = config.prior in choices.WITH_PSEUDO_INPUTS and config.prior in choices.WARPED
-    if config.posterior == "householder" and encoded:
-        raise UsageError(
-            f"prior {config.prior!r} warps diagonal components, and those of posterior "
-            "'householder' have full covariance: use prior 'vamp', or another posterior."
-        )
 
 
 def _check_field(name: str, value: Any, field: Field) -> None:
@@ -333,6 +342,11 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
             "importance_gradient 'dreg' is biased with batch norm, which pixel_hvae has unless "
             "pixel_gated_stacks is set; use 'standard'."
         )
+    if config.model in choices.LADDERS:
+        raise UsageError(
+            f"importance_gradient 'dreg' is biased with batch norm, which {config.model} has; use "
+            "'standard'."
+        )
 
 
 def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
@@ -356,6 +370,24 @@ def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None
         )
 
 
+def _check_examples(config: ml_collections.ConfigDict, dataset: Dataset, count: int) -> None:
+    """Raises a UsageError unless the prior can have the training examples that it wants."""
+    fixed = config.prior in choices.WITH_FIXED_EXAMPLES
+    if not fixed and config.pseudo_input_start not in choices.FROM_DATA:
+        return
+    if config.prior in choices.WITH_NEIGHBOURS:
+        if config.num_neighbours >= count:
+            raise UsageError(
+                f"num_neighbours is {config.num_neighbours}, but a training example of "
+                f"{config.dataset} has only {count - 1} others."
+            )
+    elif config.num_components > count:
+        raise UsageError(
+            f"num_components is {config.num_components}, but {config.dataset} has only {count} "
+            "training examples to take pseudo-inputs from."
+        )
+
+
 def _check_kind(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Raises a UsageError unless the network takes this kind of data."""
     sequential = config.model in choices.SEQUENTIAL
@@ -370,31 +402,16 @@ def _check_kind(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
             f"{config.dataset} holds sequences, which model {config.model!r} does not take: use "
             f"model {listed}, as configs/seq_vae.py does."
         )
-    if not sequential:
-        return
-    if config.prior in choices.WITH_NEIGHBOURS:
+    if sequential and config.prior in choices.WITH_NEIGHBOURS:
         raise UsageError(f"prior {config.prior!r} does not take sequences: take 'vamp' or another.")
-    if config.prior in choices.WITH_LEARNED_PSEUDO_INPUTS:
-        for field, only in (("pseudo_input_start", "examples"), ("pseudo_input_update", "joint")):
-            if config[field] != only:
-                raise UsageError(
-                    f"{field} is {config[field]!r}; pseudo-sequences have {only!r} alone."
-                )
-
-
-def _check_examples(config: ml_collections.ConfigDict, dataset: Dataset, count: int) -> None:
-    """Raises a UsageError unless the prior can have the training examples that it wants."""
-    of_data = config.prior in choices.WITH_FIXED_EXAMPLES
-    if not of_data and config.pseudo_input_start not in choices.FROM_DATA:
-        return
-    if config.prior in choices.WITH_NEIGHBOURS:
-        if config.num_neighbours >= count:
-            raise UsageError(
-                f"num_neighbours is {config.num_neighbours}, but a training example of "
-                f"{config.dataset} has only {count - 1} others."
-            )
-    elif config.num_components > count:
+    learned = config.prior in choices.WITH_LEARNED_PSEUDO_INPUTS
+    if sequential and learned and config.pseudo_input_start not in choices.FOR_SEQUENCES:
         raise UsageError(
-            f"num_components is {config.num_components}, but {config.dataset} has only {count} "
-            "training examples to take pseudo-inputs from."
+            f"prior {config.prior!r} on sequences starts at training sequences: set "
+            "pseudo_input_start to 'examples'."
+        )
+    if sequential and config.pseudo_input_update in choices.WITH_RESTARTS:
+        raise UsageError(
+            f"pseudo_input_update {config.pseudo_input_update!r} lets components start anew, which "
+            "those of sequences, of fixed lengths, cannot: use 'wake'."
         )

@@ -14,6 +14,10 @@ class Network(Protocol):
     `latent_shapes` lists the layers with the shape of one example's latents, the top layer last:
     {"z1": (40,), "z2": (40,)}. The prior is that of the top layer. Leading axes are free: x is
     [B, ...], and latents may be [S, B, ...], many samples of the same examples.
+
+    A network whose batch norm uses statistics that are collected has one more method,
+    `statistics(x, noise, row_weight)`, which passes a batch through every layer once; see
+    layers/collected_norm.py.
     """
 
     convolutional: bool  # whether its cost is in convolutions, which want other batch sizes

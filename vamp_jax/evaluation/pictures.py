@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vamp_jax import drawing, generation, priors
+from vamp_jax import drawing, drawing_planes, generation, priors
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets import spaced
 from vamp_jax.diagnostics import prior_use
@@ -167,7 +167,7 @@ def _plane(run: Evaluated) -> None:
         return
     prior = run.autoencoder.prior_density(run.variables)
     components = getattr(prior, "component_means", lambda: np.zeros((0, 2)))  # not all have any
-    drawing.latent_plane(
+    drawing_planes.latent_plane(
         np.asarray(_means(run)),
         np.asarray(components()),
         lambda z: priors.log_prob(z, prior),

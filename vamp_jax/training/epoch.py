@@ -29,8 +29,8 @@ from vamp_jax.random_streams import (
     sample_noise,
     stream,
 )
-from vamp_jax.training import devices, exemplars, phases, turns
-from vamp_jax.training.state import TrainState
+from vamp_jax.training import collected, devices, exemplars, phases, turns
+from vamp_jax.training.state import TrainState, as_pseudo_inputs
 
 Array = jax.Array
 Sums = dict[str, Array]
@@ -89,6 +89,12 @@ def train_epoch(
 
     carry, sums = jax.lax.scan(step, first_carry(settings, state), jnp.arange(settings.num_steps))
     state, phase_metrics = _phase(settings, with_carry(state, carry), train)
+    if plan.autoencoder.collects_statistics:
+
+        def batch_at(index):
+            return train_batch(settings, order, index, lambda rows: _take(train, rows))
+
+        state = state.replace(batch_stats=collected.over_epoch(settings, state.variables, batch_at))
     state, metrics = end(settings, state, sums, validation)
     return state, metrics | phase_metrics
 
@@ -225,6 +231,10 @@ def train_step(settings: Settings, carry, batch: Batch, index: Array):
             "constants": settings.constants,
         }
         kwargs = {"train": True, "row_weight": batch.weight} if batch_stats else {}
+        if plan.autoencoder.collects_statistics:
+            # Of this batch, for all that follows; gradients go through them.
+            args = variables, batch.x, batch.noise, batch.weight
+            variables, kwargs = variables | {"batch_stats": plan.autoencoder.statistics(*args)}, {}
         prior, new_cache, drift = _train_prior(settings, variables, cache, batch, index)
         sums, new_stats = _sums(plan, variables, prior, batch, settings.beta, **kwargs)
         sums.pop("negative_elbo")
@@ -296,7 +306,8 @@ def _phase(settings: Settings, state: TrainState, train: Any) -> tuple[TrainStat
         count=count,
     )
     num_components = num_examples(state.params["prior"]["pseudo_inputs"])
-    fresh = plan.inputs.of(_take(train, order[jnp.arange(num_components) % count]))
+    rows = order[jnp.arange(num_components) % count]
+    fresh = as_pseudo_inputs(plan.autoencoder, plan.inputs, _take(train, rows))
     prior, metrics = phases.run(plan.phase, share, state.variables, fresh)
     return state.replace(params=state.params | {"prior": prior}), metrics
 
