@@ -103,7 +103,6 @@ def log_likelihood(pipe, config, dataset):
     import numpy as np
 
     from vamp_jax import log_likelihood
-    from vamp_jax.evaluation import evaluate
     from vamp_jax.random_streams import EVALUATION, stream
     from vamp_jax.training.state import init_variables
 
@@ -129,7 +128,7 @@ def log_likelihood(pipe, config, dataset):
         num_samples=settings["samples"],
         rng=stream(config.seed, EVALUATION),
         examples_per_batch=min(10, settings["images"]),
-        **evaluate.batch_sizes(autoencoder.network)
+        **log_likelihood.batch_sizes(autoencoder.network)
         | {"batches_per_dispatch": -(-settings["images"] // 10)},
         report=report,
     )

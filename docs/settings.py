@@ -1,4 +1,4 @@
-"""Writes settings.md from the fields of vamp_jax/config_checks.py: python docs/settings.py."""
+"""Writes settings.md from the fields of vamp_jax/config_fields.py: python docs/settings.py."""
 
 import math
 import pathlib
@@ -8,11 +8,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from vamp_jax import outside  # noqa: E402
-from vamp_jax.config_checks import FIELDS, Field  # noqa: E402
+from vamp_jax.config_fields import FIELDS, Field  # noqa: E402
 
 HEAD = """# Every field of a config
 
-Made by `python docs/settings.py` from `vamp_jax/config_checks.py`; not to be edited. A field is
+Made by `python docs/settings.py` from `vamp_jax/config_fields.py`; not to be edited. A field is
 set on the command line, `--config.FIELD=VALUE`, or in a file of `configs/`. What depends on the
 data (K, the learning rate, how dense weights start) is in `vamp_jax/default_config.py`.
 `module:Name` is [a part of your own](extending.md#parts-of-your-own).

@@ -14,13 +14,13 @@ from absl import app, flags
 from hypothesis import strategies as st
 
 from configs import default
-from vamp_jax import config_checks
+from vamp_jax import config_fields
 from vamp_jax.training import loop
 
 ROOT = Path(__file__).resolve().parent.parent
 VAE = "--config=configs/vae.py"
-POSITIVE = [name for name, field in config_checks.FIELDS.items() if field.above == 0]
-NOT_NEGATIVE = [name for name, field in config_checks.FIELDS.items() if field.least == 0]
+POSITIVE = [name for name, field in config_fields.FIELDS.items() if field.above == 0]
+NOT_NEGATIVE = [name for name, field in config_fields.FIELDS.items() if field.least == 0]
 
 # ml_collections reads a config file in a way that Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -382,7 +382,7 @@ def test_a_training_as_long_as_its_warm_up_needs_no_note(run, capsys):
 
 
 FIELDS = st.sampled_from(
-    [*config_checks.FIELDS, "latent", "Model", "config", "x y", "a.b", "é", ""]
+    [*config_fields.FIELDS, "latent", "Model", "config", "x y", "a.b", "é", ""]
 )
 VALUES = st.one_of(
     st.integers().map(str),

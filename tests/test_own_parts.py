@@ -14,7 +14,8 @@ import pytest
 
 import vamp_jax
 from vamp_jax import choices, outside
-from vamp_jax.config_checks import check, defaults
+from vamp_jax.config_checks import check
+from vamp_jax.config_fields import defaults
 from vamp_jax.errors import UsageError
 from vamp_jax.run.metrics_log import read_metrics
 

@@ -4,10 +4,12 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "single_cell.py"
 
 
+@pytest.mark.slow
 def test_the_example_finds_the_kinds_of_cells(tmp_path):
     rng = np.random.RandomState(0)
     shares = rng.dirichlet(np.full(40, 0.3), 3)  # of 40 genes, in three kinds of cells

@@ -264,7 +264,13 @@ BY_LENGTH = ("cosine",)  # depend on how many steps there will be
 # ---------------------------------------------------------------------------------------------
 # Where the training set lies: (config) -> a function (plan, train, validation) -> an epoch.
 
-DATA_PLACEMENTS = ("replicated", "sharded", "streamed")
+# Of the training set, the share on each of n devices.
+SHARES_OF_DATA = {
+    "replicated": lambda n: 1.0,
+    "sharded": lambda n: 1.0 / n,
+    "streamed": lambda n: 0.0,
+}
+DATA_PLACEMENTS = tuple(SHARES_OF_DATA)
 
 
 def placement(config: Config):

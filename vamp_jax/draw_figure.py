@@ -7,8 +7,8 @@ python draw_figure.py --figure=6 --workdirs=RUN,RUN                 # test image
 python draw_figure.py --figure=plane --workdirs=RUN                 # a latent space of two units
 python draw_figure.py --figure=histogram --workdirs=RUN,RUN         # test log-likelihoods
 python draw_figure.py --figure=curves --workdirs=RUN,RUN            # validation ELBO and epoch
-python draw_figure.py --figure=priors                               # four priors in the plane
 python draw_figure.py --figure=report --workdirs=RUN,RUN            # one web page of runs
+python draw_figure.py --figure=priors                               # four priors in the plane
 python draw_figure.py --figure=music --workdirs=RUN                 # MIDI files, of a run on music
 
 Figure 3 is the number of active units of the two-level VAE and IWAE, with the standard prior and
@@ -142,8 +142,8 @@ def check_flags() -> None:
     figure = FIGURE.value
     if figure is None:
         raise UsageError(
-            "No figure is named: pass --figure=3, 4, 5, 6, plane, histogram, curves, report, music "
-            "or priors."
+            "No figure is named: pass --figure=3, 4, 5, 6, plane, histogram, curves, report, "
+            "music or priors."
         )
     both = ["dataset", "runs", *(f"config.{field}" for field in FIELDS)]
     others = dict.fromkeys(OF_FIGURE_3, ("3",)) | dict.fromkeys(both, TRAINING)
@@ -196,12 +196,12 @@ def main() -> None:
             figures.draw_histograms(folders, path)
         case "curves":
             figures.draw_curves(folders, path)
-        case "priors":
-            failed = draw_priors(path)
         case "report":
             figures.write_report(folders, data_dir, path)
             print(f"Written: {path}.html")
             return
+        case "priors":
+            failed = draw_priors(path)
         case "music":
             (run,) = figures.load(folders, data_dir)
             figures.write_music(run, path)

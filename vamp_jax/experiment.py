@@ -6,7 +6,7 @@ import json
 import jax
 import ml_collections
 
-from vamp_jax import choices, config_checks
+from vamp_jax import choices, config_checks, memory
 from vamp_jax.datasets import Dataset, arrays
 from vamp_jax.evaluation import evaluate, record
 from vamp_jax.process import hosts
@@ -35,6 +35,7 @@ def train_and_evaluate(
                 stack.enter_context(locked(workdir))
             dataset = choices.dataset(config, data_dir)
             config_checks.check_with_data(config, dataset)
+            memory.check(config, dataset)
             plan = plans.make(config, dataset)  # may refuse what the folder should not have
             if hosts.is_first():
                 claim(workdir, config, dataset)

@@ -18,6 +18,7 @@ import numpy as np
 
 from vamp_jax.autoencoder import Autoencoder, Terms, Variables
 from vamp_jax.batches import in_dispatches
+from vamp_jax.network import Network
 from vamp_jax.random_streams import example_keys, noise_of_samples
 from vamp_jax.sequences import check_examples, num_examples, values_of
 
@@ -98,6 +99,18 @@ def estimate(
         lambda arrays: compiled(variables, prior, *arrays, rng), (x, index), shape, done, report
     )
     return cast(ImportanceSampled, result)
+
+
+def batch_sizes(network: Network) -> dict[str, int]:
+    """Batch sizes for `estimate`, chosen for speed.
+
+    By convolutions on a CPU, few rows stay in its cache (1.4 times as fast), and ten images are a
+    minute: more would show no progress.
+    """
+    if not network.convolutional:
+        return {"rows_per_chunk": 1000, "batches_per_dispatch": 10}
+    rows = 20 if jax.default_backend() == "cpu" else 1000
+    return {"rows_per_chunk": rows, "batches_per_dispatch": 1}
 
 
 def _check(autoencoder: Autoencoder, x, index, **counts: int) -> None:

@@ -27,14 +27,14 @@ article { min-width: 0; }
 table { border-collapse: collapse; font-size: 0.9rem; }
 th, td { padding: 0.15rem 0.9rem 0.15rem 0; text-align: left; vertical-align: top; }
 th { font-weight: 600; white-space: pre; }
-.pictures { display: grid; gap: 1rem 2rem; margin-top: 1.5rem; align-items: end; }
+.pictures { display: grid; gap: 1rem 2rem; margin-top: 1.5rem; align-items: start; }
 .pictures { grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
 figure { margin: 0 0 1rem; min-width: 0; }
 figcaption, .note { font-size: 0.85rem; opacity: 0.8; }
 figure img { display: block; max-width: 100%; height: auto; }
 .chart img { background: white; max-width: min(100%, 34rem); }
 .pixels img, summary img { image-rendering: pixelated; }
-.components { display: grid; gap: 0.5rem; }
+.components { display: grid; gap: 0.5rem; grid-auto-flow: dense; }
 .components { grid-template-columns: repeat(auto-fill, minmax(4.5rem, 1fr)); }
 details { min-width: 0; }
 details[open] { grid-column: 1 / -1; border: 1px solid; border-radius: 0.4rem; padding: 0.5rem; }

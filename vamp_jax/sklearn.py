@@ -19,7 +19,7 @@ from sklearn.base import (
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from vamp_jax import choices, config_checks
+from vamp_jax import choices, config_checks, config_fields
 from vamp_jax.datasets import Dataset, values
 from vamp_jax.datasets.inputs import DataSpec
 from vamp_jax.errors import NonFiniteLossError, check_choice
@@ -169,7 +169,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseE
     def _config(self, seed: int) -> ml_collections.ConfigDict:
         """The config of this fit, checked."""
         check_choice("likelihood", self.likelihood, LIKELIHOODS)
-        fields = config_checks.defaults().to_dict()
+        fields = config_fields.defaults().to_dict()
         for name, value in self.get_params().items():
             if name in fields:
                 fields[name] = _of_type(value, type(fields[name]))

@@ -17,7 +17,6 @@ from vamp_jax.evaluation import diagnose, partial, pictures, report
 from vamp_jax.evaluation.record import UNFINISHED, check, record_path, summary, write_npz
 from vamp_jax.evaluation.summary_text import table
 from vamp_jax.log_likelihood import ImportanceSampled
-from vamp_jax.models import Network
 from vamp_jax.process.progress import Progress
 from vamp_jax.random_streams import EVALUATION, stream
 from vamp_jax.run import provenance
@@ -206,24 +205,12 @@ def _sample(
             num_samples=num_samples,
             rng=rng,
             index=index,
-            **batch_sizes(autoencoder.network),
+            **log_likelihood.batch_sizes(autoencoder.network),
             done=done,
             report=report,
         )
         keep(sampled, at_once=True)
     return sampled, seconds + time.monotonic() - begun
-
-
-def batch_sizes(network: Network) -> dict[str, int]:
-    """Batch sizes for `log_likelihood.estimate`, chosen for speed.
-
-    By convolutions on a CPU, few rows stay in its cache (1.4 times as fast), and ten images are a
-    minute: more would show no progress.
-    """
-    if not network.convolutional:
-        return {"rows_per_chunk": 1000, "batches_per_dispatch": 10}
-    rows = 20 if jax.default_backend() == "cpu" else 1000
-    return {"rows_per_chunk": rows, "batches_per_dispatch": 1}
 
 
 def split_x(best: best_parameters.Best, dataset: Dataset, split: str, seed: int) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from vamp_jax import choices, disk
-from vamp_jax.config_checks import ABSENT, as_of_today
+from vamp_jax.config_fields import ABSENT, as_of_today
 from vamp_jax.datasets import Dataset
 from vamp_jax.disk import read_json, write_json
 from vamp_jax.errors import UsageError
