@@ -24,7 +24,15 @@ from tests.cases import (
     start_of,
     variables_for,
 )
-from vamp_jax import choices, config_checks, datasets, likelihoods, log_likelihood, priors, trained
+from vamp_jax import (
+    choices,
+    config_checks,
+    datasets,
+    likelihoods,
+    log_likelihood,
+    model_file,
+    priors,
+)
 from vamp_jax.autoencoder import network_variables
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation import music, record, rolls, texts
@@ -256,7 +264,7 @@ def test_a_run_on_the_chorales_that_ship(tmp_path, capsys):
     assert {"samples.png", "reconstructions.png", "pseudo_inputs.png"} <= figures
     (row,) = read_metrics(str(tmp_path))
     assert row["val_nats_per_step"] == pytest.approx(row["val_loss"] * 76 / 4602)
-    model = trained.load(str(tmp_path))
+    model = model_file.load(str(tmp_path))
     data = datasets.load("jsb_chorales").test
     again = model.reconstruct(datasets.rows_of(data, np.arange(3)))
     np.testing.assert_array_equal(again["length"], data["length"][:3])

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vamp_jax import disk, log_likelihood, outside, trained
+from vamp_jax import disk, log_likelihood, model_file, outside, trained
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets import Dataset, spaced
 from vamp_jax.errors import PicturesError, UsageError, first_line
@@ -77,7 +77,7 @@ def evaluate_run(
         }
         write_npz(path + ".npz", index, sampled)
         model = trained.from_best(config, dataset, best)
-        trained.export(model, os.path.join(workdir, trained.MODEL_FILE))
+        model_file.export(model, os.path.join(workdir, model_file.MODEL_FILE))
         disk.write_json(path + ".json", record)  # last: its presence says that all is evaluated
         print(table(record))
         print(f"Written: {path}.json, {path}.npz", flush=True)

@@ -22,8 +22,8 @@ from vamp_jax import (
     drawing,
     drawing_planes,
     generation,
+    model_file,
     priors,
-    trained,
 )
 from vamp_jax.batches import in_batches
 from vamp_jax.datasets import Dataset
@@ -219,7 +219,7 @@ def draw_methods(runs: Sequence[tuple[str, str]], path: str) -> None:
     """
     panels = []
     for title, folder in runs:
-        images = trained.load(folder).pseudo_inputs()[:SHOWN]
+        images = model_file.load(folder).pseudo_inputs()[:SHOWN]
         panels.append(Panel(title, np.clip(images, 0.0, 1.0)))
     drawing.image_panels(panels, path)
 
