@@ -16,6 +16,7 @@ from vamp_jax import (
     datasets,
     diagnostics,
     drawing,
+    drawing_planes,
     errors,
     generation,
     log_likelihood,
@@ -319,7 +320,7 @@ PICTURES = {
     "no losses": lambda path: drawing.training_curves([{"epoch": 1}], path),
     "no value": lambda path: drawing.log_likelihood_histogram(zeros(0), path),
     "nan values": lambda path: drawing.log_likelihood_histogram(zeros(3) + np.nan, path),
-    "three dimensions": lambda path: drawing.latent_plane(
+    "three dimensions": lambda path: drawing_planes.latent_plane(
         zeros(3, 3), zeros(2, 3), lambda z: z[:, 0], path
     ),
 }

@@ -14,11 +14,13 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from vamp_jax import datasets, draw_figure, drawing
+from tests.cases import plan_for, small_config, small_data, variables_for
+from vamp_jax import datasets, draw_figure, drawing, drawing_planes
 from vamp_jax.disk import write_json
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation.record import record_path
 from vamp_jax.paper import figures, sweep
+from vamp_jax.training.best import Best
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {
@@ -129,6 +131,39 @@ def test_changed_settings_of_figure_3_have_folders_of_their_own(tmp_path):
     assert [point.config.learned_weights for point in points] == [False, True] * 2
 
 
+def test_the_figure_of_priors_has_runs_of_two_units_and_gives_each_prior_its_fields(tmp_path):
+    changes = {"num_epochs": 5, "learned_weights": True, "pseudo_input_start": "kmeans"}
+    points = sweep.plane_points("digits", changes, str(tmp_path), None)
+    assert [point.curve for point in points] == ["vae", "mog_vae", "vamp_vae", "vamp_flow_vae"]
+    assert {(point.config.latent_dim, point.config.num_epochs) for point in points} == {(2, 5)}
+    assert [point.config.learned_weights for point in points] == [False, True, True, True]
+    starts = [point.config.pseudo_input_start for point in points]
+    assert starts == ["noise", "noise", "kmeans", "kmeans"]
+    with pytest.raises(UsageError, match="latent_dim is 2 in the figure of priors"):
+        sweep.plane_points("digits", {"latent_dim": 3}, str(tmp_path), None)
+    with pytest.raises(UsageError, match="--seeds is not a flag of Figure priors"):
+        draw("--figure=priors", "--seeds=1")
+
+
+def test_the_kl_of_the_figure_of_priors_is_that_of_its_densities(tmp_path):
+    """By quadrature on the grid that is drawn."""
+    config, data = small_config(model="vae", prior="vamp", latent_dim=2), small_data()
+    plan = plan_for(config, data)
+    best = Best(plan.autoencoder, plan.inputs, variables_for(plan, data), 1, 1)
+    run = figures.Run("VAE", config, data, best)
+    plane = figures._plane(run)
+    side = np.linspace(-6, 6, 241)
+    grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2).astype("f")
+    log_q, log_p = np.float64(plane.log_q(grid)), np.float64(plane.log_p(grid))
+    mass = np.exp(log_q) * (side[1] - side[0]) ** 2
+    assert mass.sum() == pytest.approx(1.0, abs=1e-3)
+    shown = float(plane.below.split("=")[1].split()[0])
+    assert shown == pytest.approx((mass * (log_q - log_p)).sum(), abs=0.03)
+    assert plane.title == "VampPrior" and plane.components.shape == (11, 2)
+    figures.draw_priors([run, run], str(tmp_path / "priors"))
+    assert is_figure(tmp_path / "priors")
+
+
 def test_a_damaged_evaluation_is_one_sentence(drawn, workdir, tmp_path):
     run = tmp_path / "runs" / workdir.name
     shutil.copytree(drawn[0] / "runs", tmp_path / "runs")
@@ -169,7 +204,7 @@ def test_the_plane_of_two_latent_units(tmp_path, monkeypatch, model, layer):
     draw("--figure=plane", f"--workdirs={tmp_path / 'run'}", f"--out={tmp_path}")
     assert is_figure(tmp_path / "plane")
     shown = []
-    monkeypatch.setattr(drawing, "latent_plane", lambda *arguments: shown.append(arguments))
+    monkeypatch.setattr(drawing_planes, "latent_plane", lambda *arguments: shown.append(arguments))
     (run,) = figures.load([str(tmp_path / "run")], None)
     figures.draw_latent_plane(run, "path")
     means, components, log_density, path, name = shown[0]

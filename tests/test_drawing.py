@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vamp_jax import drawing
+from vamp_jax import drawing, drawing_planes
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -56,7 +56,7 @@ def test_curves_histogram_and_latent_plane_are_drawn(tmp_path):
     ]
     drawing.training_curves(rows, str(tmp_path / "curves.png"))
     drawing.log_likelihood_histogram(np.random.RandomState(0).normal(size=300), tmp_path / "h.png")
-    drawing.latent_plane(
+    drawing_planes.latent_plane(
         np.random.RandomState(0).normal(size=(50, 2)),
         np.zeros((3, 2)),
         lambda z: -0.5 * (z**2).sum(-1),
@@ -96,7 +96,7 @@ def test_panels_show_every_pixel_alike_and_frame_one_image(tmp_path):
 
 def test_curves_show_the_elbo_of_an_iwae_and_not_its_bound(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(drawing, "_save_for_paper", lambda figure, path: shown.append(figure))
+    monkeypatch.setattr(drawing, "save_for_paper", lambda figure, path: shown.append(figure))
     rows = [
         dict(epoch=i, val_loss=loss, val_reconstruction=-80.0 - i, val_kl=20.0)
         for i, loss in ((1, 95.0), (2, 91.0), (3, 92.0))
@@ -110,7 +110,7 @@ def test_curves_show_the_elbo_of_an_iwae_and_not_its_bound(tmp_path, monkeypatch
 @pytest.mark.parametrize("name", ["seed 1", "a_very_long_name_of_a_folder-static_mnist-seed0"])
 def test_titles_and_labels_stay_on_the_page(tmp_path, monkeypatch, name):
     shown = []
-    monkeypatch.setattr(drawing, "_save_for_paper", lambda figure, path: shown.append(figure))
+    monkeypatch.setattr(drawing, "save_for_paper", lambda figure, path: shown.append(figure))
     titles = [f"PixelHVAE, M = 5\nmixture of Gaussians\n{name} {i}" for i in range(4)]
     images = np.zeros((25, 28, 28, 1), np.float32)
     drawing.image_panels([drawing.Panel(title, images) for title in titles], "")

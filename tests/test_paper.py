@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vamp_jax import config_checks
+from vamp_jax import config_fields
 from vamp_jax.errors import UsageError
 from vamp_jax.paper import numbers, records, sweep
 from vamp_jax.paper.report import report, write_report
@@ -181,7 +181,7 @@ def test_a_field_that_a_record_lacks_is_a_difference(tmp_path):
 def test_a_field_younger_than_the_record_has_what_held_before(tmp_path):
     path = Path(add(tmp_path))
     values = json.loads(path.read_text())
-    for field in config_checks.BEFORE:
+    for field in config_fields.BEFORE:
         del values["config"][field]
     path.write_text(json.dumps(values))
     assert "-84.00" in section(report_of(tmp_path), "Table 1")

@@ -24,7 +24,15 @@ from tests.cases import (
     start_of,
     variables_for,
 )
-from vamp_jax import choices, config_checks, datasets, likelihoods, log_likelihood, priors, trained
+from vamp_jax import (
+    choices,
+    config_checks,
+    datasets,
+    likelihoods,
+    log_likelihood,
+    model_file,
+    priors,
+)
 from vamp_jax.autoencoder import network_variables
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation import music, record, rolls, texts
@@ -256,7 +264,7 @@ def test_a_run_on_the_chorales_that_ship(tmp_path, capsys):
     assert {"samples.png", "reconstructions.png", "pseudo_inputs.png"} <= figures
     (row,) = read_metrics(str(tmp_path))
     assert row["val_nats_per_step"] == pytest.approx(row["val_loss"] * 76 / 4602)
-    model = trained.load(str(tmp_path))
+    model = model_file.load(str(tmp_path))
     data = datasets.load("jsb_chorales").test
     again = model.reconstruct(datasets.rows_of(data, np.arange(3)))
     np.testing.assert_array_equal(again["length"], data["length"][:3])
@@ -296,7 +304,9 @@ def test_rolls_are_drawn_with_pitch_up_and_grey_past_the_end():
     [
         (dict(model="vae"), "jsb_chorales holds sequences, which model 'vae' does not take"),
         (dict(dataset="digits"), "model 'seq_vae' takes sequences, and digits holds images"),
-        (dict(pseudo_input_start="noise"), "pseudo-sequences have 'examples' alone"),
+        (dict(pseudo_input_start="noise"), "on sequences starts at training sequences"),
+        (dict(pseudo_input_start="kmeans"), "on sequences starts at training sequences"),
+        (dict(pseudo_input_update="em"), "those of sequences, of fixed lengths, cannot"),
         (dict(word_dropout=1.0), "word_dropout is 1.0; it must be below 1."),
         (dict(model="vae", word_dropout=0.1), "word_dropout goes with model 'seq_vae'"),
         (dict(free_nats=1.0, num_importance_samples=2), "goes with the ELBO alone"),

@@ -7,6 +7,8 @@ python draw_figure.py --figure=6 --workdirs=RUN,RUN                 # test image
 python draw_figure.py --figure=plane --workdirs=RUN                 # a latent space of two units
 python draw_figure.py --figure=histogram --workdirs=RUN,RUN         # test log-likelihoods
 python draw_figure.py --figure=curves --workdirs=RUN,RUN            # validation ELBO and epoch
+python draw_figure.py --figure=report --workdirs=RUN,RUN            # one web page of runs
+python draw_figure.py --figure=priors                               # four priors in the plane
 python draw_figure.py --figure=music --workdirs=RUN                 # MIDI files, of a run on music
 
 Figure 3 is the number of active units of the two-level VAE and IWAE, with the standard prior and
@@ -17,6 +19,7 @@ same command again. --config.FIELD=VALUE changes a setting of all its runs.
 import os
 import shlex
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -29,14 +32,16 @@ from vamp_jax.run.folder import load_config
 FIGURE = flags.DEFINE_enum(
     "figure",
     None,
-    ["3", "4", "5", "6", "plane", "histogram", "curves", "music"],
+    ["3", "4", "5", "6", "plane", "histogram", "curves", "report", "music", "priors"],
     "Which figure to draw: see above.",
 )
 WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of the runs; one for 4, plane and music.")
 PSEUDO_INPUT = flags.DEFINE_integer(
     "pseudo_input", None, "Figure 4: the number of one, from 0. Default: the one used most."
 )
-DATASET = flags.DEFINE_string("dataset", "static_mnist", "Figure 3: the data set.")
+DATASET = flags.DEFINE_string(
+    "dataset", None, "The data set. Default: static_mnist for Figure 3, digits for priors."
+)
 COMPONENTS = flags.DEFINE_list(
     "components", ["25", "50", "100", "250", "500", "1000"], "Figure 3: the numbers K."
 )
@@ -45,12 +50,13 @@ IWAE_SAMPLES = flags.DEFINE_integer(
 )
 OUT = flags.DEFINE_string("out", "figures", "Folder of the figures.")
 SEEDS = flags.DEFINE_list("seeds", ["0"], "Figure 3: the seeds of each run: 0,1,2.")
-RUNS = flags.DEFINE_string("runs", "runs", "Figure 3: folder of the runs' folders.")
+RUNS = flags.DEFINE_string("runs", "runs", "Figures 3 and priors: folder of the runs' folders.")
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of the data sets. Default: ~/tensorflow_datasets."
 )
 
-SWEEP_FLAGS = ("dataset", "components", "iwae_samples", "seeds", "runs")
+OF_FIGURE_3 = ("components", "iwae_samples", "seeds")
+TRAINING = ("3", "priors")  # figures that train what they show
 DEFINE = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
@@ -58,21 +64,25 @@ DEFINE = {
     str: flags.DEFINE_string,
 }
 FIELDS = {
-    field: DEFINE[type(value)](f"config.{field}", None, "Figure 3: see configs/default.py.")
+    field: DEFINE[type(value)](f"config.{field}", None, "Figures 3, priors: see docs/settings.md.")
     for field, value in default_config.get_config().items()
     if field not in sweep.FIGURE_3_FIELDS
 }
 
 
+def overrides() -> dict[str, Any]:
+    """The fields of the config that the flags change."""
+    return {field: flag.value for field, flag in FIELDS.items() if flag.present}
+
+
 def points() -> list[sweep.Point]:
     """The runs of Figure 3 that the flags ask for."""
-    overrides = {field: flag.value for field, flag in FIELDS.items() if flag.present}
     return sweep.points(
-        DATASET.value,
+        DATASET.value or "static_mnist",
         COMPONENTS.value,
         SEEDS.value,
         IWAE_SAMPLES.value,
-        overrides,
+        overrides(),
         disk.expand_home(RUNS.value),
         DATA_DIR.value,
     )
@@ -108,21 +118,42 @@ def draw_active_units(path: str) -> list[str]:
     return failed
 
 
+def draw_priors(path: str) -> list[str]:
+    """The figure of priors: trains what is missing, draws the others; returns those that failed."""
+    from vamp_jax.paper import figures
+
+    runs, data_dir = disk.expand_home(RUNS.value), DATA_DIR.value
+    wanted = sweep.plane_points(DATASET.value or "digits", overrides(), runs, data_dir)
+    done = []
+    for i, point in enumerate(wanted):
+        if figures.active_units(point.workdir, point.config) is None:
+            print(f"Run {i + 1} of {len(wanted)}: {shlex.join(point.command)}", flush=True)
+            if (code := sweep.call(point.command)) not in (0, PicturesError.exit_code):
+                print(f"{point.curve}: train.py ended with {code}.", file=sys.stderr, flush=True)
+                continue
+        done.append(point)
+    if done:
+        figures.draw_priors(figures.load([point.workdir for point in done], data_dir), path)
+    return [point.curve for point in wanted if point not in done]
+
+
 def check_flags() -> None:
     """Raises a UsageError for a missing flag, or one that another figure takes."""
     figure = FIGURE.value
     if figure is None:
         raise UsageError(
-            "No figure is named: pass --figure=3, 4, 5, 6, plane, histogram, curves or music."
+            "No figure is named: pass --figure=3, 4, 5, 6, plane, histogram, curves, report, "
+            "music or priors."
         )
-    others = dict.fromkeys([*SWEEP_FLAGS, *(f"config.{field}" for field in FIELDS)], "3")
-    for name, of in (others | {"pseudo_input": "4"}).items():
-        if flags.FLAGS[name].present and of != figure:
+    both = ["dataset", "runs", *(f"config.{field}" for field in FIELDS)]
+    others = dict.fromkeys(OF_FIGURE_3, ("3",)) | dict.fromkeys(both, TRAINING)
+    for name, of in (others | {"pseudo_input": ("4",)}).items():
+        if flags.FLAGS[name].present and figure not in of:
             raise UsageError(f"--{name} is not a flag of Figure {figure}.")
-    if (figure == "3") == bool(WORKDIRS.value):
+    if (figure in TRAINING) == bool(WORKDIRS.value):
         raise UsageError(
-            "Figure 3 takes no --workdirs: see --dataset, --components and --runs."
-            if figure == "3"
+            f"Figure {figure} takes no --workdirs: see --dataset, --components and --runs."
+            if figure in TRAINING
             else f"Figure {figure} shows finished runs: pass --workdirs=RUN,RUN."
         )
     if figure in ("4", "plane", "music") and len(WORKDIRS.value) > 1:
@@ -165,6 +196,12 @@ def main() -> None:
             figures.draw_histograms(folders, path)
         case "curves":
             figures.draw_curves(folders, path)
+        case "report":
+            figures.write_report(folders, data_dir, path)
+            print(f"Written: {path}.html")
+            return
+        case "priors":
+            failed = draw_priors(path)
         case "music":
             (run,) = figures.load(folders, data_dir)
             figures.write_music(run, path)

@@ -1,7 +1,7 @@
 """The pictures. Grey images are shown on the full range from 0 (black) to 1 (white).
 
-Those of one run are PNG files to look at; figures for a paper (`image_panels`, `latent_plane`, ...)
-are as wide as its page at most, and come as PNG with 300 dots an inch and as PDF.
+Those of one run are PNG files to look at; figures for a paper (`image_panels`, ..., and those of
+`drawing_planes`) are as wide as its page at most, and come as PNG with 300 dots an inch and as PDF.
 """
 
 import functools
@@ -18,7 +18,7 @@ DPI = 300
 STYLES = ("-", "--", "-.", ":")
 
 
-def _by_our_settings(draw: Callable[..., None]) -> Callable[..., None]:
+def by_our_settings(draw: Callable[..., None]) -> Callable[..., None]:
     """Draws with matplotlib's own settings, whatever a matplotlibrc or the environment says."""
 
     @functools.wraps(draw)
@@ -38,8 +38,8 @@ def _by_our_settings(draw: Callable[..., None]) -> Callable[..., None]:
     return drawn
 
 
-def _figure(width: float, height: float):
-    # A figure without pyplot: no global state, no display.
+def new_figure(width: float, height: float):
+    """Makes a figure of so many inches, without pyplot: no global state, no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -117,14 +117,14 @@ def math_name(layer: str) -> str:
     return f"{letter}_{{{number}}}" if number else letter
 
 
-@_by_our_settings
+@by_our_settings
 def training_curves(rows: Sequence[dict[str, float]], path: str) -> None:
     """Losses and their parts against the epoch, from the rows of metrics.jsonl."""
     needed = ("epoch", "train_loss", "val_loss", "val_reconstruction", "val_kl")
     if not rows or any(name not in row for row in rows for name in needed):
         raise ValueError(f"training_curves: rows must be some, each with {', '.join(needed)}.")
     epochs = [row["epoch"] for row in rows]
-    figure = _figure(9.0, 3.2)
+    figure = new_figure(9.0, 3.2)
     losses, parts = figure.subplots(1, 2)
     for name, label in (("train_loss", "training, with $\\beta$"), ("val_loss", "validation")):
         losses.plot(epochs, [row[name] for row in rows], label=label)
@@ -144,7 +144,7 @@ def training_curves(rows: Sequence[dict[str, float]], path: str) -> None:
     _save(figure, path)
 
 
-@_by_our_settings
+@by_our_settings
 def log_likelihood_histogram(values: np.ndarray, path: str) -> None:
     """The histogram of the per-example log-likelihoods [N], in nats, with their mean."""
     if np.ndim(values) != 1 or not len(values) or not np.isfinite(values).all():
@@ -152,7 +152,7 @@ def log_likelihood_histogram(values: np.ndarray, path: str) -> None:
             "log_likelihood_histogram: values must be [N], N >= 1, and finite, not "
             f"{np.shape(values)} with {np.sum(~np.isfinite(values))} that are not."
         )
-    figure = _figure(4.5, 3.2)
+    figure = new_figure(4.5, 3.2)
     axes = figure.subplots()
     axes.hist(values, bins=min(100, max(10, len(values) // 20)), color="tab:blue")
     mean = float(np.mean(values, dtype=np.float64))
@@ -160,46 +160,6 @@ def log_likelihood_histogram(values: np.ndarray, path: str) -> None:
     axes.set(xlabel="test log-likelihood (nats)", ylabel="examples")
     axes.legend(frameon=False, loc="upper left")
     _save(figure, path)
-
-
-@_by_our_settings
-def latent_plane(
-    means: np.ndarray,
-    components: np.ndarray,
-    log_density: Callable[[np.ndarray], np.ndarray],
-    path: str,
-    name: str = "z",
-) -> None:
-    """A two-dimensional latent space: prior density, posteriors' means, components' means.
-
-    Args:
-      means: of q(z|x_n), [N, 2].
-      components: means of the prior's components, [K, 2]; with the VampPrior, of q(z|u_k).
-      log_density: ln p(z), [M, 2] -> [M].
-      path: of the files, without .png or .pdf.
-      name: of the layer, z or z_2.
-    """
-    if any(np.ndim(each) != 2 or np.shape(each)[1] != 2 for each in (means, components)):
-        raise ValueError(
-            "latent_plane: means and components must be [N, 2] and [K, 2], not "
-            f"{np.shape(means)} and {np.shape(components)}."
-        )
-    points = np.concatenate([means, components])
-    low, high = points.min(axis=0) - 1.0, points.max(axis=0) + 1.0
-    first, second = (np.linspace(low[i], high[i], 200) for i in (0, 1))
-    grid = np.stack(np.meshgrid(first, second), axis=-1).reshape(-1, 2).astype(np.float32)
-    density = np.exp(np.asarray(log_density(grid), np.float64)).reshape(200, 200)
-    figure = _figure(5.5, 4.5)
-    axes = figure.subplots()
-    image = axes.pcolormesh(first, second, density, cmap="Greys", shading="auto", rasterized=True)
-    figure.colorbar(image, label=f"prior density $p({name})$")
-    axes.scatter(*means.T, s=4, linewidths=0, alpha=0.5, label=f"means of $q({name}|x)$")
-    axes.scatter(
-        *components.T, s=14, marker="x", color="tab:red", label=f"components of $p({name})$"
-    )
-    axes.set(xlabel=f"first unit of ${name}$", ylabel=f"second unit of ${name}$", aspect="equal")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
-    _save_for_paper(figure, path)
 
 
 def _save(figure, path: str) -> None:
@@ -216,7 +176,7 @@ class Panel(NamedTuple):
     framed: int | None = None  # the number of an image to put a red frame around
 
 
-@_by_our_settings
+@by_our_settings
 def image_panels(panels: Sequence[Panel], path: str, columns: int = 5) -> None:
     """Panels of as many images each, `columns` abreast: path.png and path.pdf.
 
@@ -235,7 +195,7 @@ def image_panels(panels: Sequence[Panel], path: str, columns: int = 5) -> None:
     title = int((0.08 + 0.16 * max(text.count("\n") + 1 for text in titles)) * DPI)
     page_width = abreast * (panel_width + space)
     page_height = rows * (panel_height + title + space)
-    figure = _figure(page_width / DPI, page_height / DPI)
+    figure = new_figure(page_width / DPI, page_height / DPI)
     figure.set_layout_engine("none")  # the places below are exact
     for i, (panel, canvas) in enumerate(zip(panels, canvases, strict=True)):
         left = i % abreast * (panel_width + space) + space // 2
@@ -266,7 +226,7 @@ def image_panels(panels: Sequence[Panel], path: str, columns: int = 5) -> None:
                     clip_on=False,
                 )
             )
-    _save_for_paper(figure, path)
+    save_for_paper(figure, path)
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -280,7 +240,7 @@ def _wrapped(text: str, width: int) -> str:
 Counts = Mapping[str, Sequence[int]]  # of each stochastic layer, a number for every seed
 
 
-@_by_our_settings
+@by_our_settings
 def active_units(
     counts: Mapping[str, Mapping[int | None, Counts]], latent_dim: int, path: str
 ) -> None:
@@ -294,7 +254,7 @@ def active_units(
     """
     layers = next(iter(next(iter(counts.values())).values())).keys()
     components = sorted({k for by_k in counts.values() for k in by_k if k is not None})
-    figure = _figure(PAGE_WIDTH, 2.9)
+    figure = new_figure(PAGE_WIDTH, 2.9)
     all_axes = figure.subplots(1, len(layers), sharey=True)
     for axes, layer in zip(all_axes, layers, strict=True):
         for i, (name, by_k) in enumerate(counts.items()):
@@ -333,17 +293,17 @@ def active_units(
         frameon=False,
         fontsize=8,
     )
-    _save_for_paper(figure, path)
+    save_for_paper(figure, path)
 
 
 def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-@_by_our_settings
+@by_our_settings
 def log_likelihood_histograms(values: Mapping[str, np.ndarray], path: str) -> None:
     """Per-example log-likelihoods [N] in nats of several models: path.png and path.pdf."""
-    figure = _figure(4.5, 3.2)
+    figure = new_figure(4.5, 3.2)
     axes = figure.subplots()
     everything = np.concatenate(list(values.values()))
     count = len(everything) // len(values)
@@ -357,10 +317,10 @@ def log_likelihood_histograms(values: Mapping[str, np.ndarray], path: str) -> No
     axes.locator_params(axis="x", nbins=6)
     axes.set(xlabel="test log-likelihood (nats)", ylabel="examples")
     figure.legend(loc="outside upper center", frameon=False, fontsize=8)
-    _save_for_paper(figure, path)
+    save_for_paper(figure, path)
 
 
-@_by_our_settings
+@by_our_settings
 def validation_curves(rows: Mapping[str, Sequence[dict[str, float]]], path: str) -> None:
     """The validation ELBO of several runs against the epoch: path.png and path.pdf.
 
@@ -368,7 +328,7 @@ def validation_curves(rows: Mapping[str, Sequence[dict[str, float]]], path: str)
       rows: of each run's metrics.jsonl. A dot is the epoch of its best parameters.
       path: of the files, without .png or .pdf.
     """
-    figure = _figure(4.5, 3.2)
+    figure = new_figure(4.5, 3.2)
     axes = figure.subplots()
     lows, highs = [], []
     for i, (title, run) in enumerate(rows.items()):
@@ -387,10 +347,11 @@ def validation_curves(rows: Mapping[str, Sequence[dict[str, float]]], path: str)
     axes.set(xlabel="epoch", ylabel="validation ELBO (nats)")
     columns = 2 if max(map(len, rows)) <= 36 else 1  # as the width of the page allows
     figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=8)
-    _save_for_paper(figure, path)
+    save_for_paper(figure, path)
 
 
-def _save_for_paper(figure, path: str) -> None:
+def save_for_paper(figure, path: str) -> None:
+    """Writes path.png and path.pdf."""
     from matplotlib import rc_context
 
     for axes in figure.axes:

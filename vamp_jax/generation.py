@@ -44,6 +44,14 @@ def generate_from_pseudo_input(
 
 
 @functools.partial(jax.jit, static_argnames="autoencoder")
+def generate_from_top(
+    autoencoder: Autoencoder, variables: Variables, rng: Array, z_top: Array
+) -> Any:
+    """Generates x [N, ...] from z of the top layer, [N, D]."""
+    return _from_top(autoencoder, variables, rng, z_top)
+
+
+@functools.partial(jax.jit, static_argnames="autoencoder")
 def reconstruct(autoencoder: Autoencoder, variables: Variables, rng: Array, x: Any) -> Any:
     """Reconstructs x [N, ...] with one draw of z each (Figure 6).
 
@@ -60,7 +68,10 @@ def reconstruct(autoencoder: Autoencoder, variables: Variables, rng: Array, x: A
     return made | {"length": jnp.minimum(x["length"], made["length"])}
 
 
-def _from_top(autoencoder: Autoencoder, variables: Variables, rng: Array, z_top: Array) -> Any:
+def descend(
+    autoencoder: Autoencoder, variables: Variables, rng: Array, z_top: Array
+) -> tuple[Latents, Array]:
+    """Draws the layers below z_top [N, D]: all latents, and a key for what comes after."""
     lower = dict(list(autoencoder.network.latent_shapes.items())[:-1])
     noise = {}
     if lower:
@@ -72,7 +83,11 @@ def _from_top(autoencoder: Autoencoder, variables: Variables, rng: Array, z_top:
         noise = {
             layer: jax.random.normal(keys[layer], (count, *shape)) for layer, shape in lower.items()
         }
-    latents = autoencoder.apply(variables, z_top, noise, method="descend")
+    return autoencoder.apply(variables, z_top, noise, method="descend"), rng
+
+
+def _from_top(autoencoder: Autoencoder, variables: Variables, rng: Array, z_top: Array) -> Any:
+    latents, rng = descend(autoencoder, variables, rng, z_top)
     return decoded(autoencoder, variables, rng, latents)
 
 

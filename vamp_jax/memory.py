@@ -4,7 +4,6 @@
 the best parameters) with the gradients, the data, and of a step what cannot be done without: the
 noise and the latents of all samples, the likelihood's heads, and what each component says of each
 sample. It is a bound from below, so nothing is refused that would fit; it takes no compilation.
-`check_compiled` adds what the compiler says of the epoch, which is exact.
 """
 
 import math
@@ -15,13 +14,14 @@ import jax.numpy as jnp
 import ml_collections
 
 from vamp_jax import choices, priors
-from vamp_jax.config_checks import FIELDS
+from vamp_jax.config_fields import FIELDS
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import UsageError
 from vamp_jax.log_likelihood import batch_sizes
 from vamp_jax.process import free_memory
 from vamp_jax.process.free_memory import Free
 from vamp_jax.sequences import num_examples, values_of
+from vamp_jax.training import plans
 from vamp_jax.training.state import init_state
 
 # What a run can be too large by; the other fields cost no memory.
@@ -51,24 +51,6 @@ def check(config: Config, dataset: Dataset) -> None:
             raise UsageError(_sentence(config, dataset, needs, place))
 
 
-def check_compiled(config: Config, size: int) -> None:
-    """Raises a UsageError when the epoch, as it is compiled, does not fit beside what is there.
-
-    Args:
-      size: bytes that it takes on a device beside its arguments.
-    """
-    for place in _places():
-        if place.devices * size > place.free.size:
-            field = _fields(config)[0]
-            # What a step holds is about proportional to it.
-            about = _two_digits(int(config[field] * place.free.size / (place.devices * size)))
-            raise UsageError(
-                f"An epoch of this run needs {shown(place.devices * size)} of memory beside its "
-                f"state and data, and {_left(place)}: {field} is {config[field]}, and about "
-                f"{max(1, about)} could fit."
-            )
-
-
 def shown(size: float) -> str:
     """A number of bytes for a reader: 1.5 GB."""
     units = ("bytes", "kB", "MB", "GB", "TB")
@@ -91,7 +73,7 @@ def _places() -> list[Place]:
 
 def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
     """The bytes that a run has there at once, at least: of training or of the evaluation."""
-    plan = choices.plan(config, dataset)
+    plan = plans.make(config, dataset)
     args = plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed
     state = jax.eval_shape(lambda: init_state(*args))
     examples = min(config.batch_size, num_examples(dataset.train))
@@ -104,7 +86,9 @@ def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
     else:
         training["gradients and a step's samples"] = moving
     copies = place.devices - place.is_host
-    training["data"] = max(0, copies) * _bytes((dataset.train, dataset.validation))
+    held = choices.SHARES_OF_DATA[config.data_placement](jax.device_count())
+    on_one = int(held * _bytes(dataset.train)) + _bytes(dataset.validation)
+    training["data"] = max(0, copies) * on_one
     evaluation = {
         "best parameters": max(1, place.devices) * _bytes(state.best_params),
         "a chunk of the evaluation's samples": place.devices

@@ -163,7 +163,7 @@ def vamp(
       bounds: of pseudo-inputs as the encoder sees them.
       squashing: keeps them there; `CLIP` is the paper's hard tanh, without gradient outside.
       beginning: where they start; at data with N(0, 0.01^2) noise. The lengths of sequences are
-        those of the examples, and stay.
+        those of the examples, and stay. (Random values are far from any sequence.)
       learned_weights: learns the weights; otherwise all are 1/K.
     """
     low, high = (None if not math.isfinite(side) else side for side in bounds or (math.inf,) * 2)
@@ -178,8 +178,7 @@ def vamp(
         options = {"learned_weights": learned_weights}
         if beginning.from_data:
             examples = start.examples(num_components)
-            params = priors.init_vamp_from_data(rng, examples, **options)
-            params, constants = _fixed_apart(params)
+            params, constants = _fixed_apart(priors.init_vamp_from_data(rng, examples, **options))
             return placed(params), constants
         params = priors.init_vamp(
             rng, num_components, start.x_shape, mean=start.mean, stddev=start.stddev, **options
@@ -252,7 +251,7 @@ def warped(base: Prior, *, stop_components: bool = False) -> Prior:
     """Any mixture warped by a flow on the prior's side: p(z) = base(f(z)) |det df/dz|.
 
     Args:
-      base: a prior whose density is a mixture of diagonal Gaussians.
+      base: a prior whose density is a mixture of Gaussians, diagonal or of full covariance.
       stop_components: lets no gradient through the components, for ablations.
     """
 

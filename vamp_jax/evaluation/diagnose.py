@@ -145,12 +145,11 @@ def pseudo_inputs(
     params, constants = variables["params"]["prior"], variables["constants"]
 
     def see(u):
-        u = jax.tree.map(jnp.asarray, u)
         return values_of(autoencoder.prior.pseudo_inputs(params | {"pseudo_inputs": u}, constants))
 
-    seen, gradient = jax.vjp(see, params["pseudo_inputs"])
-    reached = [values_of(*gradient(sign * jnp.ones_like(seen))) != 0 for sign in (1.0, -1.0)]
-    start, everywhere = see(at_start), (-math.inf, math.inf)
+    seen, gradient = jax.vjp(see, jax.tree.map(jnp.asarray, params["pseudo_inputs"]))
+    reached = [values_of(gradient(sign * jnp.ones_like(seen))[0]) != 0 for sign in (1.0, -1.0)]
+    start, everywhere = see(jax.tree.map(jnp.asarray, at_start)), (-math.inf, math.inf)
     distance = np.asarray(diagnostics.pseudo_input_use(seen, start, everywhere)["distance"])
     use = diagnostics.pseudo_input_use(seen, start, autoencoder.likelihood.pseudo_input_support)
     return {

@@ -20,16 +20,17 @@ from vamp_jax import (
     datasets,
     diagnostics,
     drawing,
+    drawing_planes,
     generation,
+    model_file,
     priors,
-    trained,
 )
 from vamp_jax.batches import in_batches
 from vamp_jax.datasets import Dataset
 from vamp_jax.disk import open_file, read_json
 from vamp_jax.drawing import Panel
 from vamp_jax.errors import UsageError
-from vamp_jax.evaluation import music
+from vamp_jax.evaluation import music, report
 from vamp_jax.evaluation.record import record_path
 from vamp_jax.paper.numbers import MODELS, PRIORS
 from vamp_jax.posteriors import Normal
@@ -44,6 +45,8 @@ from vamp_jax.training.checkpoints import Checkpoints
 
 SHOWN = 25  # images in a panel: five rows of five
 ROWS = 500  # images that are encoded at a time
+LARGEST_MIXTURE = 5000  # images of an aggregated posterior
+DRAWS = 20  # from the posterior of each
 
 
 class Run(NamedTuple):
@@ -114,6 +117,21 @@ def load(folders: Sequence[str], data_dir: str | None) -> list[Run]:
     return runs
 
 
+def write_report(folders: Sequence[str], data_dir: str | None, path: str) -> None:
+    """One page of several runs, side by side: path.html.
+
+    Raises:
+      UsageError: as `load`.
+    """
+    reported = []
+    for folder, run in zip(folders, load(folders, data_dir), strict=True):
+        x = jax.tree.map(np.asarray, run.best.inputs.of(run.dataset.test))
+        record = report.full_record(folder)
+        reported.append(report.of_best(folder, run.best, run.dataset, x, record))
+    with jax.default_matmul_precision(load_config(folders[0]).matmul_precision):
+        report.write(reported, f"{path}.html")
+
+
 def check_pseudo_input(config: ml_collections.ConfigDict, number: int | None) -> None:
     """Raises a UsageError unless the run has pseudo-inputs, and this one."""
     if config.prior not in choices.WITH_PSEUDO_INPUTS:
@@ -127,9 +145,13 @@ def check_pseudo_input(config: ml_collections.ConfigDict, number: int | None) ->
 
 def _posteriors(run: Run) -> Normal:
     """q(z|x) of the top layer, before any flow, for all test images, [N, D]."""
+    return _posteriors_of(run, test_images(run))
+
+
+def _posteriors_of(run: Run, x: np.ndarray) -> Normal:
     autoencoder = run.best.autoencoder
     encode = jax.jit(lambda variables, x: autoencoder.encode(variables, x).top.base)
-    return in_batches(functools.partial(encode, run.best.variables), (test_images(run),), ROWS)
+    return in_batches(functools.partial(encode, run.best.variables), (x,), ROWS)
 
 
 def component_use(run: Run) -> np.ndarray:
@@ -197,7 +219,7 @@ def draw_methods(runs: Sequence[tuple[str, str]], path: str) -> None:
     """
     panels = []
     for title, folder in runs:
-        images = trained.load(folder).pseudo_inputs()[:SHOWN]
+        images = model_file.load(folder).pseudo_inputs()[:SHOWN]
         panels.append(Panel(title, np.clip(images, 0.0, 1.0)))
     drawing.image_panels(panels, path)
 
@@ -245,13 +267,48 @@ def draw_latent_plane(run: Run, path: str) -> None:
     with jax.default_matmul_precision(run.config.matmul_precision):
         means = _posteriors(run).mean
         prior = run.best.autoencoder.prior_density(run.best.variables)
-        drawing.latent_plane(
+        drawing_planes.latent_plane(
             means,
             np.asarray(prior.component_means()),
             lambda z: priors.log_prob(z, prior),
             path,
             drawing.math_name(run.best.autoencoder.top),
         )
+
+
+def draw_priors(runs: Sequence[Run], path: str) -> None:
+    """The aggregated posterior and the prior of runs in the plane, with KL(q(z) || p(z)) in nats.
+
+    q(z) is that of the training images, or of 5,000 evenly spaced ones; the KL is the mean over 20
+    draws from the posterior of each.
+    """
+    for run in runs:
+        check_plane(run.config)
+    with jax.default_matmul_precision("float32"):
+        drawing_planes.aggregated_and_prior(
+            [_plane(run) for run in runs], path, drawing.math_name(runs[0].best.autoencoder.top)
+        )
+
+
+def _plane(run: Run) -> drawing_planes.Plane:
+    autoencoder, variables = run.best.autoencoder, run.best.variables
+    train = run.dataset.train[datasets.spaced(len(run.dataset.train), LARGEST_MIXTURE)]
+    found = _posteriors_of(run, run.best.inputs.drawn_once(train, run.config.seed))
+    aggregated = diagnostics.aggregated_posterior(jnp.asarray(found.mean), found.log_var)
+    prior = autoencoder.prior_density(variables)
+
+    def log_of(density):
+        one = jax.jit(lambda z: priors.log_prob(z, density))
+        return lambda z: in_batches(one, (z,), ROWS)
+
+    log_q, log_p = log_of(aggregated), log_of(prior)
+    rng = stream(run.config.seed, EVALUATION)
+    z = found.sample(jax.random.normal(rng, (DRAWS, *found.mean.shape))).reshape(-1, 2)
+    kl = np.mean(log_q(z) - log_p(z), dtype=np.float64)
+    title = PRIORS[run.config.prior]
+    below = f"KL$(q(z)\\,\\|\\,p(z))$ = {kl:.2f} nats"
+    components = np.asarray(prior.component_means())
+    return drawing_planes.Plane(title, found.mean, components, log_q, log_p, below)
 
 
 def draw_histograms(folders: Sequence[str], path: str) -> None:

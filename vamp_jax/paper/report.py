@@ -112,9 +112,14 @@ def _table_1(ours: dict[Cell, Estimate]) -> str:
 
 
 def _table_of_methods(dataset: str, lines: tuple[Line, ...], ours: dict[Cell, Estimate]) -> str:
+    notes = list(dict.fromkeys(line.note for line in lines if line.note))
+
+    def method(line):
+        return line.method + (f" [{notes.index(line.note) + 1}]" if line.note else "")
+
     rows = [
         [
-            line.method,
+            method(line),
             f"{line.paper:.2f}",
             _shown(RERUNS.get((line.name, dataset)), dataset),
             _shown(ours.get((line.name, dataset)), dataset),
@@ -122,7 +127,8 @@ def _table_of_methods(dataset: str, lines: tuple[Line, ...], ours: dict[Cell, Es
         for line in lines
     ]
     reruns = f"reruns {RERUN_BY.get(dataset, '')}".strip()
-    return table(["method", "paper", reruns, "**ours**"], rows)
+    footnotes = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+    return "\n\n".join([table(["method", "paper", reruns, "**ours**"], rows), *footnotes])
 
 
 def _worse(ours: dict[Cell, Estimate]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from vamp_jax import config_checks, config_files, disk
+from vamp_jax import choices, config_checks, config_fields, config_files, disk
 from vamp_jax.errors import PicturesError, UsageError, check_choice
 from vamp_jax.evaluation.record import record_path
 from vamp_jax.paper import numbers, records, report
@@ -28,12 +28,7 @@ FIGURE_3_FIELDS = (
     *("model", "prior", "dataset"),
     *("num_components", "num_importance_samples", "seed"),
 )
-# Fields of mixtures and pseudo-inputs, which the standard prior does not have.
-OF_COMPONENTS = tuple(
-    name
-    for name, field in config_checks.FIELDS.items()
-    if field.only_with and field.only_with[0] in ("prior", "pseudo_input_update")
-)
+PLANE_CONFIGS = ("vae", "mog_vae", "vamp_vae", "vamp_flow_vae")  # of the figure of priors
 
 
 def paper_config(name: str, dataset: str) -> dict[str, Any] | None:
@@ -149,9 +144,9 @@ def run_all(
 
 
 class Point(NamedTuple):
-    """A run of Figure 3."""
+    """A run of a figure that trains what it shows."""
 
-    curve: str  # VAE or IWAE
+    curve: str  # VAE or IWAE; in the figure of priors the config's name
     components: int | None  # None: the standard prior, which has none
     seed: int
     workdir: str
@@ -209,13 +204,49 @@ def _point(
     folder += f"-M{samples}" * (samples > 1) + f"-seed{seed}"
     if overrides:  # other runs than those of the paper's tables, in folders of their own
         folder += f"-{disk.digest_of_values(overrides)}"
-    fields |= {
-        field: value
-        for field, value in overrides.items()
-        if components is not None or field not in OF_COMPONENTS
-    }
+    fields |= _taken_by(paper["prior"], overrides)
     config = ml_collections.ConfigDict(paper | fields)
     config_checks.check(config)
     workdir = os.path.join(runs_folder, folder)
     command = train_command(name, dataset, fields, workdir, data_dir)
     return Point(curve, components, seed, workdir, command, config)
+
+
+def _taken_by(prior: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Those of these fields that go with a prior: the standard one has no components."""
+    kept = {}
+    for field, value in overrides.items():
+        other, values = config_fields.FIELDS[field].only_with or (None, ())
+        if other == "pseudo_input_update":
+            other, values = "prior", choices.WITH_LEARNED_PSEUDO_INPUTS
+        if other != "prior" or prior in values:
+            kept[field] = value
+    return kept
+
+
+# The runs of the figure of priors.
+
+
+def plane_points(
+    dataset: str, overrides: dict[str, Any], runs_folder: str, data_dir: str | None
+) -> list[Point]:
+    """The VAEs with two latent units and each of four priors, for draw_figure.py --figure=priors.
+
+    Args:
+      overrides: fields of the config that differ in all runs.
+    Raises:
+      UsageError: for an invalid value.
+    """
+    if overrides.get("latent_dim", 2) != 2:
+        raise UsageError("latent_dim is 2 in the figure of priors: leave it out.")
+    result = []
+    for name in PLANE_CONFIGS:
+        paper = paper_config(name, dataset)
+        fields = {"latent_dim": 2} | _taken_by(paper["prior"], overrides)
+        config = ml_collections.ConfigDict(paper | fields)
+        config_checks.check(config)
+        changed = f"-{disk.digest_of_values(overrides)}" if overrides else ""
+        workdir = os.path.join(runs_folder, f"{name}-{dataset}-plane{changed}")
+        command = train_command(name, dataset, fields, workdir, data_dir)
+        result.append(Point(name, None, config.seed, workdir, command, config))
+    return result

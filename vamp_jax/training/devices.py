@@ -4,7 +4,7 @@ The only place that calls `jax.pmap` for training.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,11 @@ AXIS = "devices"  # the mapped axis of training, over which batch norm sums
 def replicated() -> NamedSharding:
     """Returns the sharding of a value that every device of this process holds whole."""
     return NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec())
+
+
+def split() -> NamedSharding:
+    """Returns the sharding of a value with a row for each device of this process."""
+    return NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec(AXIS))
 
 
 def sum_over(tree: Any, num_devices: int) -> Any:
@@ -53,36 +58,24 @@ def _rows(array, rows):
     return array.reshape(len(array), -1)[rows].reshape(len(rows), *array.shape[1:])
 
 
-class Mapped(NamedTuple):
-    """A function mapped over the devices."""
-
-    function: Any  # what `jax.pmap` returns
-    local: np.ndarray  # its last argument: pmap wants one with the devices' axis
-
-    def __call__(self, *args):
-        return self.function(*args, self.local)
-
-    def temporary_bytes(self, *args) -> int:
-        """Compiles it for these arguments; returns what it takes on a device beside them."""
-        analysis = self.function.lower(*args, self.local).compile().memory_analysis()
-        if analysis is None:  # this platform's compiler does not say
-            return 0
-        new = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-        return analysis.temp_size_in_bytes + max(0, new)
-
-
-def over_devices(function: Callable, num_replicated: int) -> Mapped:
-    """Returns `function` mapped over all devices of all processes: replicated in, replicated out.
+def over_devices(
+    function: Callable, in_axes: tuple, out_axes: Any = None, donate: tuple[int, ...] = (0,)
+) -> Callable:
+    """Returns `function` mapped over all devices of all processes.
 
     Args:
-      function: takes `num_replicated` trees, the first of which is donated; may use AXIS.
-      num_replicated: how many arguments it has.
+      function: of trees; may use AXIS.
+      in_axes: of each argument None where it is replicated, 0 where it has a row for each device.
+      out_axes: of each result, likewise.
+      donate: the numbers of the arguments that are donated.
     """
     mapped = jax.pmap(
         lambda *args: function(*args[:-1]),
         axis_name=AXIS,
-        in_axes=(*[None] * num_replicated, 0),
-        out_axes=None,
-        donate_argnums=(0,),
+        in_axes=(*in_axes, 0),
+        out_axes=out_axes,
+        donate_argnums=donate,
     )
-    return Mapped(mapped, np.zeros(jax.local_device_count(), np.int32))
+    # pmap wants one argument with the devices' axis.
+    local = np.zeros(jax.local_device_count(), np.int32)
+    return lambda *args: mapped(*args, local)

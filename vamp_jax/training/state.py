@@ -46,13 +46,19 @@ class TrainState:
         }
 
 
+def as_pseudo_inputs(autoencoder: Autoencoder, inputs: Inputs, stored: Any) -> Any:
+    """Returns stored examples as x that pseudo-inputs can start at."""
+    return autoencoder.seen(inputs.likelihood.relaxed(inputs.of(stored)))
+
+
 def prior_start(autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed: int) -> Start:
     """Returns what the prior's parameters may start from; examples are chosen by the seed."""
 
     def examples(count):
         chosen = np.random.RandomState(seed).permutation(num_examples(dataset.train))[:count]
-        rows = trimmed(rows_of(dataset.train, np.sort(chosen)))
-        return autoencoder.seen(inputs.likelihood.relaxed(inputs.of(rows)))
+        return as_pseudo_inputs(
+            autoencoder, inputs, trimmed(rows_of(dataset.train, np.sort(chosen)))
+        )
 
     (latent_dim,) = autoencoder.network.latent_shapes[autoencoder.top]
     return Start(
@@ -102,7 +108,7 @@ def arranged(
     prior = autoencoder.prior
     if prior.arrange is None:
         return variables["params"]["prior"]
-    x = np.asarray(autoencoder.seen(inputs.of(dataset.train)))
+    x = np.asarray(as_pseudo_inputs(autoencoder, inputs, dataset.train))
     encode = jax.jit(lambda x: autoencoder.encode(variables, x).top.base.mean)
     examples = Examples(x, lambda: np.asarray(in_batches(encode, (x,), ROWS)))
     return prior.arrange(stream(seed, INIT, 1), variables["params"]["prior"], examples, seed)
