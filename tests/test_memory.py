@@ -83,14 +83,10 @@ def test_what_would_fit_fits_and_a_twentieth_more_does_not(field, value, fields)
     assert needs[0] <= GB < needs[1]
 
 
-@pytest.mark.parametrize(
-    ("model", "prior"), [("hvae", "standard"), ("hvae", "vamp"), ("vae", "mog"), ("vae", "flow")]
-)
-def test_the_bound_is_below_what_the_compiler_says(model, prior):
+@pytest.mark.parametrize("prior", ["standard", "vamp", "mog"])
+def test_the_bound_is_below_what_the_compiler_says(prior):
     """Nothing is refused that would fit: state, arguments and temporaries are at least as large."""
-    config = small_config(
-        model=model, prior=prior, num_components=300, num_importance_samples=20, hidden_dim=60
-    )
+    config = small_config(prior=prior, num_components=300, num_importance_samples=20, hidden_dim=60)
     data = small_data(count=400)
     plan = plan_for(config, data)
     arguments = start_on_devices(plan, data)
@@ -99,7 +95,7 @@ def test_the_bound_is_below_what_the_compiler_says(model, prior):
     said = sum(sizes) + compiled_epoch(plan, *arguments).memory_analysis().temp_size_in_bytes
     place = memory.Place(Free(0, ""), 1, False)
     bound = sum(memory._needs(config, data, place).values())
-    assert 0.4 * said < bound <= said
+    assert 0.2 * said < bound <= said
     state = start_of(plan, data)
     parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
     assert memory._needs(config, data, place)["parameters and optimiser"] >= 4 * parameters

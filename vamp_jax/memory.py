@@ -2,9 +2,8 @@
 
 `check` counts what a run surely has at once: the state (parameters, two moments of the optimiser,
 the best parameters) with the gradients, the data, and of a step what cannot be done without: the
-noise and the latents of all samples, the likelihood's heads, what each component says of each
-sample, or the products of all layers that the gradient looks at again. It is a bound from below, so
-nothing is refused that would fit; it takes no compilation.
+noise and the latents of all samples, the likelihood's heads, and what each component says of each
+sample. It is a bound from below, so nothing is refused that would fit; it takes no compilation.
 """
 
 import math
@@ -23,7 +22,6 @@ from vamp_jax.process import free_memory
 from vamp_jax.process.free_memory import Free
 from vamp_jax.sequences import num_examples, values_of
 from vamp_jax.training import plans
-from vamp_jax.training.epoch import Plan
 from vamp_jax.training.state import init_state
 
 # What a run can be too large by; the other fields cost no memory.
@@ -31,7 +29,6 @@ SIZES = (
     *("num_components", "latent_dim", "hidden_dim", "num_importance_samples", "num_flows"),
     *("batch_size", "eval_batch_size"),
 )
-PRODUCTS = ("dot_general", "conv_general_dilated")
 FLOAT = 4
 DOUBLE = 8
 Config = ml_collections.ConfigDict
@@ -81,9 +78,8 @@ def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
     state = jax.eval_shape(lambda: init_state(*args))
     examples = min(config.batch_size, num_examples(dataset.train))
     rows = -(-examples // jax.device_count()) * plan.objective.num_samples
-    of_row = _of_row(plan.autoencoder, state.variables)
-    of_trained_row = max(of_row, _of_products(plan, dataset, state.variables))
-    moving = place.devices * (_bytes(state.params) + rows * of_trained_row)
+    of_rows = _of_row(plan.autoencoder, state.variables)
+    moving = place.devices * (_bytes(state.params) + rows * of_rows)
     training = {"parameters and optimiser": place.devices * _bytes(state)}
     if place.is_host and moving < _bytes(state):
         training["the copy for a checkpoint"] = _bytes(state)
@@ -97,7 +93,7 @@ def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
         "best parameters": max(1, place.devices) * _bytes(state.best_params),
         "a chunk of the evaluation's samples": place.devices
         * min(batch_sizes(plan.autoencoder.network)["rows_per_chunk"], config.num_samples)
-        * of_row,
+        * of_rows,
         "data in evaluation": place.is_host * _of_evaluated(dataset),
     }
     return max(training, evaluation, key=lambda needs: sum(needs.values()))
@@ -115,41 +111,6 @@ def _of_row(autoencoder: Any, variables: Any) -> int:
     heads = autoencoder.likelihood.heads(autoencoder.network.x_shape).values()
     decoded = sum(math.prod(shape) for shape in heads)
     return FLOAT * (2 * units + decoded) + DOUBLE * _components(autoencoder, variables)
-
-
-def _of_products(plan: Plan, dataset: Dataset, variables: Any) -> int:
-    """Bytes of all products and convolutions of one sample: a step keeps them for its gradient."""
-    model = plan.autoencoder
-    one = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), dataset.train)
-    noise = {
-        layer: jnp.zeros((1, 1, *shape)) for layer, shape in model.network.latent_shapes.items()
-    }
-    encoded, prior = jax.eval_shape(
-        lambda v: (model.encode(v, plan.inputs.of(one)), model.prior_density(v)), variables
-    )
-    traced = jax.make_jaxpr(model.terms)(variables, prior, encoded, noise)
-    return _products_in(traced.jaxpr)
-
-
-def _products_in(jaxpr: Any) -> int:
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name in PRODUCTS:
-            total += _bytes([variable.aval for variable in equation.outvars])
-        inner = [
-            getattr(part, "jaxpr", part)  # of a function that is closed over constants, its own
-            for part in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr)
-            if _is_jaxpr(part)
-        ]
-        if equation.primitive.name == "cond":  # one of them is taken
-            total += min(map(_products_in, inner))
-        else:
-            total += sum(map(_products_in, inner))
-    return total
-
-
-def _is_jaxpr(part: Any) -> bool:
-    return hasattr(part, "eqns") or hasattr(part, "jaxpr")
 
 
 def _components(autoencoder: Any, variables: Any) -> int:
