@@ -81,7 +81,7 @@ def anneal(
         return (moved.v, log_weight), jnp.mean(moved.acceptance, axis=0)
 
     # The last transition changes no weight; without it the last r would need code of its own.
-    changes, later = np.float32(np.diff(np.float64(betas))), np.float32(betas[1:])
+    changes, later = (part.astype(np.float32) for part in (np.diff(betas), betas[1:]))
     inputs = jnp.arange(len(later)), changes, later, step_sizes[1:]
     start = v, jnp.zeros(v.shape[:-1], v.dtype)
     (v, log_weight), acceptance = jax.lax.scan(move, start, inputs)
@@ -110,7 +110,7 @@ def tune(
         return (moved.v, log_size), log_size
 
     start = v, jnp.full(v.shape[1], np.log(FIRST_STEP_SIZE), v.dtype)
-    betas, wanted = np.float32(betas), np.float32(wanted)
+    betas, wanted = betas.astype(np.float32), wanted.astype(np.float32)
     _, log_sizes = jax.lax.scan(move, start, (jnp.arange(len(betas)), betas))
     interpolate = jax.vmap(lambda sizes: jnp.interp(wanted, betas, sizes), in_axes=1, out_axes=1)
     return jnp.exp(interpolate(log_sizes))
