@@ -2,7 +2,7 @@
 
 python train.py --config=configs/iaf_vae.py[:DATASET]
 
-RESULT_iaf_vae
+No full run is recorded yet.
 """
 
 from vamp_jax import default_config

@@ -2,7 +2,7 @@
 
 python train.py --config=configs/iwae.py[:DATASET]
 
-RESULT_iwae
+No full run is recorded yet.
 """
 
 from vamp_jax import default_config

@@ -2,7 +2,7 @@
 
 python train.py --config=configs/lvae.py[:DATASET]
 
-RESULT_lvae
+No full run is recorded yet.
 """
 
 from vamp_jax import default_config

@@ -2,7 +2,7 @@
 
 python train.py --config=configs/nf_vae.py[:DATASET]
 
-RESULT_nf_vae
+No full run is recorded yet.
 """
 
 from vamp_jax import default_config

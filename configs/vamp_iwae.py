@@ -2,7 +2,7 @@
 
 python train.py --config=configs/vamp_iwae.py[:DATASET]
 
-RESULT_vamp_iwae
+No full run is recorded yet.
 """
 
 from vamp_jax import default_config

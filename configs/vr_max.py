@@ -2,7 +2,7 @@
 
 python train.py --config=configs/vr_max.py[:DATASET]
 
-RESULT_vr_max
+No full run is recorded yet.
 """
 
 from vamp_jax import default_config

