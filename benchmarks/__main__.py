@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 
 from benchmarks import startup, tables
+from benchmarks.systems import SYSTEMS
 from benchmarks.workers import ROOT, alternate, cores, foreign, ours, say
 
 MODELS = ("vae", "hvae", "conv_hvae", "pixel_hvae")
 PRIORS = ("standard", "vamp")
-PARTS = ("training", "log_likelihood", "startup", "growth", "tables")
+PARTS = ("training", "log_likelihood", "systems", "startup", "growth", "tables")
 DENSE = ("vae", "hvae")  # quick enough for whole epochs
 AMAT = "binarized_mnist_train.amat"
 
@@ -143,6 +144,19 @@ def worker_cases(kind):
     return cases
 
 
+def systems_cases(options):
+    """Steps of all systems in turn: the first is the plain VAE."""
+
+    def measure():
+        shared = {"task": "training", "model": "vae", "prior": "standard", "whole_epochs": False}
+        shared |= {"data_dir": options.data_dir, "steps": 3 if options.tiny else 100}
+        shared |= {"validation_images": 100}
+        sides = {name: ours("jax_worker", **shared, fields=f) for name, f in SYSTEMS.items()}
+        return {"sides": alternate(sides, options.repeats)}
+
+    yield "standard", measure
+
+
 def startup_cases(options):
     """The whole first epoch of static MNIST, or where that takes too long, of the digits."""
     for model in options.models:
@@ -176,6 +190,7 @@ def growth(axis, repeats, largest, virtual_devices=None):
 CASES = {
     "training": worker_cases("training"),
     "log_likelihood": worker_cases("log_likelihood"),
+    "systems": systems_cases,
     "startup": startup_cases,
     "growth": growth_cases,
 }

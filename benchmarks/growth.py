@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vamp_jax import choices, log_likelihood, priors
+from vamp_jax import log_likelihood, priors
 from vamp_jax.datasets import Dataset
 from vamp_jax.layers import conv_gradients
+from vamp_jax.training import plans
 from vamp_jax.training.devices import AXIS, replicated
 from vamp_jax.training.epoch import train_epoch
 from vamp_jax.training.state import init_state, init_variables
@@ -70,7 +71,7 @@ def samples(repeats, largest):
     """The log-likelihood of ten images, VAE with the VampPrior, 1,000 rows at a time."""
     config = config_of("vamp_vae")
     dataset = bits(100, 10)
-    plan = choices.plan(config, dataset)
+    plan = plans.make(config, dataset)
     autoencoder = plan.autoencoder
     variables = jax.jit(lambda: init_variables(autoencoder, dataset, plan.inputs, plan.seed))()
     prior = jax.jit(autoencoder.prior_density)(variables)
@@ -120,7 +121,7 @@ def bits(train, held_out):
 def epoch_program(config, steps):
     """The epoch as `make_epoch` maps it, and a function that returns its arguments."""
     dataset = bits(steps * config.batch_size, 1)
-    plan = choices.plan(config, dataset)
+    plan = plans.make(config, dataset)
 
     def on_device(state, train, validation, _):
         return train_epoch(state, train, validation, plan=plan, num_devices=jax.device_count())

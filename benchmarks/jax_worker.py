@@ -20,6 +20,7 @@ def main():
     from vamp_jax import datasets
 
     config = config_of(settings["model"], settings["prior"])
+    config.update(settings.get("fields", {}))
     dataset = datasets.load(config.dataset, settings["data_dir"])
     with jax.default_matmul_precision(config.matmul_precision):
         if settings["task"] == "training":
@@ -43,6 +44,7 @@ def train(pipe, config, dataset):
     """Turns of training: an epoch of n * 100 images is a dispatch of n steps and a validation."""
     import jax
 
+    from vamp_jax.training import plans
     from vamp_jax.training.devices import replicated
     from vamp_jax.training.epoch import make_epoch
     from vamp_jax.training.state import initial_state
@@ -63,7 +65,7 @@ def train(pipe, config, dataset):
             train=dataset.train[: count * config.batch_size],
             validation=dataset.validation[:held_out],
         )
-        plan = choices.plan(config, part)
+        plan = plans.make(config, part)
         if state is None:
             start = (plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed)
             state = jax.device_put(initial_state(*start), replicated())
@@ -101,7 +103,6 @@ def log_likelihood(pipe, config, dataset):
     import numpy as np
 
     from vamp_jax import log_likelihood
-    from vamp_jax.evaluation import evaluate
     from vamp_jax.random_streams import EVALUATION, stream
     from vamp_jax.training.state import init_variables
 
@@ -127,7 +128,7 @@ def log_likelihood(pipe, config, dataset):
         num_samples=settings["samples"],
         rng=stream(config.seed, EVALUATION),
         examples_per_batch=min(10, settings["images"]),
-        **evaluate.batch_sizes(autoencoder.network)
+        **log_likelihood.batch_sizes(autoencoder.network)
         | {"batches_per_dispatch": -(-settings["images"] // 10)},
         report=report,
     )

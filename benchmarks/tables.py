@@ -4,6 +4,7 @@ from statistics import median
 
 from benchmarks.markdown import NAMES, in_order, ratio, spread, table, titles
 from benchmarks.roofline import roofline
+from benchmarks.systems import LARGER, MOST
 
 TRAIN_IMAGES, VALIDATION_IMAGES, BATCH = 50000, 10000, 100
 STEPS = TRAIN_IMAGES // BATCH
@@ -32,6 +33,7 @@ def report(results: dict) -> str:
     sections = (
         ("Training", training, part("training")),
         ("Log-likelihood, S = 5000", log_likelihood, part("log_likelihood")),
+        ("Other systems", systems, part("systems")),
         ("Start-up", startup, part("startup")),
         ("Roofline", roofline, {k: part(k) for k in ("training", "log_likelihood")}),
         ("As the work grows", growth, part("growth")),
@@ -150,6 +152,29 @@ def log_likelihood(cases):
         ),
         "Targets, VampPrior:",
         table(("model", "against", "target", "measured", ""), aims),
+    ]
+
+
+def systems(cases):
+    (result,) = cases.values()
+    sides = result["sides"]
+    plain = next(iter(sides.values()))["step"]
+    rows = []
+    for name, side in sides.items():
+        within = (
+            ""
+            if name in LARGER
+            else "yes"
+            if median(side["step"]) <= MOST * median(plain)
+            else "no"
+        )
+        against = ratio(side["step"], plain) if side["step"] is not plain else ""
+        rows.append((name, spread(side["step"], 1e3), against, within))
+    return [
+        "A training step of each, standard prior, beside the plain VAE's. Here a ratio above 1 is "
+        "a step that takes longer than the VAE's; the last column has those that are to take at "
+        f"most {MOST} times as long.",
+        table(("system", "step, ms", "of the VAE's", f"at most {MOST}"), rows),
     ]
 
 

@@ -1,6 +1,7 @@
 """The paper's four models in plain PyTorch: a benchmark peer and an independent reference.
 
-It works the way a research script does: a DataLoader, a Python loop over batches, eager kernels,
+It is one long file on purpose, as research scripts are: it needs nothing of this package. It works
+the way they do: a DataLoader, a Python loop over batches, eager kernels,
 and a log-likelihood that encodes the image and the pseudo-inputs anew for every chunk of samples.
 Images are flat rows [B, C*H*W]. Three switches make the tuned variant: `--channels-last`,
 `--no-grad` and `--compile`.

@@ -1,1 +1,1 @@
-"""The settings of the paper's models, a file each; config_checks.py has every field."""
+"""The settings of the paper's models, a file each; config_fields.py has every field."""

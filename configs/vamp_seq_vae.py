@@ -3,13 +3,12 @@
 python train.py --config=configs/vamp_seq_vae.py[:DATASET]
 """
 
-from configs import seq_vae
+from vamp_jax import default_config
 
 
 def get_config(dataset: str = "jsb_chorales"):
-    config = seq_vae.get_config(dataset)
+    config = default_config.of_sequences(dataset)
     config.prior = "vamp"
-    config.num_components = 50
-    config.components_per_step = 10  # a pseudo-sequence costs as much as an example
+    config.num_components = 20  # a pseudo-sequence costs a step as much as encoding an example
     config.pseudo_input_start = "examples"
     return config

@@ -1,4 +1,4 @@
-"""Writes settings.md from the fields of vamp_jax/config_checks.py: python docs/settings.py."""
+"""Writes settings.md from the fields of vamp_jax/config_fields.py: python docs/settings.py."""
 
 import math
 import pathlib
@@ -7,13 +7,15 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from vamp_jax.config_checks import FIELDS, Field  # noqa: E402
+from vamp_jax import outside  # noqa: E402
+from vamp_jax.config_fields import FIELDS, Field  # noqa: E402
 
 HEAD = """# Every field of a config
 
-Made by `python docs/settings.py` from `vamp_jax/config_checks.py`; not to be edited. A field is
+Made by `python docs/settings.py` from `vamp_jax/config_fields.py`; not to be edited. A field is
 set on the command line, `--config.FIELD=VALUE`, or in a file of `configs/`. What depends on the
-data (K, the learning rate, how dense weights start) is in `configs/default.py`.
+data (K, the learning rate, how dense weights start) is in `vamp_jax/default_config.py`.
+`module:Name` is [a part of your own](extending.md#parts-of-your-own).
 
 | field | default | may be | what it is |
 |---|---|---|---|
@@ -23,7 +25,7 @@ data (K, the learning rate, how dense weights start) is in `configs/default.py`.
 def render() -> str:
     """Returns the text of settings.md."""
     rows = [
-        f"| `{name}` | {_shown(field.default)} | {_range(field)} | {_meaning(field)} |"
+        f"| `{name}` | {_shown(field.default)} | {_range(name, field)} | {_meaning(field)} |"
         for name, field in FIELDS.items()
     ]
     return HEAD + "\n".join(rows) + "\n"
@@ -33,9 +35,10 @@ def _shown(value) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def _range(field: Field) -> str:
+def _range(name: str, field: Field) -> str:
     if field.choices:
-        return ", ".join(f"`{choice}`" for choice in field.choices)
+        listed = ", ".join(f"`{choice}`" for choice in field.choices)
+        return f"{listed}, `module:Name`" if name in outside.FIELDS else listed
     if isinstance(field.default, bool):
         return "`true`, `false`"
     least = f"at least {field.least}" if field.least > -math.inf else ""

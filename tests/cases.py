@@ -12,7 +12,7 @@ from configs import default
 from tests.reference import SHAPE
 from vamp_jax import choices, datasets, likelihoods, trainable_priors
 from vamp_jax.autoencoder import Autoencoder
-from vamp_jax.training import devices
+from vamp_jax.training import devices, plans
 from vamp_jax.training.epoch import train_epoch
 from vamp_jax.training.state import init_variables, initial_state
 
@@ -79,7 +79,7 @@ def data_for(config, **options):
 
 def plan_for(config, data, optimizer=None):
     """What is done in an epoch of this run, with another optimiser where one is given."""
-    plan = choices.plan(config, data)
+    plan = plans.make(config, data)
     return plan if optimizer is None else plan._replace(optimizer=optimizer)
 
 
@@ -99,9 +99,8 @@ def start_on_devices(plan, data):
     return jax.device_put(arrays, devices.replicated())
 
 
-def run_epochs(config, data, optimizer=None, num_epochs=2, num_devices=1, state=None):
-    """Runs some epochs on the first `num_devices` devices; returns the state and the metrics."""
-    plan = plan_for(config, data, optimizer)
+def compiled_epoch(plan, state, train, validation, num_devices=1):
+    """`train_epoch`, compiled for the first `num_devices` devices."""
     run = jax.pmap(
         lambda state, train, validation, _: train_epoch(
             state, train, validation, plan=plan, num_devices=num_devices
@@ -111,12 +110,19 @@ def run_epochs(config, data, optimizer=None, num_epochs=2, num_devices=1, state=
         out_axes=None,
         devices=jax.devices()[:num_devices],
     )
+    arguments = jax.device_get((state, train, validation))
+    return run.lower(*arguments, np.zeros(num_devices)).compile(compiler_options=QUICK)
+
+
+def run_epochs(config, data, optimizer=None, num_epochs=2, num_devices=1, state=None):
+    """Runs some epochs on the first `num_devices` devices; returns the state and the metrics."""
+    plan = plan_for(config, data, optimizer)
     state = jax.device_get(start_of(plan, data) if state is None else state)
-    more = (data.train, data.validation, np.zeros(num_devices))
-    compiled = run.lower(state, *more).compile(compiler_options=QUICK)
+    compiled = compiled_epoch(plan, state, data.train, data.validation, num_devices)
     history = []
     for _ in range(num_epochs):
-        state, metrics = jax.device_get(compiled(state, *more))
+        arguments = state, data.train, data.validation, np.zeros(num_devices)
+        state, metrics = jax.device_get(compiled(*arguments))
         history.append(metrics)
     return state, history
 

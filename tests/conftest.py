@@ -1,7 +1,9 @@
-"""For every test: 8 virtual CPU devices, and the folder of the official data files."""
+"""For every test: 8 virtual CPU devices, compiled programs kept for the session, official files."""
 
 import os
 import pathlib
+import shutil
+import tempfile
 import urllib.error
 
 # Before JAX starts, so before any test module is imported. Subprocesses inherit it.
@@ -9,7 +11,18 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
+# A program is compiled once a session, whichever test or process comes first.
+CACHE_IS_OURS = "JAX_COMPILATION_CACHE_DIR" not in os.environ
+if CACHE_IS_OURS:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vamp_jax_tests_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
 import pytest  # noqa: E402
+
+
+def pytest_unconfigure():
+    if CACHE_IS_OURS:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import markdown, operations, tables
+from benchmarks import markdown, operations, systems, tables
 from tests.cases import paper_config, plan_for, variables_for
+from vamp_jax import config_checks
 from vamp_jax.datasets import Dataset
 from vamp_jax.layers import conv_gradients
 
@@ -86,7 +87,23 @@ def test_report_has_ratios_targets_and_who_was_left_out():
     assert "| VAE | VampPrior | torch, tuned | not measured |" in text
     assert "| VAE | VampPrior | pythae | not measured |" in text
     assert "a machine, 2 cores | Python 3.11, device cpu, jax 0.0.1, torch 0.0.2 |" in text
-    assert text.count("Not measured.") == 3  # the other parts
+    assert text.count("Not measured.") == 4  # the other parts
+
+
+def test_other_systems_stand_beside_the_plain_vae():
+    environment = _results()["training/vae/vamp"]["environment"]
+    sides = {
+        name: {"ready": {}, "step": [step, step], "peak_mib": 1.0}
+        for name, step in (("VAE", 0.004), ("LVAE, five layers", 0.007), (systems.LARGER[0], 0.01))
+    }
+    text = tables.report({"systems/standard": {"sides": sides, "environment": environment}})
+    assert "| VAE | 4 (4 to 4) |  | yes |" in text
+    assert "| LVAE, five layers | 7 (7 to 7) | 1.75 (1.75 to 1.75) | no |" in text
+    assert f"| {systems.LARGER[0]} | 10 (10 to 10) | 2.50 (2.50 to 2.50) |  |" in text
+    for fields in systems.SYSTEMS.values():
+        config = paper_config("vae")
+        config.update(fields)
+        config_checks.check(config)
 
 
 def test_report_computes_epochs_from_steps_and_validation():

@@ -14,13 +14,13 @@ from absl import app, flags
 from hypothesis import strategies as st
 
 from configs import default
-from vamp_jax import config_checks
+from vamp_jax import config_fields
 from vamp_jax.training import loop
 
 ROOT = Path(__file__).resolve().parent.parent
 VAE = "--config=configs/vae.py"
-POSITIVE = [name for name, field in config_checks.FIELDS.items() if field.above == 0]
-NOT_NEGATIVE = [name for name, field in config_checks.FIELDS.items() if field.least == 0]
+POSITIVE = [name for name, field in config_fields.FIELDS.items() if field.above == 0]
+NOT_NEGATIVE = [name for name, field in config_fields.FIELDS.items() if field.least == 0]
 
 # ml_collections reads a config file in a way that Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -118,6 +118,11 @@ EVAL = [
     ("--workdir=RUN --num_examples=0", "num_examples is 0"),
     ("--workdir=RUN --num_examples=498", "the test split has 497 examples"),
     ("--workdir=RUN --split=train --num_examples=1001", "the train split has 1000 examples"),
+    ("--workdir=RUN --ais --ais_chains=1", "ais_chains is 1"),
+    ("--workdir=RUN --ais --ais_distributions=0", "ais_distributions is 0"),
+    ("--workdir=RUN --ais --ais_simulated=-1", "ais_simulated is -1"),
+    ("--workdir=RUN --ais --ais_start=priro", "Did you mean 'prior'"),
+    ("--workdir=RUN --ais --record", "--record goes without --ais"),
     ("--workdir=RUN --data_dir=README.md", "not a local folder"),
     ("--workdir=RUN", "RUN holds no checkpoints"),
 ]
@@ -377,7 +382,7 @@ def test_a_training_as_long_as_its_warm_up_needs_no_note(run, capsys):
 
 
 FIELDS = st.sampled_from(
-    [*config_checks.FIELDS, "latent", "Model", "config", "x y", "a.b", "é", ""]
+    [*config_fields.FIELDS, "latent", "Model", "config", "x y", "a.b", "é", ""]
 )
 VALUES = st.one_of(
     st.integers().map(str),

@@ -5,7 +5,7 @@ import pytest
 
 from configs import default
 from tests.cases import small_config, small_data
-from vamp_jax import config_checks
+from vamp_jax import config_checks, config_fields
 from vamp_jax.errors import UsageError
 
 
@@ -59,18 +59,18 @@ def test_impossible_settings_are_one_sentence(fields, sentence):
 
 
 def test_every_field_has_a_valid_default_and_a_doc():
-    config_checks.check(config_checks.defaults())
-    for name, field in config_checks.FIELDS.items():
+    config_checks.check(config_fields.defaults())
+    for name, field in config_fields.FIELDS.items():
         assert len(field.doc) > 5, name
         if field.only_with:
             other, values = field.only_with
-            assert set(values) <= set(config_checks.FIELDS[other].choices), name
+            assert set(values) <= set(config_fields.FIELDS[other].choices), name
 
 
 def test_fields_of_a_config_are_the_known_ones_and_of_their_types():
     """As a config file of a user's own, or a damaged config.json, may not have them."""
     fields = default.get_config().to_dict()
-    assert fields.keys() == config_checks.FIELDS.keys()
+    assert fields.keys() == config_fields.FIELDS.keys()
     without = {name: value for name, value in fields.items() if name != "proper_logistic"}
     for wrong, sentence in [
         (without, "no field 'proper_logistic'"),
@@ -101,6 +101,6 @@ def test_settings_that_do_not_fit_the_data_are_one_sentence(fields, sentence):
 
 def test_what_was_saved_with_a_field_that_has_another_name_now():
     for held, start in ((True, "examples"), (False, "noise")):
-        found = config_checks.as_of_today({"prior": "vamp", "pseudo_inputs_from_data": held})
+        found = config_fields.as_of_today({"prior": "vamp", "pseudo_inputs_from_data": held})
         assert found["pseudo_input_start"] == start and "pseudo_inputs_from_data" not in found
-    assert config_checks.as_of_today({"pseudo_input_start": "kmeans"})["wake_steps"] == 50
+    assert config_fields.as_of_today({"pseudo_input_start": "kmeans"})["wake_steps"] == 50

@@ -14,6 +14,16 @@ NAMES = sorted(
 )
 
 
+# Systems of the comparison whose names are not those of their networks.
+SYSTEMS = {
+    "nf_vae": dict(model="vae", posterior="planar"),
+    "iaf_vae": dict(model="vae", posterior="iaf"),
+    "householder_vae": dict(model="vae", posterior="householder"),
+    "iwae": dict(model="iwae_net", num_importance_samples=50, renyi_alpha=0.0),
+    "vr_max": dict(model="iwae_net", num_importance_samples=50, renyi_alpha=float("-inf")),
+}
+
+
 @pytest.mark.parametrize("dataset", datasets.NAMES)
 @pytest.mark.parametrize("name", NAMES)
 def test_config_is_what_its_name_says(name, dataset):
@@ -24,7 +34,16 @@ def test_config_is_what_its_name_says(name, dataset):
         return
     longest_first = sorted(choices.PRIORS, key=len, reverse=True)
     prior = next((p for p in longest_first if name.startswith(p + "_")), "standard")
-    assert (config.prior, config.model) == (prior, name.removeprefix(prior + "_"))
+    system = name.removeprefix(prior + "_")
+    expected = dict(prior=prior) | SYSTEMS.get(system, dict(model=system, posterior="normal"))
+    assert {field: config[field] for field in expected} == expected
+
+
+def test_the_ladder_has_the_published_widths():
+    config = importlib.import_module("configs.lvae").get_config("dynamic_mnist")
+    assert (config.num_layers, config.latent_dim, config.hidden_dim) == (5, 4, 512)
+    config = importlib.import_module("configs.iwae").get_config("dynamic_mnist")
+    assert (config.latent_dim, config.hidden_dim, config.batch_size) == (50, 200, 20)
 
 
 def test_the_paper_s_values():

@@ -20,7 +20,7 @@ from vamp_jax import choices
 from vamp_jax.evaluation import evaluate
 from vamp_jax.run.folder import load_config
 from vamp_jax.run.metrics_log import read_metrics
-from vamp_jax.training import loop
+from vamp_jax.training import loop, plans
 from vamp_jax.training.checkpoints import Checkpoints
 
 # Of epochs 7 and 8.
@@ -49,7 +49,7 @@ def run(folder):
     """(config, data, plan) of the run."""
     config = load_config(folder)
     data = choices.dataset(config, None)
-    return config, data, choices.plan(config, data)
+    return config, data, plans.make(config, data)
 
 
 def test_its_examples_become_constants(folder, run):

@@ -12,6 +12,7 @@ from tests.cases import small_config
 from tests.data_files import npz, refusal
 from vamp_jax import choices, datasets
 from vamp_jax.datasets import arrays, files, values
+from vamp_jax.training import plans
 from vamp_jax.training.state import init_prior
 
 RNG = np.random.default_rng(0)
@@ -210,7 +211,7 @@ def test_pseudo_inputs_that_start_at_examples_have_nothing_missing(tmp_path, pri
     config.pseudo_input_start = "examples" if prior == "vamp" else "noise"
     config.dataset = npz(tmp_path, x=x)
     data = choices.dataset(config, None)
-    plan = choices.plan(config, data)
+    plan = plans.make(config, data)
     params, constants = init_prior(plan.autoencoder, data, plan.inputs, config.seed)
     u = (params | constants)["pseudo_inputs"]
     assert np.isnan(data.train).any() and u.shape == (11, *data.shape) and np.isfinite(u).all()

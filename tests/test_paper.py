@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vamp_jax import config_checks
+from vamp_jax import config_fields
 from vamp_jax.errors import UsageError
 from vamp_jax.paper import numbers, records, sweep
 from vamp_jax.paper.report import report, write_report
@@ -181,7 +181,7 @@ def test_a_field_that_a_record_lacks_is_a_difference(tmp_path):
 def test_a_field_younger_than_the_record_has_what_held_before(tmp_path):
     path = Path(add(tmp_path))
     values = json.loads(path.read_text())
-    for field in config_checks.BEFORE:
+    for field in config_fields.BEFORE:
         del values["config"][field]
     path.write_text(json.dumps(values))
     assert "-84.00" in section(report_of(tmp_path), "Table 1")
@@ -380,3 +380,15 @@ def test_the_command_line(tmp_path):
     result = run()
     assert result.returncode == 2 and "results/bad.json cannot be read" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_runs_on_sequences_have_a_table_of_their_own_with_its_units(tmp_path):
+    step = {"log_likelihood": -8.25, "log_likelihood_standard_error": 0.08, "elbo": -8.5}
+    more = dict(per_step=step, kl={"z": 6.5})
+    add(tmp_path, "vamp_seq_vae", "jsb_chorales", value=-512.0, **more)
+    add(tmp_path, "vamp_vae", value=-84.0)
+    text = report_of(tmp_path)
+    row = row_of(section(text, "Sequences"), "|`vamp_seq_vae`")
+    assert row[1:7] == ["jsb_chorales", "0", "-8.250 ± 0.080", "-8.500", "-512.00", "6.50"]
+    assert "nats a step ± standard error" in text and text.count("jsb_chorales") == 1
+    assert "## Sequences" not in report({}, sweep.paper_config)

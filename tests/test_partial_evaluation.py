@@ -28,12 +28,12 @@ def done(monkeypatch):
 def test_what_is_kept_comes_back(tmp_path, done):
     path = str(tmp_path / "file.npz")
     partial.writer(path, "this", seconds=7.0)(done)
-    read, seconds = partial.read(path, "this")
+    read, seconds = partial.read(path, "this", ImportanceSampled)
     assert 7.0 <= seconds < 8.0
     for name in done._fields:
         np.testing.assert_equal(getattr(read, name), getattr(done, name))
-    assert partial.read(path, "that") == (None, 0.0)
-    assert partial.read(path + "x", "this") == (None, 0.0)
+    assert partial.read(path, "that", ImportanceSampled) == (None, 0.0)
+    assert partial.read(path + "x", "this", ImportanceSampled) == (None, 0.0)
 
 
 def test_a_damaged_file_is_nothing(tmp_path, done):
@@ -42,10 +42,10 @@ def test_a_damaged_file_is_nothing(tmp_path, done):
     whole = path.read_bytes()
     for size in range(0, len(whole), 97):
         path.write_bytes(whole[:size])
-        assert partial.read(str(path), "this") == (None, 0.0)
+        assert partial.read(str(path), "this", ImportanceSampled) == (None, 0.0)
     for place in range(0, len(whole), 31):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-        read, _ = partial.read(str(path), "this")
+        read, _ = partial.read(str(path), "this", ImportanceSampled)
         if read is not None:  # a time of day in the archive, for one
             assert jax.tree.all(jax.tree.map(np.array_equal, read, done))
 

@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+import resource
 import zipfile
 
 import jax
@@ -133,6 +134,17 @@ def with_about(**fields):
     return change
 
 
+def with_part(part, **fields):
+    """The text about the model with other fields of its spec or its config."""
+
+    def change(arrays):
+        about = json.loads(arrays["about"].tobytes())
+        about[part] |= fields
+        arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+
+    return change
+
+
 def with_array(name, array):
     return lambda arrays: arrays.update({name: array})
 
@@ -147,13 +159,64 @@ def with_array(name, array):
         with_array("params/model/q_z2/mean/bias", np.zeros(5, np.float32)),
         with_array("params/model/extra", np.zeros(5, np.float32)),
         with_array("about", np.array([{"a": 1}], dtype=object)),
+        with_array("about", np.frombuffer(b"[" * 100_000, np.uint8)),
+        with_array("params", np.zeros(5, np.float32)),
+        with_array("params/model/q_z2/mean/bias/below", np.zeros(5, np.float32)),
+        with_array("params/model/q_z2/mean/bias", np.zeros(3, np.int32)),
+        with_array("params/model/q_z2/mean/bias", np.array(["a", "b", "c"])),
+        with_array("params/prior/pseudo_inputs", np.zeros((11, 9, 9, 1), np.float32)),
+        with_array("constants/pseudo_inputs", np.zeros((11, 8, 8, 1), np.float32)),
+        lambda arrays: arrays.pop("params/prior/pseudo_inputs"),
+        *(
+            with_part("spec", **fields)
+            for fields in (
+                {"shape": [8, 8, -1]},
+                {"shape": [2**40, 2**40]},
+                {"shape": "888"},
+                {"likelihood": "__import__"},
+                {"likelihood": "categorical", "num_classes": None},
+                {"max_value": "x"},
+                {"dynamic": 2},
+                {"kind": "sequences"},
+                {"pseudo_input_mean": float("nan")},
+                {"more": 1},
+            )
+        ),
+        *(
+            with_part("config", **fields)
+            for fields in (
+                {"num_components": 10**9},
+                {"latent_dim": 10**9, "hidden_dim": 10**9},
+                {"posterior": "iaf", "num_flows": 10**6},
+                {"model": ["hvae"]},
+            )
+        ),
     ],
 )
 def test_a_damaged_file_is_a_sentence(run, tmp_path, change):
     path = tmp_path / "model.npz"
     path.write_bytes(damaged(f"{run[0]}/model.npz", change))
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="^[^\n]*$"):
         vamp_jax.load(str(path))
+
+
+def test_what_a_model_file_holds_beside_its_arrays_takes_no_memory(run, tmp_path):
+    """300 MB of zeros are 300 kB when compressed: refused by their name."""
+    path = tmp_path / "model.npz"
+    path.write_bytes(damaged(f"{run[0]}/model.npz", lambda arrays: None))
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (75 * 10**6,)}
+    )
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        with file.open("params/bomb.npy", "w", force_zip64=True) as stream:
+            stream.write(header.getvalue())
+            for _ in range(30):
+                stream.write(bytes(10**7))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UsageError, match="^[^\n]*$"):
+        vamp_jax.load(str(path))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150 << 10  # KiB
 
 
 def test_a_file_cut_short_is_a_sentence(run, tmp_path):

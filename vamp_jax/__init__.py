@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from vamp_jax.model_file import export as export
+    from vamp_jax.model_file import load as load
     from vamp_jax.priors import vamp as vamp
-    from vamp_jax.trained import export as export
-    from vamp_jax.trained import load as load
 
 # Imported when asked for: the priors should not wait for what a trained model needs.
-_PLACES = {"load": "trained", "export": "trained", "vamp": "priors"}
+_PLACES = {"load": "model_file", "export": "model_file", "vamp": "priors"}
 
 
 def __getattr__(name: str) -> Any:

@@ -64,6 +64,20 @@ class Autoencoder:
         """Calls a method of the network."""
         return self.network.apply(network_variables(variables), *args, method=method, **kwargs)
 
+    @property
+    def collects_statistics(self) -> bool:
+        """Whether batch norm's statistics are collected by a pass of their own (network.py)."""
+        return getattr(self.network, "statistics", None) is not None
+
+    def statistics(
+        self, variables: Variables, x: Any, noise: Latents, row_weight: Array | None = None
+    ) -> dict[str, Any]:
+        """Collects the 'batch_stats' of a batch x [B, ...], with noise [M, B, *shape] a layer."""
+        args = self.seen(x), noise, row_weight
+        inside = network_variables(variables)
+        _, found = self.network.apply(inside, *args, method="statistics", mutable=["batch_stats"])
+        return found["batch_stats"]
+
     def prior_density(self, variables: Variables, encode=None) -> Any:
         """Builds p(z) of the top layer. It encodes the pseudo-inputs, so call it once.
 
@@ -89,9 +103,13 @@ class Autoencoder:
             return None
         return self.prior.pseudo_inputs(variables["params"]["prior"], variables["constants"])
 
+    def seen(self, x: Any) -> Any:
+        """Returns x as the encoder sees it: `fill` in place of what is missing."""
+        return x if self.fill is None else jnp.where(jnp.isnan(x), self.fill, x)
+
     def encode(self, variables: Variables, x: Any) -> Encoded:
         """Computes what depends on x [B, ...] alone."""
-        seen = x if self.fill is None else jnp.where(jnp.isnan(x), self.fill, x)
+        seen = self.seen(x)
         top = self.apply(variables, seen, method="encode")
         return Encoded(x, top, self.apply(variables, seen, method="features"))
 

@@ -1,5 +1,6 @@
 """Applies a function to many examples, a batch at a time."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,3 +33,38 @@ def in_batches(
         parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:kept], part))  # noqa: B023
         show(start + kept)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def in_dispatches(
+    function: Callable[..., Any],
+    arrays: tuple[Any, ...],
+    shape: tuple[int, int, int],
+    done: Any = None,
+    report: Callable[[Any], None] = lambda done: None,
+) -> Any:
+    """Applies a function over all devices to arrays [N, ...], from where it was interrupted.
+
+    Args:
+      function: a mapped one: (arrays [devices, batches, rows, ...]) -> a tree of arrays
+        [devices, batches, rows].
+      arrays: trees of arrays [N, ...], N >= 1.
+      shape: devices, batches and rows of one dispatch. The last is padded with the last row, and
+        the padding dropped.
+      done: what `report` got in an interrupted call with the same arguments, to go on after it.
+      report: gets the results of all examples done so far, after each dispatch.
+    Returns:
+      The tree of NumPy arrays [N].
+    """
+    count, at_once = len(jax.tree.leaves(arrays)[0]), math.prod(shape)
+    for start in range(len(jax.tree.leaves(done)[0]) if done else 0, count, at_once):
+        rows = np.minimum(np.arange(start, start + at_once), count - 1)
+        of_rows = jax.tree.map(
+            lambda leaf: np.asarray(leaf)[rows].reshape(*shape, *leaf.shape[1:]),  # noqa: B023
+            arrays,
+        )
+        found = function(of_rows)
+        kept = count - start
+        result = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1)[:kept], found)  # noqa: B023
+        done = jax.tree.map(lambda *parts: np.concatenate(parts), done, result) if done else result
+        report(done)
+    return done

@@ -2,7 +2,8 @@
 
 Each table has an entry a name: a function of the config (and the data) that returns the value. To
 add a choice, write it in a file of its own and enter it here; tests/test_contracts.py goes through
-these tables. Imports are inside the functions: a typo in a name should not wait for JAX.
+these tables. A name module:Name is a part from outside the package (outside.py), and stands for
+what an entry is. Imports are inside the functions: a typo in a name should not wait for JAX.
 """
 
 from __future__ import annotations
@@ -12,7 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vamp_jax.pseudo_input_choices import (
+from vamp_jax import datasets, outside
+from vamp_jax.choices_of_priors import (  # noqa: F401 - tables of this module, too
+    PRIORS,
+    WARPED,
+    WITH_COMPONENTS,
+    WITH_FIXED_EXAMPLES,
+    WITH_LEARNED_PSEUDO_INPUTS,
+    WITH_NEIGHBOURS,
+    WITH_PSEUDO_INPUTS,
+    WITH_TURNS,
+)
+from vamp_jax.pseudo_input_choices import (  # noqa: F401
     FOR_SEQUENCES,
     FROM_DATA,
     SQUASHES,
@@ -20,21 +32,18 @@ from vamp_jax.pseudo_input_choices import (
     UPDATES,
     WITH_RESTARTS,
     WITH_WAKE,
+    WITHOUT_WAKE,
 )
-
-__all__ = ["FOR_SEQUENCES", "FROM_DATA", "WITH_RESTARTS", "WITH_WAKE"]  # entries of its tables
 
 if TYPE_CHECKING:
     import ml_collections
-    import optax
 
     from vamp_jax.autoencoder import Autoencoder
     from vamp_jax.datasets import Dataset
     from vamp_jax.datasets.inputs import Inputs
     from vamp_jax.likelihoods import Likelihood
+    from vamp_jax.network import Network
     from vamp_jax.objectives import Objective
-    from vamp_jax.trainable_priors import Prior
-    from vamp_jax.training.epoch import Plan
 
     Config = ml_collections.ConfigDict
 
@@ -42,10 +51,13 @@ if TYPE_CHECKING:
 # Likelihoods: (config, data) -> Likelihood.
 
 
-def _bernoulli(config: Config, dataset: Dataset) -> Likelihood:
-    from vamp_jax import likelihoods
+def _without_options(name: str):
+    def choose(config: Config, dataset: Dataset) -> Likelihood:
+        from vamp_jax import likelihoods
 
-    return likelihoods.BERNOULLI
+        return getattr(likelihoods, name)
+
+    return choose
 
 
 def _discretised_logistic(config: Config, dataset: Dataset) -> Likelihood:
@@ -73,12 +85,6 @@ def _gaussian(config: Config, dataset: Dataset) -> Likelihood:
     return likelihoods.gaussian(config.gaussian_variance)
 
 
-def _poisson(config: Config, dataset: Dataset) -> Likelihood:
-    from vamp_jax import likelihoods
-
-    return likelihoods.POISSON
-
-
 def _negative_binomial(config: Config, dataset: Dataset) -> Likelihood:
     from vamp_jax import likelihoods
 
@@ -92,11 +98,11 @@ def _categorical(config: Config, dataset: Dataset) -> Likelihood:
 
 
 LIKELIHOODS = {
-    "bernoulli": _bernoulli,
+    "bernoulli": _without_options("BERNOULLI"),
     "discretised_logistic": _discretised_logistic,
     "rgb_logistic_mixture": _rgb_logistic_mixture,
     "gaussian": _gaussian,
-    "poisson": _poisson,
+    "poisson": _without_options("POISSON"),
     "negative_binomial": _negative_binomial,
     "categorical": _categorical,
 }
@@ -106,97 +112,16 @@ THE_DATA_S_OWN = "data"
 STORED_AS = {THE_DATA_S_OWN: None, "rgb_logistic_mixture": "discretised_logistic"}
 
 # ---------------------------------------------------------------------------------------------
-# Priors: (config, support of x) -> Prior.
-
-
-def _standard(config: Config, support: tuple[float, float]) -> Prior:
-    from vamp_jax import trainable_priors
-
-    return trainable_priors.standard(config.latent_dim)
-
-
-def _mog(config: Config, support: tuple[float, float]) -> Prior:
-    from vamp_jax import trainable_priors
-
-    return trainable_priors.mixture_of_gaussians(
-        config.num_components, learned_weights=config.learned_weights
-    )
-
-
-def _vamp_data(config: Config, support: tuple[float, float]) -> Prior:
-    from vamp_jax import trainable_priors
-
-    return trainable_priors.vamp_data(config.num_components, learned_weights=config.learned_weights)
-
-
-def _vamp(config: Config, support: tuple[float, float]) -> Prior:
-    from vamp_jax import trainable_priors
-
-    return trainable_priors.vamp(
-        config.num_components,
-        bounds=support,
-        squashing=SQUASHES[config.pseudo_input_squash](config),
-        beginning=STARTS[config.pseudo_input_start](config),
-        learned_weights=config.learned_weights,
-    )
-
-
-def _exemplar(config: Config, support: tuple[float, float]) -> Prior:
-    from vamp_jax import trainable_priors
-
-    return trainable_priors.exemplar(config.num_neighbours)
-
-
-def _warped(base):
-    def choose(config: Config, support: tuple[float, float]) -> Prior:
-        from vamp_jax import trainable_priors
-
-        stop = config.stop_components
-        return trainable_priors.warped(base(config, support), stop_components=stop)
-
-    return choose
-
-
-PRIORS = {
-    "standard": _standard,
-    "mog": _mog,
-    "vamp_data": _vamp_data,
-    "vamp": _vamp,
-    "flow": _warped(_standard),
-    "mog_flow": _warped(_mog),
-    "vamp_data_flow": _warped(_vamp_data),
-    "vamp_flow": _warped(_vamp),
-    "exemplar": _exemplar,
-}
-WITH_NEIGHBOURS = ("exemplar",)  # all training examples are its components
-WITH_TURNS = ("vamp", "vamp_data", "vamp_flow", "vamp_data_flow")
-WITH_PSEUDO_INPUTS = (*WITH_TURNS, *WITH_NEIGHBOURS)
-WITH_LEARNED_PSEUDO_INPUTS = ("vamp", "vamp_flow")
-WITH_FIXED_EXAMPLES = ("vamp_data", "vamp_data_flow", *WITH_NEIGHBOURS)
-# K of them is the config's.
-WITH_COMPONENTS = tuple(n for n in PRIORS if n not in ("standard", "flow", *WITH_NEIGHBOURS))
-WARPED = tuple(name for name in PRIORS if name.endswith("flow"))
-
-# ---------------------------------------------------------------------------------------------
 # Networks: (config) -> (the class, its own fields beside those that all have).
 
 
-def _vae(config: Config):
-    from vamp_jax.models import VAE
+def _without_fields(name: str):
+    def choose(config: Config):
+        from vamp_jax import models
 
-    return VAE, {}
+        return getattr(models, name), {}
 
-
-def _hvae(config: Config):
-    from vamp_jax.models import HVAE
-
-    return HVAE, {}
-
-
-def _conv_hvae(config: Config):
-    from vamp_jax.models import ConvHVAE
-
-    return ConvHVAE, {}
+    return choose
 
 
 def _pixel_hvae(config: Config):
@@ -210,20 +135,24 @@ def _pixel_hvae(config: Config):
     }
 
 
-def _seq_vae(config: Config):
-    from vamp_jax.models import SeqVAE
+def _lvae(config: Config):
+    from vamp_jax.models import LVAE
+    from vamp_jax.training import devices
 
-    return SeqVAE, {}
+    return LVAE, {"num_layers": config.num_layers, "axis_name": devices.AXIS}
 
 
 NETWORKS = {
-    "vae": _vae,
-    "hvae": _hvae,
-    "conv_hvae": _conv_hvae,
+    "vae": _without_fields("VAE"),
+    "hvae": _without_fields("HVAE"),
+    "conv_hvae": _without_fields("ConvHVAE"),
     "pixel_hvae": _pixel_hvae,
-    "seq_vae": _seq_vae,
+    "seq_vae": _without_fields("SeqVAE"),
+    "lvae": _lvae,
+    "iwae_net": _without_fields("IWAENet"),
 }
 SEQUENTIAL = ("seq_vae",)  # those of sequences; the others take images and vectors
+LADDERS = ("lvae",)  # those of any number of layers
 # Those whose cost is in convolutions, for what has to be known before JAX starts.
 CONVOLUTIONAL = ("conv_hvae", "pixel_hvae")
 
@@ -283,7 +212,7 @@ def _glorot(config: Config):
 DENSE_INITS = {"he": _he, "glorot": _glorot}
 
 # ---------------------------------------------------------------------------------------------
-# Objectives, by the gradient of the importance-weighted bound: (config) -> an objective.
+# Objectives: (config) -> an objective. The bound of several samples has two gradients.
 
 
 def _standard_gradient(config: Config) -> Objective:
@@ -307,6 +236,64 @@ def _dreg(config: Config) -> Objective:
 
 GRADIENTS = {"standard": _standard_gradient, "dreg": _dreg}
 
+
+def _bound(config: Config) -> Objective:
+    return GRADIENTS[config.importance_gradient](config)
+
+
+OBJECTIVES = {"bound": _bound}
+
+# ---------------------------------------------------------------------------------------------
+# Learning rates: (config, steps of the run) -> a number, or a function of the steps done.
+
+
+def _constant(config: Config, num_steps: int):
+    return config.learning_rate
+
+
+def _cosine(config: Config, num_steps: int):
+    import optax
+
+    share = config.final_learning_rate / config.learning_rate
+    return optax.cosine_decay_schedule(config.learning_rate, num_steps, share)
+
+
+LEARNING_RATE_SCHEDULES = {"constant": _constant, "cosine": _cosine}
+BY_LENGTH = ("cosine",)  # depend on how many steps there will be
+
+# ---------------------------------------------------------------------------------------------
+# Where the training set lies: (config) -> a function (plan, train, validation) -> an epoch.
+
+# Of the training set, the share on each of n devices.
+SHARES_OF_DATA = {
+    "replicated": lambda n: 1.0,
+    "sharded": lambda n: 1.0 / n,
+    "streamed": lambda n: 0.0,
+}
+DATA_PLACEMENTS = tuple(SHARES_OF_DATA)
+
+
+def placement(config: Config):
+    """Returns how an epoch gets at the training set; see training/placement.py."""
+    from vamp_jax.training import placement
+
+    return getattr(placement, config.data_placement)
+
+
+# ---------------------------------------------------------------------------------------------
+# Where annealed importance sampling starts.
+
+AIS_STARTS = {"posterior": "POSTERIOR", "prior": "PRIOR"}
+AIS_STARTS_WITH_INVERSE = ("posterior",)  # of the posterior, for chains that run backward
+
+
+def ais_start(name: str):
+    """Returns the start of this name."""
+    from vamp_jax import annealed_likelihood
+
+    return getattr(annealed_likelihood, AIS_STARTS[name])
+
+
 # ---------------------------------------------------------------------------------------------
 # What a config and its data stand for.
 
@@ -317,12 +304,17 @@ def dataset(config: Config, data_dir: str | None) -> Dataset:
     Raises:
       UsageError: for data that is not there, or wrong.
     """
-    from vamp_jax import datasets
-
+    name, stored_as = config.dataset, STORED_AS.get(config.likelihood, config.likelihood)
+    from_outside = outside.is_name(name)
+    if outside.is_name(stored_as):  # of whose values nothing is known
+        stored_as = "gaussian" if from_outside or datasets.is_own(name) else None
+    if from_outside:
+        held = outside.call(name, config, data_dir)
+        return datasets.of_arrays(name, held, likelihood=stored_as, missing=config.missing)
     return datasets.load(
-        config.dataset,
+        name,
         data_dir,
-        likelihood=STORED_AS.get(config.likelihood, config.likelihood),
+        likelihood=stored_as,
         missing=config.missing,
         image_size=config.image_size or None,
     )
@@ -332,7 +324,8 @@ def likelihood(config: Config, dataset: Dataset) -> Likelihood:
     """Returns p(x|.) of one value of this data."""
     from vamp_jax import likelihoods
 
-    found = LIKELIHOODS[likelihood_name(config, dataset)](config, dataset)
+    name = likelihood_name(config, dataset)
+    found = outside.made(LIKELIHOODS, name, likelihoods.Likelihood._fields, config, dataset)
     if dataset.kind == "sequences":
         return likelihoods.padded(found)
     return likelihoods.missing(found) if dataset.missing else found
@@ -359,69 +352,35 @@ def inputs(config: Config, dataset: Dataset) -> Inputs:
 def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
     """Returns the network with its prior and likelihood."""
     from vamp_jax.autoencoder import Autoencoder
+    from vamp_jax.trainable_priors import Prior
 
     of_x = likelihood(config, dataset)
-    network, own_fields = NETWORKS[config.model](config)
     return Autoencoder(
-        network=network(
+        network=_network(
+            config,
             x_shape=dataset.shape,
             likelihood=of_x,
             latent_dim=config.latent_dim,
             hidden_dim=config.hidden_dim,
             kernel_init=DENSE_INITS[config.dense_init](config),
-            posterior=POSTERIORS[config.posterior](config),
-            **own_fields,
+            posterior=outside.made(POSTERIORS, config.posterior, (), config),
         ),
-        prior=PRIORS[config.prior](config, of_x.pseudo_input_support),
+        prior=outside.made(PRIORS, config.prior, Prior._fields, config, of_x.pseudo_input_support),
         likelihood=of_x,
         fill=float(np.mean(dataset.pseudo_input_mean)) if dataset.missing else None,
     )
 
 
+def _network(config: Config, **fields) -> Network:
+    if config.model in NETWORKS:
+        network, own_fields = NETWORKS[config.model](config)
+        return network(**fields, **own_fields)
+    from vamp_jax import network as contract
+
+    made = outside.call(config.model, **fields)
+    return outside.checked(config.model, made, contract.ATTRIBUTES)
+
+
 def objective(config: Config) -> Objective:
     """Returns what is maximised."""
-    return GRADIENTS[config.importance_gradient](config)
-
-
-def _constant(config: Config, num_steps: int):
-    return config.learning_rate
-
-
-def _cosine(config: Config, num_steps: int):
-    import optax
-
-    share = config.final_learning_rate / config.learning_rate
-    return optax.cosine_decay_schedule(config.learning_rate, num_steps, share)
-
-
-LEARNING_RATE_SCHEDULES = {"constant": _constant, "cosine": _cosine}
-
-
-def optimizer(config: Config, num_examples: int) -> optax.GradientTransformation:
-    """Returns the optimiser of a run on so many training examples."""
-    from vamp_jax.training import optimizers
-
-    num_steps = config.num_epochs * -(-num_examples // config.batch_size)
-    schedule = LEARNING_RATE_SCHEDULES[config.learning_rate_schedule]
-    return optimizers.normalized_adam(schedule(config, num_steps))
-
-
-def plan(config: Config, dataset: Dataset) -> Plan:
-    """Returns what is done in an epoch of this run."""
-    from vamp_jax.training.epoch import Plan, num_examples
-
-    every = config.components_per_step >= config.num_components  # as 0: all take part in each step
-    count = num_examples(dataset.train)
-    update = UPDATES[config.pseudo_input_update](config, count)
-    return Plan(
-        autoencoder=autoencoder(config, dataset),
-        objective=objective(config),
-        optimizer=update.optimizer(optimizer(config, count)),
-        inputs=inputs(config, dataset),
-        batch_size=config.batch_size,
-        eval_batch_size=config.eval_batch_size,
-        warmup_epochs=config.warmup_epochs,
-        seed=config.seed,
-        components_per_step=0 if every else config.components_per_step,
-        phase=update.phase,
-    )
+    return outside.made(OBJECTIVES, config.objective, ("num_samples", "bound"), config)

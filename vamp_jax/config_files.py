@@ -53,7 +53,7 @@ def with_paths(arguments: list[str]) -> list[str]:
     result, is_value = [], False
     for argument in arguments:
         flag, equals, value = argument.partition("=")
-        if is_value:
+        if is_value and argument[:1] != "-":
             argument = with_path(argument)
         elif equals and flag in ("--config", "-config"):
             argument = f"{flag}={with_path(value)}"

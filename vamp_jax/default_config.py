@@ -1,12 +1,12 @@
 """Every field of a run, with the paper's values (section 5); the other configs override a few.
 
-`vamp_jax/config_checks.py` says of each field what it is, its default and its range. Here is what
+`vamp_jax/config_fields.py` says of each field what it is, its default and its range. Here is what
 depends on the data. Every number that changes a result is saved with the run.
 """
 
 import ml_collections
 
-from vamp_jax import config_checks
+from vamp_jax import config_fields
 
 # Pseudo-inputs K: 500, but 1000 for OMNIGLOT (section 5.1); the thousand small digits need fewer.
 NUM_COMPONENTS = {"omniglot": 1000, "digits": 100}
@@ -23,9 +23,27 @@ DENSE_INIT = {"caltech101_silhouettes": "glorot"}
 
 
 def get_config(dataset: str = "digits") -> ml_collections.ConfigDict:
-    config = config_checks.defaults()
+    config = config_fields.defaults()
     config.dataset = dataset
     config.num_components = NUM_COMPONENTS.get(dataset, config.num_components)
     config.learning_rate = LEARNING_RATE.get(dataset, config.learning_rate)
     config.dense_init = DENSE_INIT.get(dataset, config.dense_init)
+    return config
+
+
+def of_sequences(dataset: str) -> ml_collections.ConfigDict:
+    """The same for sequences; chosen by the validation ELBO of a few runs on the chorales."""
+    config = get_config(dataset)
+    config.model = "seq_vae"
+    config.latent_dim = 32
+    config.hidden_dim = 128
+    config.batch_size = 20
+    config.learning_rate = 3e-3
+    config.learning_rate_schedule = "cosine"
+    config.num_epochs = 100
+    config.warmup_epochs = 20
+    config.early_stopping_epochs = 20
+    config.eval_batch_size = 100
+    config.word_dropout = 0.3
+    config.num_samples = 500
     return config

@@ -7,6 +7,7 @@ python draw_figure.py --figure=6 --workdirs=RUN,RUN                 # test image
 python draw_figure.py --figure=plane --workdirs=RUN                 # a latent space of two units
 python draw_figure.py --figure=histogram --workdirs=RUN,RUN         # test log-likelihoods
 python draw_figure.py --figure=curves --workdirs=RUN,RUN            # validation ELBO and epoch
+python draw_figure.py --figure=report --workdirs=RUN,RUN            # one web page of runs
 python draw_figure.py --figure=priors                               # four priors in the plane
 python draw_figure.py --figure=music --workdirs=RUN                 # MIDI files, of a run on music
 
@@ -31,7 +32,7 @@ from vamp_jax.run.folder import load_config
 FIGURE = flags.DEFINE_enum(
     "figure",
     None,
-    ["3", "4", "5", "6", "plane", "histogram", "curves", "music", "priors"],
+    ["3", "4", "5", "6", "plane", "histogram", "curves", "report", "music", "priors"],
     "Which figure to draw: see above.",
 )
 WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of the runs; one for 4, plane and music.")
@@ -141,8 +142,8 @@ def check_flags() -> None:
     figure = FIGURE.value
     if figure is None:
         raise UsageError(
-            "No figure is named: pass --figure=3, 4, 5, 6, plane, histogram, curves, music or "
-            "priors."
+            "No figure is named: pass --figure=3, 4, 5, 6, plane, histogram, curves, report, "
+            "music or priors."
         )
     both = ["dataset", "runs", *(f"config.{field}" for field in FIELDS)]
     others = dict.fromkeys(OF_FIGURE_3, ("3",)) | dict.fromkeys(both, TRAINING)
@@ -195,6 +196,10 @@ def main() -> None:
             figures.draw_histograms(folders, path)
         case "curves":
             figures.draw_curves(folders, path)
+        case "report":
+            figures.write_report(folders, data_dir, path)
+            print(f"Written: {path}.html")
+            return
         case "priors":
             failed = draw_priors(path)
         case "music":

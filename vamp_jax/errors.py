@@ -28,6 +28,19 @@ class HostLostError(RuntimeError):
     exit_code = 3
 
 
+class OutOfMemoryError(RuntimeError):
+    """Memory ran out all the same; exit code 6, which is also that of a library's abort."""
+
+    exit_code = 6
+
+    def __init__(self, reason: str):
+        super().__init__(
+            f"Memory ran out ({reason}): checkpoints are good, and the same command goes on from "
+            "the last one, where there is more memory; a smaller batch_size or eval_batch_size "
+            "needs less, and a run of its own with smaller sizes of the model."
+        )
+
+
 class Stopped(Exception):
     """A signal asked the run to stop, and its state is saved; exit code 128 + its number."""
 
@@ -43,6 +56,31 @@ def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
         close = difflib.get_close_matches(str(value), choices, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UsageError(f"{field} is {value!r}; it must be one of {', '.join(choices)}.{hint}")
+
+
+# What the system and libraries say where there is no memory left.
+NO_MEMORY = (
+    *("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "bad_alloc", "Cannot allocate"),
+    "can't start new thread",  # for whose stack there is none
+    "failed to map segment",  # of a library
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of Python or of a library says that memory ran out."""
+    if hasattr(error, "exit_code"):  # one of ours, which says what it is
+        return isinstance(error, OutOfMemoryError)
+    of_library = isinstance(error, RuntimeError | OSError | ImportError)
+    return isinstance(error, MemoryError) or (
+        of_library and any(words in str(error) for words in NO_MEMORY)
+    )
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of a command that ends by this exception."""
+    if is_out_of_memory(error):
+        return OutOfMemoryError.exit_code
+    return getattr(error, "exit_code", 1)
 
 
 def first_line(error: BaseException, length: int = 200) -> str:

@@ -3,8 +3,9 @@
 from typing import Any
 
 from absl import flags
+from ml_collections import config_flags
 
-from vamp_jax import choices, config_checks, errors
+from vamp_jax import choices, config_checks, errors, outside
 from vamp_jax.disk import expand_home, read_json
 from vamp_jax.evaluation import record
 from vamp_jax.paper import records
@@ -16,11 +17,17 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of the data sets. Default: ~/tensorflow_datasets."
 )
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "The config of the run, if it has parts from outside the package: its folder "
+    "alone makes no code run.",
+)
 NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples", None, "S of the importance-sampled log-likelihood. Default: the config's."
 )
 NUM_EXAMPLES = flags.DEFINE_integer(
-    "num_examples", None, "Only so many examples, evenly spaced. Default: all."
+    "num_examples", None, "Only so many examples, evenly spaced. Default: all; with --ais 500."
 )
 SPLIT = flags.DEFINE_string("split", "test", "train, validation or test.")
 DIAGNOSTICS = flags.DEFINE_bool(
@@ -28,6 +35,21 @@ DIAGNOSTICS = flags.DEFINE_bool(
 )
 RECORD = flags.DEFINE_bool(
     "record", False, "Also write the result into results/, for python run_table.py."
+)
+AIS = flags.DEFINE_bool(
+    "ais",
+    False,
+    "In place of all else: the log-likelihood by annealed importance sampling, a second opinion.",
+)
+AIS_START = flags.DEFINE_string("ais_start", "posterior", "Where chains start: posterior, prior.")
+AIS_DISTRIBUTIONS = flags.DEFINE_integer(
+    "ais_distributions", 500, "Steps from the start to the model."
+)
+AIS_CHAINS = flags.DEFINE_integer("ais_chains", 8, "Chains of each example.")
+AIS_SIMULATED = flags.DEFINE_integer(
+    "ais_simulated",
+    50,
+    "Examples that the model simulates, for the gap of bidirectional Monte Carlo; 0: none.",
 )
 HOSTS = flags.DEFINE_string(
     "hosts",
@@ -55,6 +77,11 @@ def evaluate_here(workdir: str) -> None:
     from vamp_jax.training import checkpoints
 
     config_checks.check(config)
+    file = CONFIG.value and config_flags.get_config_filename(flags.FLAGS["config"])
+    outside.allow_for_run(workdir, config, CONFIG.value, file)
+    if AIS.value:
+        evaluate_annealed_here(workdir, config)
+        return
     num_samples = config.num_samples if NUM_SAMPLES.value is None else NUM_SAMPLES.value
     record.check(SPLIT.value, num_samples, NUM_EXAMPLES.value)
     which = (SPLIT.value, num_samples, NUM_EXAMPLES.value)
@@ -91,6 +118,25 @@ def evaluate_here(workdir: str) -> None:
         save(workdir, read_json(record.record_path(workdir, *which) + ".json"))
     if failed:
         raise failed
+
+
+def evaluate_annealed_here(workdir: str, config) -> None:
+    import jax
+
+    from vamp_jax.evaluation import annealed
+
+    if RECORD.value:
+        raise errors.UsageError("--record goes without --ais: results/ has no place for it.")
+    settings = annealed.Settings(
+        AIS_START.value, AIS_DISTRIBUTIONS.value, AIS_CHAINS.value, AIS_SIMULATED.value
+    )
+    settings.check(config.posterior)
+    record.check(SPLIT.value, config.num_samples, NUM_EXAMPLES.value)
+    dataset = choices.dataset(config, DATA_DIR.value)
+    check_data(workdir, dataset)
+    which = {"split": SPLIT.value, "num_examples": NUM_EXAMPLES.value}
+    with jax.default_matmul_precision(config.matmul_precision):
+        annealed.evaluate_annealed(workdir, dataset, settings, **which)
 
 
 def save(workdir: str, evaluated: dict[str, Any]) -> None:

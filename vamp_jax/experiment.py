@@ -6,12 +6,12 @@ import json
 import jax
 import ml_collections
 
-from vamp_jax import choices, config_checks
-from vamp_jax.datasets import Dataset
+from vamp_jax import choices, config_checks, memory
+from vamp_jax.datasets import Dataset, arrays
 from vamp_jax.evaluation import evaluate, record
 from vamp_jax.process import hosts
 from vamp_jax.run.folder import claim, locked
-from vamp_jax.training import loop
+from vamp_jax.training import loop, plans
 from vamp_jax.training.checkpoints import Checkpoints
 
 
@@ -35,11 +35,12 @@ def train_and_evaluate(
                 stack.enter_context(locked(workdir))
             dataset = choices.dataset(config, data_dir)
             config_checks.check_with_data(config, dataset)
+            memory.check(config, dataset)
+            plan = plans.make(config, dataset)  # may refuse what the folder should not have
             if hosts.is_first():
                 claim(workdir, config, dataset)
         _check_hosts_agree(config, dataset)
         stack.enter_context(jax.default_matmul_precision(config.matmul_precision))
-        plan = choices.plan(config, dataset)
         with Checkpoints(workdir) if hosts.is_first() else contextlib.nullcontext() as checkpoints:
             state = loop.train(config, workdir, dataset, plan, checkpoints, checkpoint_seconds)
         if not hosts.is_first():
@@ -66,6 +67,6 @@ def _check_hosts_agree(config: ml_collections.ConfigDict, dataset: Dataset) -> N
         return
     hosts.check_same(
         The_config=json.dumps(config.to_dict(), sort_keys=True).encode(),
-        The_data_set=b"".join(leaf.tobytes() for leaf in jax.tree.leaves(dataset[1:3])),
+        The_data_set="".join(map(arrays.digest, jax.tree.leaves(dataset[1:3]))).encode(),
         The_version_of_JAX=jax.__version__.encode(),
     )

@@ -80,9 +80,17 @@ class Householder(NamedTuple):
 
     def log_prob(self, z: Array) -> Array:
         """ln q(z|x): [..., D] -> [...], in nats."""
+        return self.base.log_prob(self._before(z))
+
+    def noise_of(self, z: Array) -> Array:
+        """The noise of which z is the draw: [..., D] -> [..., D]."""
+        return self.base.noise_of(self._before(z))
+
+    def _before(self, z: Array) -> Array:
+        """z before the reflections, each of which undoes itself."""
         for t in reversed(range(self.v.shape[-2])):
             z, _ = flows.householder(z, self.v[..., t, :])
-        return self.base.log_prob(z)
+        return z
 
     def sample_and_log_prob(self, noise: Array) -> tuple[Array, Array]:
         """A draw [..., D] and its log-density [...], in nats."""

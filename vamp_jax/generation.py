@@ -44,18 +44,34 @@ def generate_from_pseudo_input(
 
 
 @functools.partial(jax.jit, static_argnames="autoencoder")
+def generate_from_top(
+    autoencoder: Autoencoder, variables: Variables, rng: Array, z_top: Array
+) -> Any:
+    """Generates x [N, ...] from z of the top layer, [N, D]."""
+    return _from_top(autoencoder, variables, rng, z_top)
+
+
+@functools.partial(jax.jit, static_argnames="autoencoder")
 def reconstruct(autoencoder: Autoencoder, variables: Variables, rng: Array, x: Any) -> Any:
-    """Reconstructs x [N, ...] with one draw of z each (Figure 6); sequences keep their lengths."""
+    """Reconstructs x [N, ...] with one draw of z each (Figure 6).
+
+    Sequences keep their lengths, up to the steps of the network's `x_shape`.
+    """
     network = autoencoder.network
     check_examples("reconstruct", x, network.x_shape)
     noise_rng, rng = jax.random.split(rng)
     noise = latent_noise(noise_rng, jnp.arange(num_examples(x)), network.latent_shapes)
     drawn = autoencoder.draw(variables, autoencoder.encode(variables, x), noise)
     made = decoded(autoencoder, variables, rng, drawn.latents)
-    return made | {"length": x["length"]} if is_sequences(x) else made
+    if not is_sequences(x):
+        return made
+    return made | {"length": jnp.minimum(x["length"], made["length"])}
 
 
-def _from_top(autoencoder: Autoencoder, variables: Variables, rng: Array, z_top: Array) -> Any:
+def descend(
+    autoencoder: Autoencoder, variables: Variables, rng: Array, z_top: Array
+) -> tuple[Latents, Array]:
+    """Draws the layers below z_top [N, D]: all latents, and a key for what comes after."""
     lower = dict(list(autoencoder.network.latent_shapes.items())[:-1])
     noise = {}
     if lower:
@@ -67,7 +83,11 @@ def _from_top(autoencoder: Autoencoder, variables: Variables, rng: Array, z_top:
         noise = {
             layer: jax.random.normal(keys[layer], (count, *shape)) for layer, shape in lower.items()
         }
-    latents = autoencoder.apply(variables, z_top, noise, method="descend")
+    return autoencoder.apply(variables, z_top, noise, method="descend"), rng
+
+
+def _from_top(autoencoder: Autoencoder, variables: Variables, rng: Array, z_top: Array) -> Any:
+    latents, rng = descend(autoencoder, variables, rng, z_top)
     return decoded(autoencoder, variables, rng, latents)
 
 

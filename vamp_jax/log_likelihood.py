@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vamp_jax.autoencoder import Autoencoder, Terms, Variables
+from vamp_jax.batches import in_dispatches
+from vamp_jax.network import Network
 from vamp_jax.random_streams import example_keys, noise_of_samples
 from vamp_jax.sequences import check_examples, num_examples, values_of
 
@@ -93,23 +95,22 @@ def estimate(
     )
     prior = jax.jit(autoencoder.prior_density)(variables)
     shape = (devices, min(batches_per_dispatch, most), examples_per_batch)
-    at_once = math.prod(shape)
-    for start in range(len(done.log_likelihood) if done else 0, count, at_once):
-        # The last rows again and again where there are no more; dropped below.
-        rows = np.minimum(np.arange(start, start + at_once), count - 1)
-        of_rows = jax.tree.map(
-            lambda leaf: np.asarray(leaf)[rows].reshape(*shape, *leaf.shape[1:]),  # noqa: B023
-            (x, index),
-        )
-        result = _first(count - start, compiled(variables, prior, *of_rows, rng))
-        done = jax.tree.map(lambda *parts: np.concatenate(parts), done, result) if done else result
-        report(done)
-    return cast(ImportanceSampled, done)  # there is at least one example
+    result = in_dispatches(
+        lambda arrays: compiled(variables, prior, *arrays, rng), (x, index), shape, done, report
+    )
+    return cast(ImportanceSampled, result)
 
 
-def _first(count: int, result: ImportanceSampled) -> ImportanceSampled:
-    """The first of the examples that the devices return, [count] each."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1)[:count], result)
+def batch_sizes(network: Network) -> dict[str, int]:
+    """Batch sizes for `estimate`, chosen for speed.
+
+    By convolutions on a CPU, few rows stay in its cache (1.4 times as fast), and ten images are a
+    minute: more would show no progress.
+    """
+    if not network.convolutional:
+        return {"rows_per_chunk": 1000, "batches_per_dispatch": 10}
+    rows = 20 if jax.default_backend() == "cpu" else 1000
+    return {"rows_per_chunk": rows, "batches_per_dispatch": 1}
 
 
 def _check(autoencoder: Autoencoder, x, index, **counts: int) -> None:

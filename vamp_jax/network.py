@@ -14,6 +14,10 @@ class Network(Protocol):
     `latent_shapes` lists the layers with the shape of one example's latents, the top layer last:
     {"z1": (40,), "z2": (40,)}. The prior is that of the top layer. Leading axes are free: x is
     [B, ...], and latents may be [S, B, ...], many samples of the same examples.
+
+    A network whose batch norm uses statistics that are collected has one more method,
+    `statistics(x, noise, row_weight)`, which passes a batch through every layer once; see
+    layers/collected_norm.py.
     """
 
     convolutional: bool  # whether its cost is in convolutions, which want other batch sizes
@@ -53,6 +57,12 @@ class Network(Protocol):
 
     def decode(self, latents: Latents, x: Any = None) -> tuple[Array, ...]:
         """Computes the likelihood's heads; an autoregressive network looks at x."""
+
+
+# What every network has.
+ATTRIBUTES = tuple(
+    name for name in (*Network.__annotations__, *vars(Network)) if not name.startswith("_")
+)
 
 
 class Draw(NamedTuple):

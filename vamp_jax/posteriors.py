@@ -7,8 +7,9 @@ A posterior is any pytree with
     component                   -> what a VampPrior takes as the component of this x, a tuple
                                    (mean, log_var) or (mean, log_var, rotation)
 
-`log_prob(z)`, the density at any given point, is optional: the inverse of a flow may not be known.
-What needs it (`Autoencoder.log_q`) says so in a sentence.
+`log_prob(z)`, the density at any given point, and `noise_of(z)`, the noise of which z is the draw,
+are optional: the inverse of a flow may not be known. What needs them (`Autoencoder.log_q`, chains
+that run backward in annealed_likelihood.py) says so in a sentence.
 """
 
 import math
@@ -41,6 +42,10 @@ class Normal(NamedTuple):
     def sample(self, noise: Array) -> Array:
         """mean + exp(log_var / 2) * noise: [..., D] -> [..., D]."""
         return normal_sample(noise, self.mean, self.log_var)
+
+    def noise_of(self, z: Array) -> Array:
+        """The noise that `sample` makes z of: [..., D] -> [..., D]."""
+        return (z - self.mean) * jnp.exp(-0.5 * self.log_var)
 
     def log_prob(self, z: Array) -> Array:
         """ln N(z | mean, diag(exp(log_var))): [..., D] -> [...], in nats."""

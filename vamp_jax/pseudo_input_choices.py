@@ -78,3 +78,4 @@ def _langevin(config: Config, num_examples: int) -> Update:
 UPDATES = {"joint": _joint, "wake": _wake, "em": _em, "langevin": _langevin}
 WITH_WAKE = ("wake", "em")
 WITH_RESTARTS = ("em",)
+WITHOUT_WAKE = tuple(name for name in UPDATES if name not in WITH_WAKE)

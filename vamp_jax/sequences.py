@@ -36,6 +36,13 @@ def rows_of(x: Any, index: Any) -> Any:
     return x[index]
 
 
+def trimmed(x: Any) -> Any:
+    """The examples without the steps that are padding in all of them; other data as it is."""
+    if not is_sequences(x):
+        return x
+    return x | {"values": x["values"][:, : max(1, int(np.max(x["length"])))]}
+
+
 def check_examples(name: str, x: Any, x_shape: tuple[int, ...]) -> None:
     """Raises a ValueError in the name of a function unless x are N >= 1 examples of this shape.
 

@@ -6,7 +6,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from vamp_jax import choices, datasets, disk, errors
+from vamp_jax import choices, datasets, disk, errors, outside
 from vamp_jax.process import command_line, hosts, jax_start, xla_flags
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -45,9 +45,8 @@ def main() -> None:
         raise errors.UsageError(
             f"checkpoint_seconds is {CHECKPOINT_SECONDS.value}; it must not be negative."
         )
-    name = os.path.splitext(
-        os.path.basename(config_flags.get_config_filename(flags.FLAGS["config"]))
-    )[0]
+    file = config_flags.get_config_filename(flags.FLAGS["config"])
+    name = os.path.splitext(os.path.basename(file))[0]
     # A field that is missing is for config_checks.check to say.
     data = datasets.short_name(str(config.get("dataset")))
     default = f"runs/{name}-{data}-seed{config.get('seed')}"
@@ -59,6 +58,8 @@ def main() -> None:
         # After the flags: a typo in one should not wait for JAX.
         from vamp_jax import experiment
 
+        with hosts.together():
+            outside.allow(config, beside=file)
         experiment.train_and_evaluate(config, workdir, DATA_DIR.value, CHECKPOINT_SECONDS.value)
 
 

@@ -251,7 +251,7 @@ def warped(base: Prior, *, stop_components: bool = False) -> Prior:
     """Any mixture warped by a flow on the prior's side: p(z) = base(f(z)) |det df/dz|.
 
     Args:
-      base: a prior whose density is a mixture of diagonal Gaussians.
+      base: a prior whose density is a mixture of Gaussians, diagonal or of full covariance.
       stop_components: lets no gradient through the components, for ablations.
     """
 

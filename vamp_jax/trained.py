@@ -1,14 +1,7 @@
-"""A trained model in Python: `vamp_jax.load`, what can be asked of it, and `vamp_jax.export`.
-
-A model file is one .npz of plain arrays (no pickle): the parameters by their path, and a JSON text
-of the config and of what the data looked like. Loading one needs neither the data nor a checkpoint.
-"""
+"""A trained model in Python: what can be asked of what `vamp_jax.load` returns."""
 
 import dataclasses
 import functools
-import importlib.resources
-import json
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,12 +10,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from vamp_jax import choices, config_checks, disk, generation, likelihoods, priors
+from vamp_jax import generation, likelihoods, priors
 from vamp_jax import log_likelihood as estimates
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.batches import in_batches
 from vamp_jax.datasets.inputs import DataSpec
-from vamp_jax.errors import UsageError
 from vamp_jax.posteriors import Normal
 from vamp_jax.random_streams import EVALUATION, latent_noise, stream
 from vamp_jax.sequences import check_examples, is_sequences, num_examples, values_of
@@ -30,8 +22,6 @@ from vamp_jax.sequences import check_examples, is_sequences, num_examples, value
 Array = jax.Array
 
 ROWS = 500  # examples at a time
-FORMAT = 1
-MODEL_FILE = "model.npz"  # in a run's folder
 
 
 class LogLikelihood(NamedTuple):
@@ -77,29 +67,28 @@ class Trained:
 
     def encode(self, x: Any) -> Normal:
         """q(z|x) of the top layer, before any flow: mean and log-variance, [N, D] each."""
-        return self._batches(lambda model, v, x: model.encode(v, x).top.base, self._x("encode", x))
+        return self._batches(_encoded, self._x("encode", x))
 
     def decode(self, z: Any) -> Any:
         """The mean of p(x|z), [N, *shape]; a draw where the decoder is autoregressive."""
-        latents = self._latents("decode", z)
-
-        def mean(model, variables, latents):
-            rng = jax.random.key(0)  # of pixels that are drawn one after the other
-            return generation.decoded(model, variables, rng, latents)
-
-        return self._batches(mean, latents)
+        return self._batches(_decoded, self._latents("decode", z))
 
     def reconstruct(self, x: Any, seed: int = 0) -> Any:
         """x through the model and back, with one draw of z each: [N, *shape]."""
-        x = self._x("reconstruct", x)
-        rng = stream(seed, EVALUATION)
-        return self._batches(lambda m, v, x: generation.reconstruct(m, v, rng, x), x)
+        x, rng = self._x("reconstruct", x), stream(seed, EVALUATION)
+
+        def reconstruct(model, variables, x):
+            return generation.reconstruct(model, variables, rng, x)
+
+        return self._batches(reconstruct, x)
 
     def sample(self, rng: Array, num_samples: int, component: int | None = None) -> Any:
         """Generates x [num_samples, *shape], z from the prior or from one of its components."""
         if component is None:
             made = generation.generate(self.autoencoder, self.variables, rng, num_samples)
             return jax.tree.map(np.asarray, made)
+        if not hasattr(self.prior, "component_means"):
+            raise ValueError(f"sample: component is {component}; this prior has no components.")
         count = len(self.prior.component_means())
         if not 0 <= component < count:
             raise ValueError(f"sample: component is {component}; this prior has {count}, from 0.")
@@ -115,14 +104,24 @@ class Trained:
         made = self.reconstruct(x, seed)
         return np.where(np.isnan(x), made, x)
 
-    def log_likelihood(self, x: Any, num_samples: int = 1000, seed: int = 0) -> LogLikelihood:
-        """ln p(x) of each example by importance sampling, on all devices; for anomaly detection."""
+    def log_likelihood(
+        self, x: Any, num_samples: int = 1000, seed: int = 0, index: Any = None
+    ) -> LogLikelihood:
+        """ln p(x) of each example by importance sampling, on all devices; for anomaly detection.
+
+        Args:
+          x: N examples.
+          num_samples: draws of z for each.
+          seed, index: an example's draws are a function of the seed and its number in index, [N];
+            None: 0 to N - 1.
+        """
         found = estimates.estimate(
             self.autoencoder,
             self.variables,
             self._x("log_likelihood", x),
             num_samples=num_samples,
             rng=stream(seed, EVALUATION),
+            index=index,
         )
         return LogLikelihood(found.log_likelihood, found.elbo, found.effective_sample_size)
 
@@ -132,23 +131,19 @@ class Trained:
         count = num_examples(x)
         if count != len(next(iter(latents.values()))):
             raise ValueError(f"log_prob_given: {count} examples do not pair with the rows of z.")
-
-        def log_prob(model, variables, x, latents):
-            heads, _ = model.decode(variables, latents, x)
-            return likelihoods.log_prob(model.likelihood, x, heads, 1)
-
-        return self._batches(log_prob, x, latents)
+        return self._batches(_log_prob_given, x, latents)
 
     def responsibilities(self, x: Any) -> np.ndarray:
         """p(k | z) of each component at the mean of q(z|x): [N, K]."""
         means = self.encode(x).mean
-        return self._batches(lambda model, v, z: priors.responsibilities(z, self.prior), means)
+        of_rows = functools.partial(priors.responsibilities, prior=self.prior)
+        return in_batches(of_rows, (means,), min(ROWS, len(means)))
 
     def _batches(self, function: Callable[..., Any], *arrays: Any) -> Any:
         """Applies function(autoencoder, variables, rows) to all rows, a batch at a time."""
         count = len(jax.tree.leaves(arrays)[0])
-        compiled = jax.jit(functools.partial(function, self.autoencoder))
-        return in_batches(functools.partial(compiled, self.variables), arrays, min(ROWS, count))
+        of_rows = functools.partial(function, self.autoencoder, self.variables)
+        return in_batches(of_rows, arrays, min(ROWS, count))
 
     def _x(self, name: str, x: Any) -> Any:
         """x as the network sees it."""
@@ -183,13 +178,49 @@ class Trained:
     def latents(self, x: Any, seed: int = 0) -> dict[str, np.ndarray]:
         """One draw of the latents of each layer from q(z|x), [N, *shape] each."""
         x = self._x("latents", x)
-        shapes, rng = self.autoencoder.network.latent_shapes, stream(seed, EVALUATION)
+        rng = stream(seed, EVALUATION)
 
         def draw(model, variables, x, index):
-            noise = latent_noise(rng, index, shapes)
-            return model.draw(variables, model.encode(variables, x), noise).latents
+            return _drawn(model, variables, rng, x, index)
 
         return self._batches(draw, x, np.arange(num_examples(x)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled as plain arrays: the functions in a model cannot be."""
+        from vamp_jax import model_file  # which needs this module
+
+        return model_file.of_arrays, ("the pickled model", model_file.to_arrays(self))
+
+
+# Functions of (autoencoder, variables, ...), each compiled once a model and shape.
+_compiled = functools.partial(jax.jit, static_argnums=0)
+
+
+@_compiled
+def _encoded(model: Autoencoder, variables: Variables, x: Array) -> Normal:
+    return model.encode(variables, x).top.base
+
+
+@_compiled
+def _decoded(model: Autoencoder, variables: Variables, latents: dict[str, Array]) -> Any:
+    rng = jax.random.key(0)  # of what is drawn value by value
+    return generation.decoded(model, variables, rng, latents)
+
+
+@_compiled
+def _log_prob_given(
+    model: Autoencoder, variables: Variables, x: Any, latents: dict[str, Array]
+) -> Array:
+    heads, _ = model.decode(variables, latents, x)
+    return likelihoods.log_prob(model.likelihood, x, heads, 1)
+
+
+@_compiled
+def _drawn(
+    model: Autoencoder, variables: Variables, rng: Array, x: Any, index: Array
+) -> dict[str, Array]:
+    noise = latent_noise(rng, index, model.network.latent_shapes)
+    return model.draw(variables, model.encode(variables, x), noise).latents
 
 
 def _wanted(layers: dict[str, tuple[int, ...]]) -> str:
@@ -201,74 +232,6 @@ def _wanted(layers: dict[str, tuple[int, ...]]) -> str:
 
 # ---------------------------------------------------------------------------------------------
 # Files.
-
-
-def load(path: str) -> Trained:
-    """Loads a trained model: a finished run's folder, a model file, or one that ships: 'digits'.
-
-    'digits' is the VAE with the VampPrior of configs/vamp_vae.py on scikit-learn's digits (seed 0).
-
-    Raises:
-      UsageError: when there is none, or it cannot be read.
-    """
-    shipped = importlib.resources.files("vamp_jax") / "shipped" / f"{path}.npz"
-    if not os.path.exists(path) and shipped.is_file():
-        with importlib.resources.as_file(shipped) as file:
-            return _read(str(file))
-    if os.path.isdir(path):
-        path = os.path.join(path, MODEL_FILE)
-        if not os.path.exists(path):
-            raise UsageError(
-                f"{path} is missing: train.py and eval.py write it when they evaluate a run."
-            )
-    return _read(path)
-
-
-def export(model: Trained, path: str) -> None:
-    """Writes a model as one .npz of plain arrays, whole or not at all."""
-    leaves = jax.tree_util.tree_leaves_with_path(model.variables)
-    arrays = {"/".join(str(key.key) for key in where): np.asarray(leaf) for where, leaf in leaves}
-    about = {"format": FORMAT, "config": model.config, "spec": model.spec._asdict()}
-    text = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
-    with disk.whole_file(path, "wb") as file:
-        np.savez_compressed(file, about=text, **arrays)
-
-
-def _read(path: str) -> Trained:
-    try:
-        with disk.open_file(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        about = json.loads(arrays.pop("about").tobytes())
-        config = ml_collections.ConfigDict(config_checks.as_of_today(about["config"]))
-        spec = DataSpec(**about["spec"] | {"shape": tuple(about["spec"]["shape"])})
-        version = about["format"]
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except Exception:  # of a damaged file zipfile and numpy raise many kinds
-        raise UsageError(f"{path} cannot be read: it is not a model file.") from None
-    if version != FORMAT:
-        raise UsageError(f"{path} has format {version}; this version reads format {FORMAT}.")
-    config_checks.check(config)
-    autoencoder = choices.autoencoder(config, spec)
-    return Trained(config.to_dict(), spec, autoencoder, _variables(path, autoencoder, spec, arrays))
-
-
-def _variables(path: str, autoencoder: Autoencoder, spec: DataSpec, arrays: dict) -> Variables:
-    """The tree of variables of arrays by path, checked against the network's own shapes."""
-    tree: Variables = {"params": {"model": {}, "prior": {}}, "batch_stats": {}, "constants": {}}
-    for name, array in arrays.items():
-        *parents, last = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = jnp.asarray(array)
-    x = autoencoder.likelihood.from_stored(jnp.zeros((1, *spec.shape)), 1.0)
-    wanted = jax.eval_shape(lambda: autoencoder.network.init(jax.random.key(0), x))
-    shapes = jax.tree.map(lambda leaf: leaf.shape, (tree["params"]["model"], tree["batch_stats"]))
-    of_network = wanted["params"], wanted.get("batch_stats", {})
-    if shapes != jax.tree.map(lambda leaf: leaf.shape, of_network):
-        raise UsageError(f"{path} is damaged: its arrays are not those of its config's network.")
-    return tree
 
 
 def from_best(config: ml_collections.ConfigDict, dataset: Any, best: Any) -> Trained:

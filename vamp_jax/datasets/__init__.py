@@ -1,6 +1,6 @@
 """The paper's data sets and others by name, and one's own by path, as arrays."""
 
-from vamp_jax.datasets.by_name import NAMES, check_name, load, short_name
+from vamp_jax.datasets.by_name import NAMES, check_name, load, of_arrays, short_name
 from vamp_jax.datasets.dataset import SPLITS, Dataset, spaced
 from vamp_jax.datasets.own import is_own
 from vamp_jax.datasets.values import LIKELIHOODS
@@ -15,6 +15,7 @@ __all__ = [
     "is_own",
     "load",
     "num_examples",
+    "of_arrays",
     "rows_of",
     "short_name",
     "spaced",

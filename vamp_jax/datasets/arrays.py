@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from vamp_jax.datasets import mapped
 from vamp_jax.datasets.dataset import SPLITS, Found
 from vamp_jax.errors import UsageError
 
@@ -85,9 +86,10 @@ def _hashes(file: str, splits: dict, masks: dict) -> dict[str, str]:
 def digest(array: np.ndarray) -> str:
     """SHA-256 of an array's type, shape and values."""
     start = f"{array.dtype.kind}{array.dtype.itemsize} {array.shape}\n".encode()
-    values = array.astype(array.dtype.newbyteorder("<"), copy=False)
     result = hashlib.sha256(start)
-    result.update(np.ascontiguousarray(values).data)
+    for _, block in mapped.blocks(np.atleast_1d(array)):
+        values = block.astype(array.dtype.newbyteorder("<"), copy=False)
+        result.update(np.ascontiguousarray(values).data)
     return result.hexdigest()
 
 

@@ -1,5 +1,7 @@
 """`load`: a data set by its name, or one's own by the place where it lies."""
 
+from typing import Any
+
 from vamp_jax.datasets import loading, own, protocols, sequences, values
 from vamp_jax.datasets.dataset import SPLITS, Dataset
 from vamp_jax.errors import UsageError
@@ -66,10 +68,21 @@ def load(
         dataset, notes = own.load(
             name, likelihood=likelihood, missing=missing, image_size=image_size, data_dir=data_dir
         )
+    dataset = _noted(name, dataset, notes)
+    return dataset if likelihood is None else _with_likelihood(dataset, likelihood)
+
+
+def of_arrays(
+    name: str, held: Any, *, likelihood: str | None = None, missing: str = "refuse"
+) -> Dataset:
+    """Makes a data set of a dict of arrays, named and checked as those of a .npz; see `load`."""
+    return _noted(name, *own.of_arrays(name, held, likelihood=likelihood, missing=missing))
+
+
+def _noted(name: str, dataset: Dataset, notes: list[str]) -> Dataset:
     for note in notes:
         print(note, flush=True)
-    dataset = dataset._replace(name=short_name(name))
-    return dataset if likelihood is None else _with_likelihood(dataset, likelihood)
+    return dataset._replace(name=short_name(name))
 
 
 def _with_likelihood(dataset: Dataset, likelihood: str) -> Dataset:

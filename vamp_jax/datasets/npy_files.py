@@ -43,6 +43,26 @@ def read_npy(path: pathlib.Path) -> np.ndarray:
         return _array(file, size, where, files.memory_limit())
 
 
+def map_npy(path: pathlib.Path) -> np.memmap:
+    """The array of a .npy file, left in its file: read where it is looked at.
+
+    Raises:
+      UsageError: it is damaged, or holds what would have to be converted.
+    """
+    where = files.shown(path)
+    with files.open_regular(path) as file, _one_sentence(where, "numpy.save"):
+        size = file.seek(0, 2)
+        file.seek(0)
+        dtype, shape, fortran, consumed = _header(file, where)
+        _check_size(where, dtype, shape, consumed, size)
+        if fortran or dtype.kind not in "iuf" or not dtype.isnative or not math.prod(shape):
+            raise UsageError(
+                f"{where} cannot stay in its file: write numbers (of logical values, "
+                "array.astype(numpy.uint8)) with numpy.save(path, numpy.ascontiguousarray(array))"
+            )
+        return np.memmap(file, dtype, "r", consumed, shape)
+
+
 def read_npz(
     path: pathlib.Path, wanted: Callable[[str], bool], where: str | None = None
 ) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -108,12 +128,7 @@ def _arrays(archive: zipfile.ZipFile, size: int, where: str, wanted: Callable[[s
 def _array(stream: BinaryIO, size: int, what: str, limit: int) -> np.ndarray:
     """One array of `size` bytes with its header, in C order and this machine's byte order."""
     dtype, shape, fortran, consumed = _header(stream, what)
-    num_bytes = math.prod(shape) * dtype.itemsize
-    if consumed + num_bytes != size:
-        raise UsageError(
-            f"{what} should have {consumed + num_bytes:,} bytes for its shape {shape} and has "
-            f"{size:,}: the file is damaged"
-        )
+    num_bytes = _check_size(what, dtype, shape, consumed, size)
     if num_bytes > limit:
         files.check_size(what, num_bytes)
         raise UsageError(f"{what} does not fit in memory beside the arrays before it")
@@ -123,6 +138,19 @@ def _array(stream: BinaryIO, size: int, what: str, limit: int) -> np.ndarray:
     array = raw.view(dtype) if num_bytes else np.empty(0, dtype)
     array = array.reshape(shape, order="F" if fortran else "C")
     return np.ascontiguousarray(array.astype(dtype.newbyteorder("="), copy=False)).reshape(shape)
+
+
+def _check_size(
+    what: str, dtype: np.dtype, shape: tuple[int, ...], consumed: int, size: int
+) -> int:
+    """Returns the bytes of an array; a UsageError unless the file has just these."""
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if consumed + num_bytes != size:
+        raise UsageError(
+            f"{what} should have {consumed + num_bytes:,} bytes for its shape {shape} and has "
+            f"{size:,}: the file is damaged"
+        )
+    return num_bytes
 
 
 def _header(stream: BinaryIO, what: str) -> tuple[np.dtype, tuple[int, ...], bool, int]:

@@ -2,6 +2,7 @@
 
     data.npz          arrays train, validation, test, or x alone; labels_*, mask_*
     data.npy          one array
+    big/              a folder of train.npy, validation.npy and test.npy, which stay in their files
     photos/           a folder of PNG or JPEG files, with train/, validation/, test/ or without
     counts.h5         X, and Y for labels; or arrays as in a .npz
     cells.h5ad        AnnData's X
@@ -15,12 +16,13 @@ import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from vamp_jax.datasets import arrays, files, npy_files, values
-from vamp_jax.datasets.dataset import Dataset, Found
+from vamp_jax.datasets.dataset import SPLITS, Dataset, Found
 from vamp_jax.errors import UsageError
 
 TFDS, TEXT = "tfds:", "text:"
@@ -85,7 +87,29 @@ def load(
     """
     if missing not in ("refuse", "mask"):
         raise UsageError(f"missing is {missing!r}; it must be 'refuse' or 'mask'.")
-    given, kind = arrays.check(_read(name, image_size, data_dir))
+    return _made(name, _read(name, image_size, data_dir), likelihood, missing)
+
+
+def of_arrays(
+    name: str, held: Any, *, likelihood: str | None = None, missing: str = "refuse"
+) -> tuple[Dataset, list[str]]:
+    """Makes the data set of arrays that a program has made, named as in a .npz; see `load`."""
+    if not isinstance(held, Mapping):
+        raise UsageError(
+            f"{name} gives a {type(held).__name__}; it must give a dict of arrays with the names "
+            "of a .npz: train, validation and test, or x"
+        )
+    held = {str(key): np.asarray(array) for key, array in held.items()}
+    known = {key: array for key, array in held.items() if arrays.role(key) is not None}
+    found = arrays.found(name, known, sorted(held.keys() - known.keys()))
+    return _made(name, found, likelihood, missing)
+
+
+def _made(
+    name: str, found: Found, likelihood: str | None, missing: str
+) -> tuple[Dataset, list[str]]:
+    """Checks what a file holds, splits it where it is in one piece, and says what it is."""
+    given, kind = arrays.check(found)
     if missing == "refuse":
         values.refuse_nan(given.where, given.splits, given.masks)
     in_bytes = all(array.dtype == np.uint8 for array in given.splits.values())
@@ -127,6 +151,8 @@ def _read(name: str, image_size: int | tuple[int, int] | None, data_dir: str | N
         folder = path is not None and path.is_dir()
         if image_size and not folder:
             raise UsageError(f"image_size is for a folder of pictures, and {name} is none")
+        if folder and (path / "train.npy").exists():
+            return _npy_folder(path)
         if folder:
             from vamp_jax.datasets import image_folder
 
@@ -159,6 +185,24 @@ def _npz(path: pathlib.Path) -> Found:
 
 def _npy(path: pathlib.Path) -> Found:
     return arrays.found(files.shown(path), {"x": npy_files.read_npy(path)}, [])
+
+
+def _npy_folder(path: pathlib.Path) -> Found:
+    where, names = files.shown(path), sorted(file.stem for file in path.glob("*.npy"))
+    held = {name: npy_files.map_npy(path / f"{name}.npy") for name in names if name in SPLITS}
+    if lacking := [split for split in SPLITS if split not in held]:
+        raise UsageError(
+            f"{where} has no {lacking[0]}.npy: arrays that stay in their files are not split, so "
+            "give train.npy, validation.npy and test.npy"
+        )
+    others = [name for name in names if name not in held]
+    labels = {name: npy_files.read_npy(path / f"{name}.npy") for name in others if _labels(name)}
+    return arrays.found(where, held | labels, [name for name in others if name not in labels])
+
+
+def _labels(name: str) -> bool:
+    found = arrays.role(name)
+    return found is not None and found[0] == "labels"
 
 
 def _h5(path: pathlib.Path) -> Found:

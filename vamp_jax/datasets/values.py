@@ -1,10 +1,12 @@
 """What the values of one's own data are: which likelihoods fit, and how each wants them stored."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from vamp_jax.datasets import mapped
 from vamp_jax.datasets.protocols import draw_held_out
 from vamp_jax.errors import UsageError
 
@@ -79,10 +81,7 @@ def facts(where: str, kind: str, splits: Splits, *, in_bytes: bool, grey_levels:
     floats = {name: a for name, a in splits.items() if a.dtype.kind == "f"}
     _refuse_any(where, floats, np.isinf, "is infinite: every value must be a finite number")
     # fmin and fmax pass over nan, unless there is nothing else.
-    ranges = {
-        name: (float(np.fmin.reduce(a, axis=None)), float(np.fmax.reduce(a, axis=None)))
-        for name, a in splits.items()
-    }
+    ranges = {name: (_reduced(np.fmin, a), _reduced(np.fmax, a)) for name, a in splits.items()}
     for name, (low, high) in ranges.items():
         if np.isnan(low):
             raise UsageError(f"{where}: every value of {name} is missing")
@@ -96,10 +95,10 @@ def facts(where: str, kind: str, splits: Splits, *, in_bytes: bool, grey_levels:
         kind=kind,
         low=min(low for low, _ in ranges.values()),
         high=high,
-        whole=not any(_broken(a).any() for a in floats.values()),
+        whole=not any(mapped.any_of(_broken, a) for a in floats.values()),
         in_bytes=in_bytes,
         grey=in_bytes and (grey_levels or high >= _SURELY_GREY),
-        missing=any(np.isnan(a).any() for a in floats.values()),
+        missing=any(mapped.any_of(np.isnan, a) for a in floats.values()),
     )
 
 
@@ -143,7 +142,10 @@ def _guess(splits: Splits, known: Facts) -> tuple[str, str]:
     fitting = [
         f"{name} ({fit.meaning})"
         for name, fit in _FITS.items()
-        if not any(fit.outside(values, known).any() for values in splits.values())
+        if not any(
+            mapped.any_of(functools.partial(fit.outside, known=known), values)
+            for values in splits.values()
+        )
     ]
     numbers = "whole numbers" if known.whole else "numbers"
     raise UsageError(
@@ -157,11 +159,23 @@ def _refuse_any(
 ) -> None:
     """Raises a UsageError that names the first value for which `bad` is true."""
     for split, values in splits.items():
-        which = bad(values)
-        if count := int(np.count_nonzero(which)):
-            place = [int(i) for i in np.unravel_index(int(np.argmax(which)), which.shape)]
+        count, place = 0, []
+        for start, block in mapped.blocks(values):
+            which = bad(block)
+            if not count and which.any():
+                first, *rest = np.unravel_index(int(np.argmax(which)), which.shape)
+                place = [start + int(first), *map(int, rest)]
+            count += int(np.count_nonzero(which))
+        if count:
             more = f" (and {count - 1:,} more)" if count > 1 else ""
-            raise UsageError(f"{where}: {split}{place} = {values[tuple(place)]:g}{more} {reason}")
+            raise UsageError(
+                f"{where}: {split}{place} = {_shown(values[tuple(place)])}{more} {reason}"
+            )
+
+
+def _shown(value: np.generic) -> str:
+    """A whole number with all its digits, another with six."""
+    return str(int(value)) if value.dtype.kind in "iu" else f"{value:g}"
 
 
 def _broken(values: np.ndarray) -> np.ndarray:
@@ -181,10 +195,15 @@ def _outside(low: float, high: float, whole: bool) -> Callable[[np.ndarray, Fact
 
 
 def _binary(splits: Splits, top: int) -> bool:
-    return all(
-        ((a == 0) | (a == top) | (np.isnan(a) if a.dtype.kind == "f" else False)).all()
-        for a in splits.values()
-    )
+    def neither(a):
+        return ~((a == 0) | (a == top) | (np.isnan(a) if a.dtype.kind == "f" else False))
+
+    return not any(mapped.any_of(neither, a) for a in splits.values())
+
+
+def _reduced(function: np.ufunc, values: np.ndarray) -> float:
+    """A ufunc's reduction over all values."""
+    return float(function.reduce([function.reduce(b, axis=None) for _, b in mapped.blocks(values)]))
 
 
 # How each likelihood has them.
@@ -197,12 +216,13 @@ def _no_share(values: np.ndarray, known: Facts) -> np.ndarray:
 def _store_bernoulli(splits: Splits, known: Facts) -> Stored:
     """Zeros and ones as uint8; anything between as means, of which the held-out sets are drawn."""
     if _binary(splits, known.top):
-        ones = {name: a / np.float32(known.top) for name, a in splits.items()}
-        return Stored(_smallest(ones, 1, known), "bernoulli")
+        if known.top != 1:
+            splits = {name: a / np.float32(known.top) for name, a in splits.items()}
+        return Stored(_smallest(splits, 1, known), "bernoulli")
     if known.in_bytes:
         stored = splits
     else:
-        stored = {name: a.astype(np.float32) for name, a in splits.items()}
+        stored = {name: a.astype(np.float32, copy=False) for name, a in splits.items()}
     means = [splits[name].astype(np.float64) / known.top for name in ("validation", "test")]
     gaps = [np.isnan(a) for a in means]
     drawn = draw_held_out(*map(np.nan_to_num, means), known.top)
@@ -223,9 +243,10 @@ def _store_reals(splits: Splits, known: Facts) -> Stored:
     if known.in_bytes and known.kind == "images":
         return Stored(splits, "gaussian", max_value=GREY_LEVELS - 1)
     with np.errstate(over="ignore"):
-        stored = {name: a.astype(np.float32) for name, a in splits.items()}
-    _, spread = _mean_and_deviation(splits["train"], known.kind)
-    for name, values in splits.items():
+        stored = {name: a.astype(np.float32, copy=False) for name, a in splits.items()}
+    converted = {name: a for name, a in splits.items() if a.dtype != np.float32}
+    _, spread = _mean_and_deviation(splits["train"], known.kind) if converted else (0, 0)
+    for name, values in converted.items():
         error = np.fmax(np.abs(stored[name] - values), 0)  # not of what is missing
         if ((error > 1e-3 * spread) & (spread > 0)).any() or np.isinf(stored[name]).any():
             raise UsageError(
@@ -317,9 +338,16 @@ def _mean_and_deviation(values: np.ndarray, kind: str) -> tuple[np.ndarray, np.n
     blocks = np.array_split(values, max(1, values.nbytes >> 24))  # not all in float64 at once
 
     def mean_of(function):
-        totals = [np.nansum(function(block.astype(np.float64)), axis=axis) for block in blocks]
+        totals = []
+        for block in blocks:
+            totals.append(np.nansum(function(block.astype(np.float64)), axis=axis))
+            mapped.release(values)
         return np.sum(totals, axis=0) / np.maximum(count, 1)
 
-    count = np.sum([np.sum(block == block, axis=axis) for block in blocks], axis=0)
+    counts = []
+    for block in blocks:
+        counts.append(np.sum(block == block, axis=axis))
+        mapped.release(values)
+    count = np.sum(counts, axis=0)
     mean = mean_of(lambda block: block)
     return mean, np.sqrt(mean_of(lambda block: (block - mean) ** 2))

@@ -9,15 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from vamp_jax import disk, log_likelihood, trained
+from vamp_jax import disk, log_likelihood, model_file, outside, trained
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets import Dataset, spaced
-from vamp_jax.errors import PicturesError, UsageError
-from vamp_jax.evaluation import diagnose, partial, pictures
+from vamp_jax.errors import PicturesError, UsageError, first_line
+from vamp_jax.evaluation import diagnose, partial, pictures, report
 from vamp_jax.evaluation.record import UNFINISHED, check, record_path, summary, write_npz
 from vamp_jax.evaluation.summary_text import table
 from vamp_jax.log_likelihood import ImportanceSampled
-from vamp_jax.models import Network
 from vamp_jax.process.progress import Progress
 from vamp_jax.random_streams import EVALUATION, stream
 from vamp_jax.run import provenance
@@ -53,15 +52,15 @@ def evaluate_run(
     config = load_config(workdir)
     num_samples = config.num_samples if num_samples is None else num_samples
     check(split, num_samples, num_examples)
-    index = _chosen(dataset, split, num_examples)
+    index = chosen(dataset, split, num_examples)
     path = record_path(workdir, split, num_samples, num_examples)
     # Two at once would write the same files.
     with locked(os.path.dirname(path), "evaluate a copy of the run's folder"):
         disk.make_folder(os.path.join(workdir, "figures"))
         best = best_parameters.load(workdir, config, dataset)
         autoencoder, variables = best.autoencoder, best.variables
-        x = _x(best, dataset, split, config.seed)
-        start = _made_of(config, dataset, best)
+        x = split_x(best, dataset, split, config.seed)
+        start = made_of(config, dataset, best)
         rng = stream(config.seed, EVALUATION)
         sampled, seconds = _sample(autoencoder, variables, x, index, num_samples, rng, path, start)
         args = best, dataset, split, num_examples, config.seed
@@ -78,18 +77,18 @@ def evaluate_run(
         }
         write_npz(path + ".npz", index, sampled)
         model = trained.from_best(config, dataset, best)
-        trained.export(model, os.path.join(workdir, trained.MODEL_FILE))
+        model_file.export(model, os.path.join(workdir, model_file.MODEL_FILE))
         disk.write_json(path + ".json", record)  # last: its presence says that all is evaluated
         print(table(record))
         print(f"Written: {path}.json, {path}.npz", flush=True)
-        _draw(workdir, split, autoencoder, variables, x, sampled, rng, dataset.alphabet)
+        _draw(workdir, record, best, dataset, x, sampled, rng)
         with contextlib.suppress(FileNotFoundError):
             os.remove(path + UNFINISHED)
-    print(f"Written: {os.path.join(workdir, 'figures')}/*.png")
+    print(f"Written: {os.path.join(workdir, 'figures')}/*.png, report.html")
     return record
 
 
-def _made_of(config, dataset: Dataset, best: best_parameters.Best) -> dict[str, Any]:
+def made_of(config, dataset: Dataset, best: best_parameters.Best) -> dict[str, Any]:
     """What a record says of how it was made."""
     return {
         "config": config.to_dict(),
@@ -100,16 +99,36 @@ def _made_of(config, dataset: Dataset, best: best_parameters.Best) -> dict[str, 
     }
 
 
-def _draw(workdir: str, *what: Any) -> None:
-    """Draws the pictures, or raises a PicturesError that names those that cannot be."""
-    if undrawn := pictures.draw(workdir, *what):
+def _draw(
+    workdir: str,
+    record: dict[str, Any],
+    best: best_parameters.Best,
+    dataset: Dataset,
+    x: Any,
+    sampled: ImportanceSampled,
+    rng: jax.Array,
+) -> None:
+    """Draws the pictures and the page of them, or raises a PicturesError that names what failed."""
+    split = record["split"]
+    of_model = best.autoencoder, best.variables
+    undrawn = pictures.draw(workdir, split, *of_model, x, sampled, rng, dataset.alphabet)
+    try:
+        if split == "test":
+            run = report.of_best(workdir, best, dataset, x, record)
+        else:
+            test = split_x(best, dataset, "test", 0)
+            run = report.of_best(workdir, best, dataset, test, report.full_record(workdir))
+        report.write([run], os.path.join(workdir, "figures", "report.html"))
+    except Exception as error:  # of a library, as in pictures.draw
+        undrawn.append(f"report ({first_line(error)})")
+    if undrawn:
         raise PicturesError(
             f"The evaluation is written, but not these pictures: {'; '.join(undrawn)}. "
             f"eval.py --workdir={workdir} draws them once the cause is gone."
         )
 
 
-def _chosen(dataset: Dataset, split: str, num_examples: int | None) -> np.ndarray:
+def chosen(dataset: Dataset, split: str, num_examples: int | None) -> np.ndarray:
     """The indices of the examples that are evaluated."""
     count = len(values_of(getattr(dataset, split)))
     if num_examples is not None and num_examples > count:
@@ -124,13 +143,19 @@ def _lengths(x: Any, index: np.ndarray) -> np.ndarray | None:
     return x["length"][index] if is_sequences(x) else None
 
 
+MOST = 100_000  # examples that the diagnostics of a split go over
+
+
 def _inspect(
     best: best_parameters.Best, dataset: Dataset, split: str, num_examples: int | None, seed: int
 ) -> dict[str, Any]:
     """The diagnostics over the training split and this one, and of the pseudo-inputs."""
     inspected, rng = {}, stream(seed, EVALUATION)
     for name in dict.fromkeys(("train", split)):
-        x = _x(best, dataset, name, seed)
+        held = getattr(dataset, name)
+        if len(values_of(held)) > MOST:
+            dataset = dataset._replace(**{name: rows_of(held, spaced(len(values_of(held)), MOST))})
+        x = split_x(best, dataset, name, seed)
         index = spaced(len(values_of(x)), num_examples)
         x = rows_of(x, index)
         with Progress(f"diagnostics, {name} split", 2 * len(index), unit="step") as progress:
@@ -159,8 +184,9 @@ def _sample(
     """Estimates, resumed from a partial file if there is one, and the time taken."""
     begun = time.monotonic()
     # A partial evaluation is resumed only by the same code.
-    identity = json.dumps(start | {"code": provenance.code_digest()}, sort_keys=True)
-    done, seconds = partial.read(path + UNFINISHED, identity)
+    code = {"code": provenance.code_digest(), "parts": outside.digests(start["config"])}
+    identity = json.dumps(start | code, sort_keys=True)
+    done, seconds = partial.read(path + UNFINISHED, identity, ImportanceSampled)
     keep = partial.writer(path + UNFINISHED, identity, seconds)
     count = len(done.log_likelihood) if done else 0
     if done:
@@ -179,7 +205,7 @@ def _sample(
             num_samples=num_samples,
             rng=rng,
             index=index,
-            **batch_sizes(autoencoder.network),
+            **log_likelihood.batch_sizes(autoencoder.network),
             done=done,
             report=report,
         )
@@ -187,19 +213,7 @@ def _sample(
     return sampled, seconds + time.monotonic() - begun
 
 
-def batch_sizes(network: Network) -> dict[str, int]:
-    """Batch sizes for `log_likelihood.estimate`, chosen for speed.
-
-    By convolutions on a CPU, few rows stay in its cache (1.4 times as fast), and ten images are a
-    minute: more would show no progress.
-    """
-    if not network.convolutional:
-        return {"rows_per_chunk": 1000, "batches_per_dispatch": 10}
-    rows = 20 if jax.default_backend() == "cpu" else 1000
-    return {"rows_per_chunk": rows, "batches_per_dispatch": 1}
-
-
-def _x(best: best_parameters.Best, dataset: Dataset, split: str, seed: int) -> Any:
+def split_x(best: best_parameters.Best, dataset: Dataset, split: str, seed: int) -> Any:
     """A split's x; training examples that are means are drawn once, by the seed."""
     stored = getattr(dataset, split)
     if split == "train":

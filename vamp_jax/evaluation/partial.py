@@ -1,15 +1,17 @@
-"""A partial evaluation on disk, from which an interrupted one is resumed."""
+"""A partial evaluation on disk, from which an interrupted one is resumed.
+
+What is done is a NamedTuple whose fields are arrays [N] of float32, or dicts of them.
+"""
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from vamp_jax import disk
-from vamp_jax.log_likelihood import ImportanceSampled
 
 SECONDS_BETWEEN_WRITES = 5.0
-PLAIN = ("log_likelihood", "reconstruction", "effective_sample_size")
 
 
 def writer(path: str, identity: str, seconds: float = 0.0) -> Callable[..., None]:
@@ -22,24 +24,25 @@ def writer(path: str, identity: str, seconds: float = 0.0) -> Callable[..., None
     """
     start = last = time.monotonic()
 
-    def keep(done: ImportanceSampled, at_once: bool = False) -> None:
+    def keep(done: Any, at_once: bool = False) -> None:
         nonlocal last
         if time.monotonic() < last + SECONDS_BETWEEN_WRITES and not at_once:
             return
         last = time.monotonic()
-        arrays = {name: getattr(done, name) for name in PLAIN}
-        arrays |= {f"samples/{size}": values for size, values in done.with_fewer_samples.items()}
-        arrays |= {f"kl/{layer}": values for layer, values in done.kl.items()}
         with disk.whole_file(path, "wb") as file:
-            np.savez(file, identity=identity, seconds=seconds + last - start, **arrays)
+            np.savez(file, identity=identity, seconds=seconds + last - start, **_arrays(done))
 
     return keep
 
 
-def read(path: str, identity: str) -> tuple[ImportanceSampled | None, float]:
+def read(path: str, identity: str, kind: Callable[..., Any]) -> tuple[Any, float]:
     """Reads the estimates of the first examples that `writer` wrote, and the seconds they took.
 
     (None, 0.0) if there is nothing to resume: no file, a damaged one, or another evaluation's.
+
+    Args:
+      path, identity: as `writer` got them.
+      kind: the NamedTuple's class.
     """
     try:
         with disk.open_file(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -47,15 +50,33 @@ def read(path: str, identity: str) -> tuple[ImportanceSampled | None, float]:
                 return None, 0.0
             arrays = {name: file[name] for name in file.files if name != "identity"}
             seconds = float(arrays.pop("seconds"))
-        if {(array.dtype, array.shape) for array in arrays.values()} != {
-            (np.dtype(np.float32), (len(arrays["log_likelihood"]),))
-        }:
+        shapes = {(array.dtype, array.shape) for array in arrays.values()}
+        ((dtype, (_,)),) = shapes  # of all the same, and one axis
+        if dtype != np.float32:
             return None, 0.0
-        done = ImportanceSampled(
-            **{name: arrays.pop(name) for name in PLAIN},
-            kl={name[3:]: arrays.pop(name) for name in list(arrays) if name.startswith("kl/")},
-            with_fewer_samples={int(name[8:]): array for name, array in arrays.items()},
-        )
+        return kind(**_fields(arrays, kind._fields)), seconds
     except Exception:  # of a damaged file zipfile and numpy raise many kinds
         return None, 0.0
-    return done, seconds
+
+
+def _arrays(done: Any) -> dict[str, np.ndarray]:
+    """The arrays of a NamedTuple by name: 'field', or 'field/key' of those in a dict."""
+    found = {}
+    for field, value in done._asdict().items():
+        if isinstance(value, dict):
+            found |= {f"{field}/{key}": part for key, part in value.items()}
+        else:
+            found[field] = value
+    return found
+
+
+def _fields(arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> dict[str, Any]:
+    """What `_arrays` took apart; a field without arrays was an empty dict."""
+    found: dict[str, Any] = {name: {} for name in names}
+    for name, array in arrays.items():
+        field, _, key = name.partition("/")
+        if key:
+            found[field][int(key) if key.isdigit() else key] = array
+        else:
+            found[field] = array
+    return found

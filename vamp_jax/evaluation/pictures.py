@@ -166,9 +166,10 @@ def _plane(run: Evaluated) -> None:
     if not run.is_plane:
         return
     prior = run.autoencoder.prior_density(run.variables)
+    components = getattr(prior, "component_means", lambda: np.zeros((0, 2)))  # not all have any
     drawing_planes.latent_plane(
         np.asarray(_means(run)),
-        np.asarray(prior.component_means()),
+        np.asarray(components()),
         lambda z: priors.log_prob(z, prior),
         run.path("latent_plane"),
         drawing.math_name(run.autoencoder.top),

@@ -57,12 +57,12 @@ def summary(
     Of sequences of these lengths, [N], also `per_step`: sums over all examples, divided by the sum
     of the lengths.
     """
-    mean, error = _mean_and_error(sampled.log_likelihood)
+    mean, error = mean_and_error(sampled.log_likelihood)
     result = {
         "log_likelihood": mean,
         "log_likelihood_standard_error": error,
         "log_likelihood_with_fewer_samples": {
-            str(size): dict(zip(("mean", "standard_error"), _mean_and_error(values), strict=True))
+            str(size): dict(zip(("mean", "standard_error"), mean_and_error(values), strict=True))
             for size, values in sampled.with_fewer_samples.items()
         },
         "elbo": float(sampled.elbo.mean(dtype=np.float64)),
@@ -102,7 +102,8 @@ def _per_step(sampled: ImportanceSampled, lengths: np.ndarray) -> dict[str, Any]
     }
 
 
-def _mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
+def mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
+    """The mean over the examples [N], and its standard error; None of one example."""
     values = values.astype(np.float64)
     # One example has no spread to estimate an error from.
     error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None

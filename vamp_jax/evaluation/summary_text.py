@@ -6,23 +6,17 @@ from typing import Any
 
 def table(record: dict[str, Any]) -> str:
     """The record as a few readable lines."""
-    config = record["config"]
+    return _aligned(table_rows(record))
 
-    def plus_minus(value, error, digits):
-        spread = "" if error is None else f" +- {error:.{digits}f}"
-        return f"{value:.{digits}f}{spread}"
 
+def table_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """The lines of the table: a name, indented where it belongs to the one above, and a value."""
     size, steps = record["effective_sample_size"], record.get("per_step")
     log_likelihood = plus_minus(
         record["log_likelihood"], record["log_likelihood_standard_error"], 2
     )
     rows = [
-        ("model, prior, data", f"{config['model']}, {config['prior']}, {config['dataset']}"),
-        ("best epoch", f"{record['best_epoch']} of {record['epochs']}"),
-        (
-            "examples",
-            f"{record['num_examples']} of {record['num_examples_in_split']} ({record['split']})",
-        ),
+        *_subject(record),
         ("samples S", str(record["num_samples"])),
         ("log-likelihood", f"{log_likelihood} nats" + (" a sequence" if steps else "")),
     ]
@@ -55,8 +49,70 @@ def table(record: dict[str, Any]) -> str:
     ]
     if record["diagnostics"]:
         rows += _diagnostic_rows(record["diagnostics"], record["split"])
+    return rows
+
+
+def annealed_table(record: dict[str, Any]) -> str:
+    """The record of annealed importance sampling as a few readable lines."""
+    chains, beside = record["effective_chains"], record["importance_sampled"]
+    simulated = record["simulated"]
+    mean = plus_minus(record["log_likelihood"], record["log_likelihood_standard_error"], 2)
+    rows = [
+        *_subject(record),
+        (
+            "chains",
+            f"{record['num_chains']} of {record['num_distributions']} distributions, from the "
+            f"{record['start']}",
+        ),
+        ("log-likelihood", f"{mean} nats"),
+        ("  error of chains", f"{record['chains_standard_error']:.3f}"),
+        ("effective chains", f"mean {chains['mean']:.1f}, least {chains['smallest']:.1f}"),
+        ("acceptance", f"{100 * record['acceptance']:.0f} %"),
+    ]
+    if beside:
+        more = plus_minus(beside["difference"], beside["difference_standard_error"], 3)
+        rows.append(
+            (
+                "importance sampling",
+                f"{beside['log_likelihood']:.2f} nats (S = {beside['num_samples']}); here {more} "
+                "more",
+            )
+        )
+    if simulated:
+        gap = plus_minus(simulated["gap"], simulated["gap_standard_error"], 3)
+        rows.append(
+            (
+                "simulated data",
+                f"from {simulated['lower_bound']:.2f} to {simulated['upper_bound']:.2f} nats: a "
+                f"gap of {gap} ({simulated['num_examples']} examples)",
+            )
+        )
+    rows.append(("time", f"{record['seconds']:.1f} s on {record['hardware']}"))
+    return _aligned(rows)
+
+
+def plus_minus(value: float, error: float | None, digits: int) -> str:
+    """A value with its standard error, where there is one."""
+    spread = "" if error is None else f" +- {error:.{digits}f}"
+    return f"{value:.{digits}f}{spread}"
+
+
+def _aligned(rows: list[tuple[str, str]]) -> str:
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _subject(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was evaluated."""
+    config = record["config"]
+    return [
+        ("model, prior, data", f"{config['model']}, {config['prior']}, {config['dataset']}"),
+        ("best epoch", f"{record['best_epoch']} of {record['epochs']}"),
+        (
+            "examples",
+            f"{record['num_examples']} of {record['num_examples_in_split']} ({record['split']})",
+        ),
+    ]
 
 
 def _diagnostic_rows(diagnostics: dict[str, Any], split: str) -> list[tuple[str, str]]:

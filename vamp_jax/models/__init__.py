@@ -6,9 +6,22 @@ A network knows nothing of priors, losses or devices. Anything that has what `Ne
 
 from vamp_jax.models.conv_hvae import ConvHVAE
 from vamp_jax.models.hvae import HVAE
+from vamp_jax.models.iwae_net import IWAENet
+from vamp_jax.models.lvae import LVAE
 from vamp_jax.models.pixel_hvae import PixelHVAE
 from vamp_jax.models.seq_vae import SeqVAE
 from vamp_jax.models.vae import VAE
 from vamp_jax.network import Draw, Latents, Network
 
-__all__ = ["VAE", "HVAE", "ConvHVAE", "PixelHVAE", "SeqVAE", "Draw", "Latents", "Network"]
+__all__ = [
+    "VAE",
+    "HVAE",
+    "IWAENet",
+    "LVAE",
+    "ConvHVAE",
+    "PixelHVAE",
+    "SeqVAE",
+    "Draw",
+    "Latents",
+    "Network",
+]

@@ -24,7 +24,8 @@ class ConvHVAE(hvae.HVAE):
         super().__post_init__()
         if len(self.x_shape) != 3:
             raise errors.UsageError(
-                f"{type(self).__name__} needs images [H, W, C], not data of shape {self.x_shape}."
+                f"{type(self).__name__} needs images [H, W, C], not data of shape {self.x_shape}: "
+                "take a dense model, as configs/hvae.py."
             )
         for name, shape in self.likelihood.heads(self.x_shape).items():
             if len(shape) != 3 and name not in self.likelihood.free:
@@ -34,9 +35,11 @@ class ConvHVAE(hvae.HVAE):
                 )
         height, width, _ = self.x_shape
         if height % 4 or width % 4:
+            side = 4 * math.ceil(max(height, width) / 4)
             raise errors.UsageError(
                 f"{type(self).__name__} needs images whose height and width are divisible by 4, "
-                f"not {height}x{width}."
+                f"not {height}x{width}: crop or pad them (a folder of pictures is scaled by "
+                f"--config.image_size={side}), or take a dense model, as configs/hvae.py."
             )
 
     def setup(self):

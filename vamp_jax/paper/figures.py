@@ -22,15 +22,15 @@ from vamp_jax import (
     drawing,
     drawing_planes,
     generation,
+    model_file,
     priors,
-    trained,
 )
 from vamp_jax.batches import in_batches
 from vamp_jax.datasets import Dataset
 from vamp_jax.disk import open_file, read_json
 from vamp_jax.drawing import Panel
 from vamp_jax.errors import UsageError
-from vamp_jax.evaluation import music
+from vamp_jax.evaluation import music, report
 from vamp_jax.evaluation.record import record_path
 from vamp_jax.paper.numbers import MODELS, PRIORS
 from vamp_jax.posteriors import Normal
@@ -115,6 +115,21 @@ def load(folders: Sequence[str], data_dir: str | None) -> list[Run]:
         best = best_parameters.load(folder, config, dataset)
         runs.append(Run(title, config, dataset, best))
     return runs
+
+
+def write_report(folders: Sequence[str], data_dir: str | None, path: str) -> None:
+    """One page of several runs, side by side: path.html.
+
+    Raises:
+      UsageError: as `load`.
+    """
+    reported = []
+    for folder, run in zip(folders, load(folders, data_dir), strict=True):
+        x = jax.tree.map(np.asarray, run.best.inputs.of(run.dataset.test))
+        record = report.full_record(folder)
+        reported.append(report.of_best(folder, run.best, run.dataset, x, record))
+    with jax.default_matmul_precision(load_config(folders[0]).matmul_precision):
+        report.write(reported, f"{path}.html")
 
 
 def check_pseudo_input(config: ml_collections.ConfigDict, number: int | None) -> None:
@@ -204,7 +219,7 @@ def draw_methods(runs: Sequence[tuple[str, str]], path: str) -> None:
     """
     panels = []
     for title, folder in runs:
-        images = trained.load(folder).pseudo_inputs()[:SHOWN]
+        images = model_file.load(folder).pseudo_inputs()[:SHOWN]
         panels.append(Panel(title, np.clip(images, 0.0, 1.0)))
     drawing.image_panels(panels, path)
 

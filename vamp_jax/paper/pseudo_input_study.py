@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from vamp_jax import choices, config_checks, disk
+from vamp_jax import choices, config_checks, config_fields, disk
 from vamp_jax.errors import PicturesError, UsageError, check_choice
 from vamp_jax.evaluation.record import record_path
 from vamp_jax.paper import records, report, sweep
@@ -171,7 +171,7 @@ def _evaluation(job: Job) -> str:
 def _is_recorded(job: Job, results_folder: str) -> bool:
     return any(
         record["finished"]
-        and not differing(config_checks.as_of_today(record["config"]), job.config)
+        and not differing(config_fields.as_of_today(record["config"]), job.config)
         for record in records.read(results_folder).values()
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from vamp_jax import disk
-from vamp_jax.config_checks import as_of_today
+from vamp_jax.config_fields import as_of_today
 from vamp_jax.errors import UsageError
 from vamp_jax.paper.numbers import IN_BITS, LATER_CHOICES, PREFIXES, Cell, Estimate, cells
 from vamp_jax.run.folder import differing

@@ -54,6 +54,8 @@ estimate than that of today, which never exceeds ln N.
 
 def report(runs: dict[str, Record], paper_config: PaperConfig) -> str:
     """The markdown of everything: the paper's tables, the runs in them, and the other runs."""
+    of_sequences = [values for values in runs.values() if "per_step" in values]
+    runs = {file: values for file, values in runs.items() if "per_step" not in values}
     full = full_runs(runs, paper_config)
     ours = {cell: summarise(seeds.values()) for cell, seeds in full.items()}
     others = [
@@ -75,6 +77,11 @@ def report(runs: dict[str, Record], paper_config: PaperConfig) -> str:
         "## Short or changed runs",
         "These are in no cell above; the last column says why.\n\n" + _runs(others),
     ]
+    if of_sequences:
+        says = (
+            "The paper has none. Nats a step are the sum over the split, divided by all its steps."
+        )
+        parts += ["## Sequences", says, _sequences(of_sequences)]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
@@ -105,9 +112,14 @@ def _table_1(ours: dict[Cell, Estimate]) -> str:
 
 
 def _table_of_methods(dataset: str, lines: tuple[Line, ...], ours: dict[Cell, Estimate]) -> str:
+    notes = list(dict.fromkeys(line.note for line in lines if line.note))
+
+    def method(line):
+        return line.method + (f" [{notes.index(line.note) + 1}]" if line.note else "")
+
     rows = [
         [
-            line.method,
+            method(line),
             f"{line.paper:.2f}",
             _shown(RERUNS.get((line.name, dataset)), dataset),
             _shown(ours.get((line.name, dataset)), dataset),
@@ -115,7 +127,8 @@ def _table_of_methods(dataset: str, lines: tuple[Line, ...], ours: dict[Cell, Es
         for line in lines
     ]
     reruns = f"reruns {RERUN_BY.get(dataset, '')}".strip()
-    return table(["method", "paper", reruns, "**ours**"], rows)
+    footnotes = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+    return "\n\n".join([table(["method", "paper", reruns, "**ours**"], rows), *footnotes])
 
 
 def _worse(ours: dict[Cell, Estimate]) -> str:
@@ -177,6 +190,34 @@ def _runs(runs: list[tuple[Record, str | None]]) -> str:
         header.append("what differs")
     rows.sort(key=lambda row: (list(DATASETS).index(row[1]) if row[1] in DATASETS else 9, row[0]))
     return table(header, rows)
+
+
+def _sequences(runs: list[Record]) -> str:
+    """A line a run on sequences, the units named."""
+    header = ["config", "data", "seed", "nats a step ± standard error", "ELBO, nats a step"]
+    header += ["nats a sequence", "KL a sequence", "S", "epochs (best)", "hours", "commit"]
+    rows = []
+    for values in runs:
+        name, dataset = cell_of(values)
+        step = values["per_step"]
+        error = step["log_likelihood_standard_error"]
+        hours = (values["seconds"]["training"] + values["seconds"]["evaluation"]) / 3600
+        rows.append(
+            [
+                f"`{name}`",
+                dataset,
+                str(values["config"]["seed"]),
+                f"{step['log_likelihood']:.3f}" + ("" if error is None else f" ± {error:.3f}"),
+                f"{step['elbo']:.3f}",
+                f"{values['log_likelihood']:.2f}",
+                f"{sum(values['kl'].values()):.2f}",
+                str(values["num_samples"]),
+                f"{values['epochs']} ({values['best_epoch']})",
+                f"{hours:.2f}",
+                re.sub(r"\b([0-9a-f]{7})[0-9a-f]{33}\b", r"\1", values["commit"] or ""),
+            ]
+        )
+    return table(header, sorted(rows, key=lambda row: (row[1], row[0], row[2])))
 
 
 def _shown(figure: Estimate | None, dataset: str) -> str:

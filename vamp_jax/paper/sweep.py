@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from vamp_jax import choices, config_checks, config_files, disk
+from vamp_jax import choices, config_checks, config_fields, config_files, disk
 from vamp_jax.errors import PicturesError, UsageError, check_choice
 from vamp_jax.evaluation.record import record_path
 from vamp_jax.paper import numbers, records, report
@@ -216,7 +216,7 @@ def _taken_by(prior: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """Those of these fields that go with a prior: the standard one has no components."""
     kept = {}
     for field, value in overrides.items():
-        other, values = config_checks.FIELDS[field].only_with or (None, ())
+        other, values = config_fields.FIELDS[field].only_with or (None, ())
         if other == "pseudo_input_update":
             other, values = "prior", choices.WITH_LEARNED_PSEUDO_INPUTS
         if other != "prior" or prior in values:

@@ -19,6 +19,7 @@ from vamp_jax.priors.builders import Encode, Params, entry, standard_normal, vam
 from vamp_jax.priors.checks import check_counts
 from vamp_jax.priors.mixture import GaussianMixture, check_mixture, check_points
 from vamp_jax.priors.pseudo_inputs import Bounds, Squash, clip
+from vamp_jax.priors.rotated import RotatedMixture
 
 Array = jax.Array
 
@@ -26,18 +27,18 @@ Array = jax.Array
 class Warped(NamedTuple):
     """p(z) = base(f(z)) |det df/dz|, f the couplings of `flows.couplings`."""
 
-    base: GaussianMixture
+    base: GaussianMixture | RotatedMixture
     flow: Params
 
     def log_prob(self, z: Array, *, block_size: int | None = None) -> Array:
         """ln p(z), [..., D] -> [...]; see `priors.log_prob`."""
-        check_points("log_prob", z, self.base)
+        check_points("log_prob", z, _diagonal(self.base))
         warped, log_det = _couplings(z, self.flow)
         return self.base.log_prob(warped, block_size=block_size) + log_det
 
     def responsibilities(self, z: Array, *, block_size: int | None = None) -> Array:
         """p(k | z), those of the base at f(z): [..., D] -> [..., K]."""
-        check_points("responsibilities", z, self.base)
+        check_points("responsibilities", z, _diagonal(self.base))
         warped, _ = _couplings(z, self.flow)
         return self.base.responsibilities(warped, block_size=block_size)
 
@@ -48,7 +49,12 @@ class Warped(NamedTuple):
 
     def component_means(self) -> Array:
         """f^-1 of the components' means: [K, D]."""
-        return _couplings_inverse(self.base.mean, self.flow)[0]
+        return _couplings_inverse(self.base.component_means(), self.flow)[0]
+
+
+def _diagonal(base: GaussianMixture | RotatedMixture) -> GaussianMixture:
+    """The mixture before any rotation, which has the same sizes."""
+    return base.base if isinstance(base, RotatedMixture) else base
 
 
 @jax.jit
@@ -61,23 +67,24 @@ def _couplings_inverse(z: Array, flow: Params) -> tuple[Array, Array]:
     return couplings_inverse(*widened((z, flow)))
 
 
-def warp(base: GaussianMixture, flow: Params) -> Warped:
+def warp(base: GaussianMixture | RotatedMixture, flow: Params) -> Warped:
     """Warps any mixture by a flow: `warp(mixture_of_gaussians(params), params["flow"])`.
 
     Args:
-      base: of a builder, in D dimensions.
+      base: of a builder, in D dimensions; or one of full covariances (rotated.py).
       flow: the `flow` of `init_flow` for the same D.
     Raises:
       ValueError: when base is no mixture, flow no stack of couplings, or one of another D.
     """
-    check_mixture("warp", base)
+    diagonal = _diagonal(base)
+    check_mixture("warp", diagonal)
     if not isinstance(flow, Mapping) or "coupling_0" not in flow:
         raise ValueError("warp: flow must be the 'flow' of init_flow, a dict of couplings.")
     dim = coupling_dim(flow["coupling_0"])
-    if dim != base.mean.shape[1]:
+    if dim != diagonal.mean.shape[1]:
         raise ValueError(
             f"warp: the flow was made for D = {dim}, but the components have D = "
-            f"{base.mean.shape[1]}."
+            f"{diagonal.mean.shape[1]}."
         )
     return Warped(base, flow)
 

@@ -2,16 +2,17 @@
 
 Exit codes: 0 done; 1 the run failed (a loss that is not finite); 2 a mistake in a flag, a config, a
 file or a folder; 3 another process of a run on several hosts has ended or cannot be reached;
-4 an evaluation is written, but not all of its pictures;
+4 an evaluation is written, but not all of its pictures; 6 memory ran out;
 128 + n stopped by signal n with the state saved (143 SIGTERM, 130 SIGINT).
 """
 
+import contextlib
 import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import app, flags
 
@@ -19,12 +20,15 @@ from vamp_jax import config_files, disk
 from vamp_jax.errors import (
     HostLostError,
     NonFiniteLossError,
+    OutOfMemoryError,
     PicturesError,
     Stopped,
     UsageError,
+    first_line,
+    is_out_of_memory,
     last_line,
 )
-from vamp_jax.process import signals, streams
+from vamp_jax.process import limited_memory, signals, streams
 
 
 def run(main: Callable[[], None]) -> None:
@@ -33,10 +37,17 @@ def run(main: Callable[[], None]) -> None:
     _let_libraries_warn()
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or it tells of its caches
     try:
-        with signals.interruptible():
+        with limited_memory.watched(), signals.interruptible(), _memory_explained():
             _parse()
             main()
-    except (UsageError, NonFiniteLossError, HostLostError, PicturesError, Stopped) as error:
+    except (
+        OutOfMemoryError,
+        UsageError,
+        NonFiniteLossError,
+        HostLostError,
+        PicturesError,
+        Stopped,
+    ) as error:
         print(f"{_program()}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
     except OSError as error:  # a full disk above all
@@ -45,6 +56,17 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print(f"{_program()}: interrupted; the same command goes on.", file=sys.stderr, flush=True)
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def _memory_explained() -> Iterator[None]:
+    """Raises an OutOfMemoryError for what Python and libraries raise when memory runs out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(first_line(error)) from None
 
 
 def _program() -> str:

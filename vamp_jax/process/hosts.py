@@ -29,6 +29,7 @@ from vamp_jax.errors import (
     PicturesError,
     Stopped,
     UsageError,
+    exit_code,
     first_line,
 )
 from vamp_jax.process import jax_start
@@ -158,7 +159,7 @@ def connected(text: str | None) -> Iterator[int]:
     except BaseException as error:
         if jax.distributed.is_initialized():
             # JAX would wait for the others at the exit, and they for this one.
-            code = 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
+            code = 130 if isinstance(error, KeyboardInterrupt) else exit_code(error)
             atexit.register(_leave_at_once, code)
         raise
     finally:

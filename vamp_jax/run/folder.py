@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from vamp_jax import disk
-from vamp_jax.config_checks import ABSENT, as_of_today
+from vamp_jax import choices, disk
+from vamp_jax.config_fields import ABSENT, as_of_today
 from vamp_jax.datasets import Dataset
 from vamp_jax.disk import read_json, write_json
 from vamp_jax.errors import UsageError
@@ -47,6 +47,8 @@ def locked(folder: str, instead: str = "name another folder with --workdir") -> 
 def claim(workdir: str, config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Writes config.json and data.json, or checks that the run in the folder is this one.
 
+    The same run for more epochs goes on: its first epochs are those that there are.
+
     Raises:
       UsageError: when the folder holds a run with another config or other data.
     """
@@ -55,8 +57,28 @@ def claim(workdir: str, config: ml_collections.ConfigDict, dataset: Dataset) -> 
         write_json(os.path.join(workdir, "data.json"), dict(dataset.file_hashes))
         write_json(path, config.to_dict())
         return
-    _refuse_differences(workdir, as_of_today(read_json(path)), config.to_dict())
+    held, here = as_of_today(read_json(path)), config.to_dict()
+    longer = _is_longer(held, here)
+    if not longer:
+        _refuse_differences(workdir, held, here)
+    elif here["learning_rate_schedule"] in choices.BY_LENGTH:
+        raise UsageError(
+            f"{workdir} holds a run with num_epochs {held['num_epochs']}, on which "
+            f"learning_rate_schedule {here['learning_rate_schedule']!r} depends from the first "
+            f"step on, so that one of {here['num_epochs']} is another run: name another folder "
+            "with --workdir."
+        )
     check_data(workdir, dataset)
+    if longer:
+        write_json(path, here)
+
+
+def _is_longer(held: dict[str, Any], here: dict[str, Any]) -> bool:
+    """Whether a config is that of a run in a folder with more epochs."""
+    one, other = held.get("num_epochs"), here.get("num_epochs")
+    if type(one) is not int or type(other) is not int:
+        return False
+    return differing(held, here) == ["num_epochs"] and other > one
 
 
 class Identity(NamedTuple):
@@ -92,6 +114,8 @@ def check_same_run(workdir: str, saved: Identity, where: str) -> None:
         ("config.json", as_of_today(here.config), as_of_today(saved.config)),
         ("data.json", here.data, saved.data),
     ):
+        if _is_longer(found, held) and held["learning_rate_schedule"] not in choices.BY_LENGTH:
+            continue  # trained further
         if fields := differing(held, found):
             differences = "; ".join(
                 f"{field} {held.get(field, ABSENT)!r}, and {where} {found.get(field, ABSENT)!r}"

@@ -19,6 +19,11 @@ def replicated() -> NamedSharding:
     return NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec())
 
 
+def split() -> NamedSharding:
+    """Returns the sharding of a value with a row for each device of this process."""
+    return NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec(AXIS))
+
+
 def sum_over(tree: Any, num_devices: int) -> Any:
     """Sums over the devices, inside the mapped function."""
     # On a lone one XLA would copy every tensor.
@@ -53,19 +58,23 @@ def _rows(array, rows):
     return array.reshape(len(array), -1)[rows].reshape(len(rows), *array.shape[1:])
 
 
-def over_devices(function: Callable, num_replicated: int) -> Callable:
-    """Returns `function` mapped over all devices of all processes: replicated in, replicated out.
+def over_devices(
+    function: Callable, in_axes: tuple, out_axes: Any = None, donate: tuple[int, ...] = (0,)
+) -> Callable:
+    """Returns `function` mapped over all devices of all processes.
 
     Args:
-      function: takes `num_replicated` trees, the first of which is donated; may use AXIS.
-      num_replicated: how many arguments it has.
+      function: of trees; may use AXIS.
+      in_axes: of each argument None where it is replicated, 0 where it has a row for each device.
+      out_axes: of each result, likewise.
+      donate: the numbers of the arguments that are donated.
     """
     mapped = jax.pmap(
         lambda *args: function(*args[:-1]),
         axis_name=AXIS,
-        in_axes=(*[None] * num_replicated, 0),
-        out_axes=None,
-        donate_argnums=(0,),
+        in_axes=(*in_axes, 0),
+        out_axes=out_axes,
+        donate_argnums=donate,
     )
     # pmap wants one argument with the devices' axis.
     local = np.zeros(jax.local_device_count(), np.int32)

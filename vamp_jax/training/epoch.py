@@ -3,7 +3,8 @@
 The training set lies on the device as it is stored; shuffling, dynamic binarisation and noise
 happen there, as functions of (seed, epoch, example) alone, so the trajectory is the same on any
 number of devices and across an interruption. The state is donated, and the metrics of the epoch
-come back once.
+come back once. placement.py makes the same epoch of a training set that lies elsewhere, from the
+same parts: `begin`, `train_batch`, `train_step`, `end`.
 """
 
 import functools
@@ -28,7 +29,7 @@ from vamp_jax.random_streams import (
     sample_noise,
     stream,
 )
-from vamp_jax.training import devices, exemplars, phases, turns
+from vamp_jax.training import collected, devices, exemplars, phases, turns
 from vamp_jax.training.state import TrainState, as_pseudo_inputs
 
 Array = jax.Array
@@ -65,7 +66,7 @@ def make_epoch(plan: Plan) -> Callable[[TrainState, Any, Any], tuple[TrainState,
     The arguments are to lie on the devices as `devices.replicated()`; the state is donated.
     """
     run = functools.partial(train_epoch, plan=plan, num_devices=jax.device_count())
-    return devices.over_devices(run, num_replicated=3)
+    return devices.over_devices(run, in_axes=(None, None, None))
 
 
 def train_epoch(
@@ -80,32 +81,78 @@ def train_epoch(
     Returns:
       The new state and the epoch's metrics: means over examples, in nats.
     """
-    epoch = state.epoch + 1
-    beta = jnp.minimum(1.0, epoch / max(1, plan.warmup_epochs)).astype(jnp.float32)
-    count = num_examples(train)
-    order = jax.random.permutation(stream(plan.seed, SHUFFLE, epoch), count)
-    keys = stream(plan.seed, BINARISE, epoch), stream(plan.seed, NOISE, epoch)
-    settings = _Settings(plan, beta, state.constants, count, num_devices)
+    settings, order = begin(state.epoch, state.constants, plan, num_examples(train), num_devices)
 
     def step(carry, index):
-        batch = _train_batch(plan, train, order, keys, index, num_devices)
-        return _train_step(settings, carry, batch, index)
+        batch = train_batch(settings, order, index, lambda rows: _take(train, rows))
+        return train_step(settings, carry, batch, index)
 
-    carry = (state.params, state.opt_state, state.batch_stats, _first_cache(settings, state, epoch))
-    (params, opt_state, batch_stats, _), sums = jax.lax.scan(
-        step, carry, jnp.arange(-(-count // plan.batch_size))
-    )
+    carry, sums = jax.lax.scan(step, first_carry(settings, state), jnp.arange(settings.num_steps))
+    state, phase_metrics = _phase(settings, with_carry(state, carry), train)
+    if plan.autoencoder.collects_statistics:
+
+        def batch_at(index):
+            return train_batch(settings, order, index, lambda rows: _take(train, rows))
+
+        state = state.replace(batch_stats=collected.over_epoch(settings, state.variables, batch_at))
+    state, metrics = end(settings, state, sums, validation)
+    return state, metrics | phase_metrics
+
+
+class Settings(NamedTuple):
+    """What is the same in all steps of an epoch."""
+
+    plan: Plan
+    epoch: Array  # its number
+    beta: Array
+    keys: tuple[Array, Array]  # of binarisation and of noise
+    constants: dict[str, Any]
+    count: int  # training examples
+    num_devices: int
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of an epoch; the last batch may be smaller."""
+        return -(-self.count // self.plan.batch_size)
+
+
+def begin(
+    epochs_done: Array, constants: dict[str, Any], plan: Plan, count: int, num_devices: int
+) -> tuple[Settings, Array]:
+    """What is the same in all steps of the next epoch; and the order of the examples, [count]."""
+    epoch = epochs_done + 1
+    beta = jnp.minimum(1.0, epoch / max(1, plan.warmup_epochs)).astype(jnp.float32)
+    order = jax.random.permutation(stream(plan.seed, SHUFFLE, epoch), count)
+    keys = stream(plan.seed, BINARISE, epoch), stream(plan.seed, NOISE, epoch)
+    return Settings(plan, epoch, beta, keys, constants, count, num_devices), order
+
+
+def first_carry(settings: Settings, state: TrainState) -> tuple:
+    """What goes from step to step; last what is kept of components, see `_first_cache`."""
+    return state.params, state.opt_state, state.batch_stats, _first_cache(settings, state)
+
+
+def with_carry(state: TrainState, carry: tuple) -> TrainState:
+    """The state after the steps of an epoch."""
+    params, opt_state, batch_stats, _ = carry
+    return state.replace(params=params, opt_state=opt_state, batch_stats=batch_stats)
+
+
+def end(
+    settings: Settings, state: TrainState, sums: Sums, validation: Any
+) -> tuple[TrainState, Sums]:
+    """Validates after an epoch's steps, whose sums are [num_steps] each; see `train_epoch`."""
+    sums, num_devices = dict(sums), settings.num_devices
     drift = sums.pop("drift", None)
-    state = state.replace(epoch=epoch, params=params, opt_state=opt_state, batch_stats=batch_stats)
-    state, phase_metrics = _phase(settings, state, train, epoch)
+    state = state.replace(epoch=settings.epoch)
     train_sums = devices.sum_over(jax.tree.map(jnp.sum, sums), num_devices)
-    validation_sums = _validate(settings, state.variables, validation, epoch)
+    validation_sums = _validate(settings, state.variables, validation)
     negative_elbo = validation_sums.pop("negative_elbo") / num_examples(validation)
 
-    metrics = {"epoch": epoch, "beta": beta} | phase_metrics
+    metrics = {"epoch": settings.epoch, "beta": settings.beta}
     if drift is not None:
         metrics["component_drift"] = jnp.mean(drift)
-    metrics |= {f"train_{name}": value / count for name, value in train_sums.items()}
+    metrics |= {f"train_{name}": value / settings.count for name, value in train_sums.items()}
     metrics |= {
         f"val_{name}": value / num_examples(validation) for name, value in validation_sums.items()
     }
@@ -122,17 +169,24 @@ def _take(data: Any, index: Array) -> Any:
     return jax.tree.map(lambda leaf: leaf[index], data)
 
 
-def _train_batch(plan, train, order, keys, step, num_devices) -> Batch:
-    """This device's rows of a batch."""
-    binarise_key, noise_key = keys
-    size, count = plan.batch_size, num_examples(train)
-    rows = -(-size // num_devices)  # the last ones may be padding
-    position = jax.lax.axis_index(devices.AXIS) * rows + jnp.arange(rows)
+def places(settings: Settings, order: Array, step: Array, device: Array) -> tuple[Array, Array]:
+    """The examples of a device's rows in a batch and their weights, 0 for padding: [rows] each."""
+    size, count = settings.plan.batch_size, settings.count
+    rows = -(-size // settings.num_devices)  # the last ones may be padding
+    position = device * rows + jnp.arange(rows)
     place = step * size + position
     weight = ((position < size) & (place < count)).astype(jnp.float32)
-    index = order[jnp.minimum(place, count - 1)]
-    x = plan.inputs.drawn(_take(train, index), binarise_key, index)
-    return Batch(x, index, weight, _noise(plan, noise_key, index))
+    return order[jnp.minimum(place, count - 1)], weight
+
+
+def train_batch(
+    settings: Settings, order: Array, step: Array, fetch: Callable[[Array], Any]
+) -> Batch:
+    """This device's rows of a batch; `fetch` gives examples as stored, by their numbers [rows]."""
+    binarise_key, noise_key = settings.keys
+    index, weight = places(settings, order, step, jax.lax.axis_index(devices.AXIS))
+    x = settings.plan.inputs.drawn(fetch(index), binarise_key, index)
+    return Batch(x, index, weight, _noise(settings.plan, noise_key, index))
 
 
 def _noise(plan: Plan, key: Array, index: Array) -> dict[str, Array]:
@@ -143,23 +197,13 @@ def _noise(plan: Plan, key: Array, index: Array) -> dict[str, Array]:
     return sample_noise(key, index, num_samples, shapes)
 
 
-class _Settings(NamedTuple):
-    """What is the same in all steps of an epoch."""
-
-    plan: Plan
-    beta: Array
-    constants: dict[str, Any]
-    count: int  # examples
-    num_devices: int
-
-
-def _encoder(settings: _Settings, variables: Variables) -> Callable:
+def _encoder(settings: Settings, variables: Variables) -> Callable:
     """The encoder of pseudo-inputs, its work shared among the devices."""
     encode = functools.partial(settings.plan.autoencoder.encode_components, variables)
     return devices.share_out(encode, settings.num_devices)
 
 
-def _first_cache(settings: _Settings, state: TrainState, epoch: Array) -> Any:
+def _first_cache(settings: Settings, state: TrainState) -> Any:
     """What steps keep of components as last encoded; None where each encodes all that it needs.
 
     The turns of pseudo-inputs, or the means of all training examples [N, D].
@@ -170,11 +214,11 @@ def _first_cache(settings: _Settings, state: TrainState, epoch: Array) -> Any:
         return exemplars.encoded_means(plan.autoencoder, variables, encode)
     if not plan.components_per_step:
         return None
-    rng, encode = stream(plan.seed, TURNS, epoch), _encoder(settings, variables)
+    rng, encode = stream(plan.seed, TURNS, settings.epoch), _encoder(settings, variables)
     return turns.start(plan.autoencoder, variables, rng, encode)
 
 
-def _train_step(settings: _Settings, carry, batch: Batch, index: Array):
+def train_step(settings: Settings, carry, batch: Batch, index: Array):
     """One step of the optimiser: the new carry, and sums of metrics."""
     plan, num_devices = settings.plan, settings.num_devices
     params, opt_state, batch_stats, cache = carry
@@ -187,6 +231,10 @@ def _train_step(settings: _Settings, carry, batch: Batch, index: Array):
             "constants": settings.constants,
         }
         kwargs = {"train": True, "row_weight": batch.weight} if batch_stats else {}
+        if plan.autoencoder.collects_statistics:
+            # Of this batch, for all that follows; gradients go through them.
+            args = variables, batch.x, batch.noise, batch.weight
+            variables, kwargs = variables | {"batch_stats": plan.autoencoder.statistics(*args)}, {}
         prior, new_cache, drift = _train_prior(settings, variables, cache, batch, index)
         sums, new_stats = _sums(plan, variables, prior, batch, settings.beta, **kwargs)
         sums.pop("negative_elbo")
@@ -200,7 +248,7 @@ def _train_step(settings: _Settings, carry, batch: Batch, index: Array):
     return (optax.apply_updates(params, updates), opt_state, batch_stats, cache), sums
 
 
-def _train_prior(settings: _Settings, variables: Variables, cache, batch: Batch, index: Array):
+def _train_prior(settings: Settings, variables: Variables, cache, batch: Batch, index: Array):
     """Builds p(z) of a step; also returns the cache after it, and the drift of turns."""
     plan, encode = settings.plan, _encoder(settings, variables)
     autoencoder = plan.autoencoder
@@ -241,20 +289,19 @@ def _named(bound: Array, terms: Terms, layers: tuple[str, ...]) -> Sums:
     return named
 
 
-def _phase(
-    settings: _Settings, state: TrainState, train: Any, epoch: Array
-) -> tuple[TrainState, Sums]:
+def _phase(settings: Settings, state: TrainState, train: Any) -> tuple[TrainState, Sums]:
     """The pseudo-inputs' own phase, if the plan has one: the new state, and metrics."""
     plan, num_devices, count = settings.plan, settings.num_devices, settings.count
     if plan.phase is None:
         return state, {}
-    shuffle, *keys = (stream(plan.seed, PHASE, epoch, i) for i in range(3))
+    shuffle, *keys = (stream(plan.seed, PHASE, settings.epoch, i) for i in range(3))
     order = jax.random.permutation(shuffle, count)
+    own = settings._replace(keys=tuple(keys))
     share = phases.Share(
         autoencoder=plan.autoencoder,
         encode=functools.partial(_encoder, settings),
         sum_over=functools.partial(devices.sum_over, num_devices=num_devices),
-        batch_at=lambda step: _train_batch(plan, train, order, keys, step, num_devices),
+        batch_at=lambda step: train_batch(own, order, step, lambda rows: _take(train, rows)),
         num_steps=-(-count // plan.batch_size),
         count=count,
     )
@@ -265,10 +312,10 @@ def _phase(
     return state.replace(params=state.params | {"prior": prior}), metrics
 
 
-def _validate(settings: _Settings, variables: Variables, validation: Any, epoch: Array) -> Sums:
+def _validate(settings: Settings, variables: Variables, validation: Any) -> Sums:
     """The terms with beta = 1, summed over the validation split."""
     plan, num_devices, count = settings.plan, settings.num_devices, num_examples(validation)
-    key = stream(plan.seed, VALIDATION_NOISE, epoch)
+    key = stream(plan.seed, VALIDATION_NOISE, settings.epoch)
     prior = plan.autoencoder.prior_density(variables, _encoder(settings, variables))
     chunk = max(1, plan.eval_batch_size // plan.objective.num_samples)
     chunk = min(chunk, -(-count // num_devices))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from vamp_jax import choices
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import NonFiniteLossError, Stopped
 from vamp_jax.process import hosts
@@ -16,10 +17,10 @@ from vamp_jax.process.signals import SignalFlag
 from vamp_jax.run.metrics_log import MetricsLog, read_metrics
 from vamp_jax.run.provenance import note_commit
 from vamp_jax.run.stopping import should_stop
-from vamp_jax.sequences import is_sequences
+from vamp_jax.sequences import is_sequences, trimmed
 from vamp_jax.training import devices
 from vamp_jax.training.checkpoints import Checkpoints
-from vamp_jax.training.epoch import Plan, make_epoch
+from vamp_jax.training.epoch import Plan
 from vamp_jax.training.state import TrainState, arranged_state, initial_state
 
 MAX_DRIFT = 10.0  # nats that a component changes between its turns; a healthy run has about 1
@@ -45,10 +46,9 @@ def train(
             print(f"Training is finished: {done} epochs, the best was {best_epoch}.", flush=True)
             return state
 
-    sharding = devices.replicated()
-    state = jax.device_put(state, sharding)
-    splits = jax.device_put((dataset.train, dataset.validation), sharding)
-    run_epoch = make_epoch(plan)
+    state = jax.device_put(state, devices.replicated())
+    splits = trimmed(dataset.train), trimmed(dataset.validation)
+    run_epoch = choices.placement(config)(plan, *splits)
     saved = time.monotonic()
     with SignalFlag() as flag, contextlib.ExitStack() as stack:
         if checkpoints:
@@ -59,7 +59,7 @@ def train(
         apart = False
         while not should_stop(done, best_epoch, config):
             start = time.monotonic()
-            state, metrics = run_epoch(state, *splits)
+            state, metrics = run_epoch(state)
             metrics = _plain(metrics, plan, dataset)
             done, best_epoch = metrics["epoch"], metrics.pop("best_epoch")
             stop = hosts.largest(flag.number)

@@ -14,7 +14,7 @@ from vamp_jax.batches import in_batches
 from vamp_jax.datasets import Dataset
 from vamp_jax.datasets.inputs import Inputs
 from vamp_jax.random_streams import INIT, stream
-from vamp_jax.sequences import num_examples, rows_of
+from vamp_jax.sequences import num_examples, rows_of, trimmed
 from vamp_jax.trainable_priors import Examples, Start
 
 Array = jax.Array
@@ -48,9 +48,7 @@ class TrainState:
 
 def as_pseudo_inputs(autoencoder: Autoencoder, inputs: Inputs, stored: Any) -> Any:
     """Returns stored examples as x that pseudo-inputs can start at."""
-    x = inputs.likelihood.relaxed(inputs.of(stored))
-    # A pseudo-input has no missing values: it starts at what the encoder sees in their place.
-    return x if autoencoder.fill is None else jnp.where(jnp.isnan(x), autoencoder.fill, x)
+    return autoencoder.seen(inputs.likelihood.relaxed(inputs.of(stored)))
 
 
 def prior_start(autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed: int) -> Start:
@@ -58,7 +56,9 @@ def prior_start(autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed
 
     def examples(count):
         chosen = np.random.RandomState(seed).permutation(num_examples(dataset.train))[:count]
-        return as_pseudo_inputs(autoencoder, inputs, rows_of(dataset.train, np.sort(chosen)))
+        return as_pseudo_inputs(
+            autoencoder, inputs, trimmed(rows_of(dataset.train, np.sort(chosen)))
+        )
 
     (latent_dim,) = autoencoder.network.latent_shapes[autoencoder.top]
     return Start(

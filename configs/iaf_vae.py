@@ -1,0 +1,16 @@
+"""VAE with inverse autoregressive flows in its posterior and the standard normal prior.
+
+python train.py --config=configs/iaf_vae.py[:DATASET]
+
+RESULT_iaf_vae
+"""
+
+from vamp_jax import default_config
+
+
+def get_config(dataset: str = "digits"):
+    config = default_config.get_config(dataset)
+    config.model = "vae"
+    config.prior = "standard"
+    config.posterior = "iaf"
+    return config

@@ -1,0 +1,16 @@
+"""VAE with Householder flows in its posterior, of full covariance, and the VampPrior.
+
+python train.py --config=configs/vamp_householder_vae.py[:DATASET]
+
+RESULT_vamp_householder_vae
+"""
+
+from vamp_jax import default_config
+
+
+def get_config(dataset: str = "digits"):
+    config = default_config.get_config(dataset)
+    config.model = "vae"
+    config.prior = "vamp"
+    config.posterior = "householder"
+    return config

@@ -1,0 +1,22 @@
+"""VR-max: Burda et al.'s two layers by the largest of 50 samples, and the standard normal prior.
+
+python train.py --config=configs/vr_max.py[:DATASET]
+
+RESULT_vr_max
+"""
+
+from vamp_jax import default_config
+
+
+def get_config(dataset: str = "digits"):
+    config = default_config.get_config(dataset)
+    config.model = "iwae_net"
+    config.prior = "standard"
+    config.num_importance_samples = 50
+    config.renyi_alpha = float("-inf")
+    config.latent_dim = 50  # 100 below
+    config.hidden_dim = 200  # 100 above
+    config.dense_init = "glorot"
+    config.batch_size = 20
+    config.warmup_epochs = 0
+    return config

@@ -1,0 +1,45 @@
+"""The training set on every device, in parts or on the host: one trajectory, in little memory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import optax
+
+from tests.cases import largest_difference, plan_for, small_config, small_data, start_of
+from tests.placement_bits import trained
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_on_one_device_a_streamed_set_gives_the_same_bits():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.placement_bits"],
+        cwd=ROOT,
+        env=os.environ
+        | {"XLA_FLAGS": "--xla_llvm_disable_expensive_passes=true"},  # compiles quicker
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1 device\n"
+
+
+def test_on_eight_devices_all_placements_have_the_same_trajectory():
+    # Seven examples a step: one device has nothing but padding.
+    config = small_config(model="vae", prior="vamp", batch_size=7, components_per_step=4)
+    data = small_data()
+    optimizer = optax.sgd(1e-3)
+    expected, history = trained("replicated", config, data, optimizer)
+    start = start_of(plan_for(config, data, optimizer), data)
+    moved = largest_difference(expected.params, start.params)
+    for name in ("sharded", "streamed"):
+        state, found = trained(name, config, data, optimizer)
+        assert largest_difference(state.params, expected.params) < 1e-4 * moved
+        for ours, theirs in zip(found, history, strict=True):
+            assert ours.keys() == theirs.keys()
+            for key in ours:
+                np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-5, err_msg=key)

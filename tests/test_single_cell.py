@@ -1,0 +1,49 @@
+"""The example on single cells: it runs on a file of counts, and finds the kinds of cells."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "single_cell.py"
+
+
+@pytest.mark.slow
+def test_the_example_finds_the_kinds_of_cells(tmp_path):
+    rng = np.random.RandomState(0)
+    shares = rng.dirichlet(np.full(40, 0.3), 3)  # of 40 genes, in three kinds of cells
+    kind = rng.randint(0, 3, 300)
+    size = rng.gamma(5.0, 40.0, (300, 1))
+    np.savez(tmp_path / "cells.npz", x=rng.poisson(size * shares[kind]), labels=kind)
+    arguments = ["--genes=30", "--components=4", "--epochs=40", "--seeds=1"]
+    picture = tmp_path / "latent.png"
+    main = runpy.run_path(str(EXAMPLE))["main"]
+    results = main([str(tmp_path / "cells.npz"), *arguments, f"--picture={picture}"])
+    assert {prior for prior, _ in results} == {"standard", "mog", "vamp"}
+    for found in results.values():
+        assert found["NMI"] > 0.9 and found["ARI"] > 0.9
+        assert found["ELBO"] <= found["log-likelihood"] < 0 < found["KL"]
+    assert (
+        results["vamp", 0]["NMI of components"] > 0.5 > results["standard", 0]["NMI of components"]
+    )
+    assert picture.stat().st_size > 10_000
+
+
+def test_the_likelihood_is_scipy_s_negative_binomial_at_the_cell_s_library_size():
+    import scipy.special
+    import scipy.stats
+
+    module = runpy.run_path(str(EXAMPLE))
+    rng = np.random.RandomState(1)
+    x = rng.poisson(3.0, (4, 6)).astype(np.float32)
+    z = rng.standard_normal((5, 4, module["LATENT_DIM"])).astype(np.float32)
+    params = module["init"](module["jax"].random.key(0), 6)
+    params["log_inverse_dispersion"] = rng.standard_normal(6).astype(np.float32)
+    w = {name: np.float64(params[name]["w"]) for name in ("decoder", "share")}
+    logits = np.maximum(np.float64(z) @ w["decoder"], 0) @ w["share"]
+    mean = x.sum(-1, keepdims=True) * scipy.special.softmax(logits, axis=-1)
+    theta = np.exp(np.float64(params["log_inverse_dispersion"]))
+    expected = scipy.stats.nbinom.logpmf(x, theta, theta / (theta + mean)).sum(-1)
+    found = module["log_likelihood"](params, x, z)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

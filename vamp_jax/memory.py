@@ -1,0 +1,185 @@
+"""What a run needs of memory, held against what there is, before any work.
+
+`check` counts what a run surely has at once: the state (parameters, two moments of the optimiser,
+the best parameters) with the gradients, the data, and of a step what cannot be done without: the
+noise and the latents of all samples, the likelihood's heads, and what each component says of each
+sample. It is a bound from below, so nothing is refused that would fit; it takes no compilation.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from vamp_jax import choices, priors
+from vamp_jax.config_fields import FIELDS
+from vamp_jax.datasets import Dataset
+from vamp_jax.errors import UsageError
+from vamp_jax.log_likelihood import batch_sizes
+from vamp_jax.process import free_memory
+from vamp_jax.process.free_memory import Free
+from vamp_jax.sequences import num_examples, values_of
+from vamp_jax.training import plans
+from vamp_jax.training.state import init_state
+
+# What a run can be too large by; the other fields cost no memory.
+SIZES = (
+    *("num_components", "latent_dim", "hidden_dim", "num_importance_samples", "num_flows"),
+    *("batch_size", "eval_batch_size"),
+)
+FLOAT = 4
+DOUBLE = 8
+Config = ml_collections.ConfigDict
+Needs = dict[str, int]  # bytes, by what they are for
+
+
+class Place(NamedTuple):
+    """A memory that a run fills: an accelerator's, or this machine's."""
+
+    free: Free
+    devices: int  # that have their arrays there
+    is_host: bool  # where the data lies already, checkpoints are copied to and x is evaluated
+
+
+def check(config: Config, dataset: Dataset) -> None:
+    """Raises a UsageError when a run, or its evaluation, cannot fit into what memory there is."""
+    for place in _places():
+        needs = _needs(config, dataset, place)
+        if sum(needs.values()) > place.free.size:
+            raise UsageError(_sentence(config, dataset, needs, place))
+
+
+def shown(size: float) -> str:
+    """A number of bytes for a reader: 1.5 GB."""
+    units = ("bytes", "kB", "MB", "GB", "TB")
+    for unit in units[:-1]:
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} {units[-1]}" if size < 1000 else f"{size:,.0f} {units[-1]}"
+
+
+def _places() -> list[Place]:
+    """The memories that this process fills; none of which the system says nothing."""
+    devices = jax.local_devices()
+    on_device = free_memory.of_device(devices[0])
+    of_devices = len(devices) if devices[0].platform == "cpu" else 0
+    host = free_memory.of_host()
+    places = [Place(on_device, 1, False)] if on_device else []
+    return places + ([Place(host, of_devices, True)] if host else [])
+
+
+def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
+    """The bytes that a run has there at once, at least: of training or of the evaluation."""
+    plan = plans.make(config, dataset)
+    args = plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed
+    state = jax.eval_shape(lambda: init_state(*args))
+    examples = min(config.batch_size, num_examples(dataset.train))
+    rows = -(-examples // jax.device_count()) * plan.objective.num_samples
+    of_rows = _of_row(plan.autoencoder, state.variables)
+    moving = place.devices * (_bytes(state.params) + rows * of_rows)
+    training = {"parameters and optimiser": place.devices * _bytes(state)}
+    if place.is_host and moving < _bytes(state):
+        training["the copy for a checkpoint"] = _bytes(state)
+    else:
+        training["gradients and a step's samples"] = moving
+    copies = place.devices - place.is_host
+    held = choices.SHARES_OF_DATA[config.data_placement](jax.device_count())
+    on_one = int(held * _bytes(dataset.train)) + _bytes(dataset.validation)
+    training["data"] = max(0, copies) * on_one
+    evaluation = {
+        "best parameters": max(1, place.devices) * _bytes(state.best_params),
+        "a chunk of the evaluation's samples": place.devices
+        * min(batch_sizes(plan.autoencoder.network)["rows_per_chunk"], config.num_samples)
+        * of_rows,
+        "data in evaluation": place.is_host * _of_evaluated(dataset),
+    }
+    return max(training, evaluation, key=lambda needs: sum(needs.values()))
+
+
+def _of_evaluated(dataset: Dataset) -> int:
+    """Bytes of the larger split as x; a double more for each value of images that are redrawn."""
+    values = max(values_of(split).size for split in (dataset.train, dataset.test))
+    return values * (FLOAT + (DOUBLE if dataset.dynamic else 0))
+
+
+def _of_row(autoencoder: Any, variables: Any) -> int:
+    """Bytes of one sample: noise and latents, heads, and its share of each component."""
+    units = sum(math.prod(shape) for shape in autoencoder.network.latent_shapes.values())
+    heads = autoencoder.likelihood.heads(autoencoder.network.x_shape).values()
+    decoded = sum(math.prod(shape) for shape in heads)
+    return FLOAT * (2 * units + decoded) + DOUBLE * _components(autoencoder, variables)
+
+
+def _components(autoencoder: Any, variables: Any) -> int:
+    """K of the prior; 0 of one with no mixture's matrix of points and components."""
+    (dim,) = autoencoder.network.latent_shapes[autoencoder.top]
+
+    def of_one_point(variables):
+        return priors.responsibilities(jnp.zeros((1, dim)), autoencoder.prior_density(variables))
+
+    count = jax.eval_shape(of_one_point, variables).shape[-1]
+    return count if count > 1 else 0
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+# ---------------------------------------------------------------------------------------------
+# What is said.
+
+
+def _sentence(config: Config, dataset: Dataset, needs: Needs, place: Place) -> str:
+    parts = [f"{name} {shown(size)}" for name, size in needs.items() if size]
+    on = f" on {place.devices} devices" if place.devices > 1 else ""
+    says = (
+        f"This run needs at least {shown(sum(needs.values()))} of memory{on} "
+        f"({', '.join(parts)}), and {_left(place)}"
+    )
+    for field in _fields(config):
+        if largest := _largest(field, config, dataset, place):
+            return f"{says}: {field} is {config[field]}, and at most {largest} can fit."
+    large = [field for field in _fields(config) if config[field] >= 10 * FIELDS[field].default]
+    if large:
+        return f"{says}: make {' and '.join(large)} smaller."
+    return f"{says}: take a machine with more, or less data."
+
+
+def _left(place: Place) -> str:
+    return f"{place.free.where} {shown(place.free.size)}"
+
+
+def _fields(config: Config) -> list[str]:
+    """The sizes that are in use, those first that are largest beside their defaults."""
+
+    def out_of_the_way(field):
+        return config[field] / FIELDS[field].default
+
+    return sorted(
+        (field for field in SIZES if out_of_the_way(field) > 0.1), key=out_of_the_way, reverse=True
+    )
+
+
+def _largest(field: str, config: Config, dataset: Dataset, place: Place) -> int | None:
+    """The largest value of a field that fits there, to two digits; None if none does."""
+
+    def fits(value):
+        changed = Config(config.to_dict() | {field: value})
+        return sum(_needs(changed, dataset, place).values()) <= place.free.size
+
+    if not fits(1):
+        return None
+    low, high = 1, config[field]
+    while high > 1.02 * low + 1:
+        middle = round(math.sqrt(low * high))
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return _two_digits(low)
+
+
+def _two_digits(value: int) -> int:
+    """The value, rounded down."""
+    step = 10 ** max(0, len(str(value)) - 2)
+    return value // step * step

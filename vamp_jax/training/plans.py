@@ -1,0 +1,35 @@
+"""What a config and its data stand for in training: the optimiser, and all of an epoch's plan."""
+
+import ml_collections
+import optax
+
+from vamp_jax import choices
+from vamp_jax.datasets import Dataset
+from vamp_jax.training import optimizers
+from vamp_jax.training.epoch import Plan, num_examples
+
+
+def optimizer(config: ml_collections.ConfigDict, num_examples: int) -> optax.GradientTransformation:
+    """Returns the optimiser of a run on so many training examples."""
+    num_steps = config.num_epochs * -(-num_examples // config.batch_size)
+    schedule = choices.LEARNING_RATE_SCHEDULES[config.learning_rate_schedule]
+    return optimizers.normalized_adam(schedule(config, num_steps))
+
+
+def make(config: ml_collections.ConfigDict, dataset: Dataset) -> Plan:
+    """Returns what is done in an epoch of this run."""
+    every = config.components_per_step >= config.num_components  # as 0: all take part in each step
+    count = num_examples(dataset.train)
+    update = choices.UPDATES[config.pseudo_input_update](config, count)
+    return Plan(
+        autoencoder=choices.autoencoder(config, dataset),
+        objective=choices.objective(config),
+        optimizer=update.optimizer(optimizer(config, count)),
+        inputs=choices.inputs(config, dataset),
+        batch_size=config.batch_size,
+        eval_batch_size=config.eval_batch_size,
+        warmup_epochs=config.warmup_epochs,
+        seed=config.seed,
+        components_per_step=0 if every else config.components_per_step,
+        phase=update.phase,
+    )
