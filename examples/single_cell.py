@@ -223,6 +223,7 @@ def main(arguments: list[str] | None = None) -> dict[tuple[str, int], dict[str, 
     parser.add_argument("--components", type=int, default=30, help="K of mog and vamp")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--priors", nargs="+", choices=PRIORS, default=list(PRIORS))
     parser.add_argument("--picture", default="single_cell.png")
     flags = parser.parse_args(arguments)
     cells = read(flags.cells, flags.genes)
@@ -231,7 +232,7 @@ def main(arguments: list[str] | None = None) -> dict[tuple[str, int], dict[str, 
         f"{cells.train.shape[1]} genes; nats a cell, mean (standard deviation) over seeds"
     )
     results, of_priors = {}, {}
-    for prior in PRIORS:
+    for prior in flags.priors:
         for seed in range(flags.seeds):
             params = train(cells, prior, seed, flags.components, flags.epochs)
             results[prior, seed] = evaluate(cells, prior, params)

@@ -271,6 +271,12 @@ def test_every_cell_has_a_config():
             assert records.config_name(config) == name and config["dataset"] == dataset
 
 
+def test_a_full_run_of_every_cell_belongs_in_the_tables():
+    for name, dataset in (cell for table in (1, 2, 3, 4) for cell in numbers.cells(table)):
+        record = evaluated(name, dataset) | {"finished": True}
+        assert records.differences(record, sweep.paper_config(name, dataset)) == []
+
+
 def test_select():
     assert len(sweep.select(1, None, None, ["0"])) == 48
     assert sweep.select(1, ["freyfaces"], ["vae", "vamp_vae"], ["2", "0", "2"]) == [

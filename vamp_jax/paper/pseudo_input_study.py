@@ -187,7 +187,7 @@ def _against_paper(job: Job, wanted: list[Job]) -> dict[str, Any]:
     values = []
     for each in (job, paper):
         path = _evaluation(each) + ".npz"
-        if not os.path.exists(path):
+        if not os.path.exists(path) or not read_metrics(each.workdir):
             raise UsageError(f"{path} is missing, to which this run is compared: run it again.")
         with disk.open_file(path, "rb") as file, np.load(file) as arrays:
             values.append(np.float64(arrays["log_likelihood"]))
