@@ -86,23 +86,24 @@ def test_what_would_fit_fits_and_a_twentieth_more_does_not(field, value, fields)
 @pytest.mark.parametrize("prior", ["standard", "vamp", "mog"])
 def test_the_bound_is_below_what_the_compiler_says(prior):
     """Nothing is refused that would fit: state, arguments and temporaries are at least as large."""
-    config = small_config(prior=prior, num_components=300, num_importance_samples=20, hidden_dim=60)
+    sizes = dict(num_components=300, num_importance_samples=20, hidden_dim=60, num_samples=20)
+    config = small_config(prior=prior, **sizes)
     data = small_data(count=400)
     plan = plan_for(config, data)
     arguments = start_on_devices(plan, data)
     # The gradients are among the temporaries.
-    sizes = jax.tree.map(lambda leaf: leaf.nbytes, jax.tree.leaves(arguments))
-    said = sum(sizes) + compiled_epoch(plan, *arguments).memory_analysis().temp_size_in_bytes
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(arguments))
+    said = held + compiled_epoch(plan, *arguments).memory_analysis().temp_size_in_bytes
     place = memory.Place(Free(0, ""), 1, False)
     bound = sum(memory._needs(config, data, place).values())
-    assert 0.2 * said < bound <= said
+    assert 0.05 * said < bound <= said
     state = start_of(plan, data)
     parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
     assert memory._needs(config, data, place)["parameters and optimiser"] >= 4 * parameters
 
 
 def test_several_devices_of_one_machine_need_as_many_times_the_state():
-    config, data = small_config(num_components=500), small_data()
+    config, data = small_config(num_components=500, hidden_dim=600), small_data()
     one, eight = (memory._needs(config, data, machine(GB, n)) for n in (1, 8))
     key = "parameters and optimiser"
     assert eight[key] == 8 * one[key] and eight["data"] > one["data"] == 0

@@ -92,7 +92,12 @@ def _record(**changes):
         },
     }
     train = inspected | {"active_units": {"z1": 4, "z2": 1}}
-    moved = {"mean_distance": 0.123, "largest_distance": 0.9, "at_clip": 0.456}
+    moved = {
+        "mean_distance": 0.123,
+        "largest_distance": 0.9,
+        "at_clip": 0.456,
+        "dead_values": 0.123,
+    }
     record = {
         "config": {"model": "hvae", "prior": "vamp", "dataset": "freyfaces"},
         "split": "test",
@@ -138,7 +143,10 @@ def test_what_is_printed_is_the_record_s():
     assert lines["components (train)"] == (
         "12, 1 of them dead; the ten most used hold 94.0 % of the mass; entropy of use 2.11 of 2.48"
     )
-    assert lines["pseudo-inputs"] == "moved by 0.123 a pixel; 45.6 % of pixels at the clip"
+    assert (
+        lines["pseudo-inputs"]
+        == "moved by 0.123 a pixel; 45.6 % of pixels at the clip, 12.3 % dead"
+    )
 
 
 def test_what_is_not_known_is_not_printed():
