@@ -186,6 +186,7 @@ def vamp(
         return placed(params), {}
 
     def arrange(rng, params, examples, seed):
+        assert beginning.choose is not None  # see below
         chosen = beginning.choose(examples, num_components, seed)
         return params | placed(priors.init_vamp_from_data(rng, chosen))
 

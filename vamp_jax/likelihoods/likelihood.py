@@ -32,7 +32,7 @@ class Likelihood(NamedTuple):
     log_prob: Callable[..., Array]  # (x, *heads) -> ln p of each value, in nats
     mean: Callable[..., Array]  # (*heads) -> E[x]
     sample: Callable[..., Array]  # (rng, *heads) -> a draw of x
-    from_stored: Callable[[Array, float], Array]  # (data as it is kept, its scale) -> x
+    from_stored: Callable[[Any, float], Any]  # (data as it is kept, its scale) -> x
     support: tuple[float, float]  # of x, and so of pseudo-inputs
     in_bits: bool = False  # results are also given in bits per dimension
     free: tuple[str, ...] = ()  # heads that are parameters of the decoder and no functions of z
