@@ -50,7 +50,7 @@ def test_schedule_rises_from_0_to_1():
         ais.schedule(0)
 
 
-@pytest.mark.parametrize("size", [0.08, 0.4])
+@pytest.mark.parametrize("size", [0.08, 0.8])
 def test_a_transition_leaves_its_density_as_it_is(size):
     """From exact draws, with steps so coarse that many are refused."""
     beta, count = 0.7, 20_000

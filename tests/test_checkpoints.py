@@ -85,6 +85,7 @@ def test_damaged_newest_checkpoint_is_said_and_passed_over(tmp_path, state, caps
         assert_equal(checkpoints.restore_latest(like=state)[0], at_epoch(state, 2))
 
 
+@pytest.mark.slow
 def test_abandoned_reads_are_not_heard(tmp_path, state, monkeypatch):
     with Checkpoints(str(tmp_path)) as checkpoints:
         checkpoints.save(at_epoch(state, 1))

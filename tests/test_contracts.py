@@ -103,7 +103,7 @@ def check_inference(autoencoder, variables, x, noise):
     chex.assert_tree_all_finite(terms)
 
 
-@pytest.mark.parametrize("prior", ["standard", "vamp"])
+@pytest.mark.parametrize("prior", [pytest.param("standard", marks=pytest.mark.slow), "vamp"])
 @pytest.mark.parametrize("network", [n for n in choices.NETWORKS if n not in SLOW_TO_COMPILE])
 def test_a_step_lowers_the_loss_and_a_resumed_run_has_the_same_bits(network, prior):
     fields = dict(model=network, prior=prior, batch_size=25, warmup_epochs=1)

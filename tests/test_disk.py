@@ -15,6 +15,7 @@ from tests.states import make_state
 from vamp_jax import disk
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation import partial
+from vamp_jax.log_likelihood import ImportanceSampled
 from vamp_jax.run.folder import load_config, locked
 from vamp_jax.run.metrics_log import read_metrics
 from vamp_jax.training.checkpoints import Checkpoints
@@ -80,7 +81,7 @@ def test_what_is_no_file_is_not_opened(tmp_path, monkeypatch, make, kind):
         load_config(str(tmp_path))
     with pytest.raises(OSError, match=f"it is {kind}, not a file"):
         read_metrics(str(tmp_path))
-    assert partial.read(str(tmp_path / "x.npz"), "this") == (None, 0.0)
+    assert partial.read(str(tmp_path / "x.npz"), "this", ImportanceSampled) == (None, 0.0)
     with Checkpoints(str(tmp_path / "run")) as checkpoints:
         checkpoints.save(make_state(1))
     descriptor = tmp_path / "run" / "checkpoints" / "1" / "best" / "manifest.ocdbt"

@@ -159,6 +159,7 @@ def saved_epochs(workdir):
     return max(int(name) for name in os.listdir(workdir / "checkpoints"))
 
 
+@pytest.mark.slow
 def test_two_processes_stopped_lost_and_resumed_are_as_one(processes, tmp_path):
     """One process on 4 devices; then 2 of 2 devices each, with all that can befall them."""
     alone, workdir = tmp_path / "alone", tmp_path / "two"

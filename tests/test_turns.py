@@ -87,7 +87,7 @@ def test_with_all_in_turn_nothing_changes():
     assert largest_difference(a[0].params, b[0].params) == 0
 
 
-@pytest.mark.parametrize("prior", ["vamp", "vamp_data"])
+@pytest.mark.parametrize("prior", ["vamp", pytest.param("vamp_data", marks=pytest.mark.slow)])
 def test_training_is_close_to_the_full_gradient_s_and_drift_is_logged(prior):
     data = small_data()
     fields = FIELDS | {"prior": prior}

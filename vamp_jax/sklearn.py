@@ -25,7 +25,7 @@ from vamp_jax.datasets.inputs import DataSpec
 from vamp_jax.errors import NonFiniteLossError, check_choice
 from vamp_jax.run.stopping import should_stop
 from vamp_jax.trained import Trained
-from vamp_jax.training import devices
+from vamp_jax.training import devices, plans
 from vamp_jax.training.epoch import make_epoch
 from vamp_jax.training.state import initial_state
 
@@ -206,7 +206,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseE
 
     def _train(self, config: Any, data: Dataset) -> Any:
         """The state after the last epoch. (`training.loop` is for a folder, and minds signals.)"""
-        plan = choices.plan(config, data)
+        plan = plans.make(config, data)
         state = initial_state(plan.autoencoder, plan.optimizer, data, plan.inputs, plan.seed)
         state, *splits = jax.device_put((state, data.train, data.validation), devices.replicated())
         run_epoch = make_epoch(plan)
