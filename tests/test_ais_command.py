@@ -14,6 +14,8 @@ from vamp_jax.process.progress import Progress
 from vamp_jax.run.folder import claim
 from vamp_jax.training.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.slow  # whole runs, half a minute and more each
+
 QUICK = Settings("posterior", num_distributions=3, num_chains=2, num_simulated=4)
 
 

@@ -191,9 +191,8 @@ def test_runs_of_several_seeds_are_told_apart_by_them(workdir, tmp_path):
     assert titles == [f"HVAE\nVampPrior\n{name}" for name in "abd"]
 
 
-@pytest.mark.parametrize(
-    ("model", "layer"), [("vae", "z"), pytest.param("hvae", "z_{2}", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "layer"), [("vae", "z"), ("hvae", "z_{2}")])
 def test_the_plane_of_two_latent_units(tmp_path, monkeypatch, model, layer):
     config = f"--config={ROOT / 'configs' / f'vamp_{model}.py'}"
     fields = dict(latent_dim=2, hidden_dim=8, num_epochs=1, warmup_epochs=1, num_components=9)

@@ -12,6 +12,8 @@ from vamp_jax.experiment import train_and_evaluate
 from vamp_jax.run.folder import Identity, check_same_run
 from vamp_jax.run.metrics_log import read_metrics
 
+pytestmark = pytest.mark.slow  # whole runs, half a minute and more each
+
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory):

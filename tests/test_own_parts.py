@@ -19,6 +19,8 @@ from vamp_jax.config_fields import defaults
 from vamp_jax.errors import UsageError
 from vamp_jax.run.metrics_log import read_metrics
 
+pytestmark = pytest.mark.slow  # whole runs, half a minute and more each
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "own_parts" / "config.py"
 PARTS = {

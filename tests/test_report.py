@@ -19,6 +19,8 @@ from vamp_jax.paper.numbers import of_paper
 from vamp_jax.run.folder import load_config
 from vamp_jax.training import best as best_parameters
 
+pytestmark = pytest.mark.slow  # whole runs, half a minute and more each
+
 FIELDS = dict(num_epochs=2, warmup_epochs=1, num_samples=5, batch_size=200)
 HOSTILE = "<img src=x onerror=alert(1)> \"'&amp; \u202e</title><script>alert(2)"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)

@@ -121,7 +121,7 @@ def test_a_run_ends_with_numbers_and_pictures(uninterrupted):
     assert rows[-1]["val_loss"] < rows[0]["val_loss"]
 
 
-@pytest.mark.parametrize("epochs", [1, 12])
+@pytest.mark.parametrize("epochs", [1, pytest.param(12, marks=pytest.mark.slow)])
 def test_killed_and_started_again_it_ends_with_the_same_bits(
     tmp_path, environment, uninterrupted, epochs
 ):
@@ -135,7 +135,9 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(
     assert result_of(tmp_path) == result_of(uninterrupted[0])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_the_run_goes_on(tmp_path, environment, uninterrupted, number):
     process = start(tmp_path, environment, "--checkpoint_seconds=0.1")
     wait_for_epoch(tmp_path, 3)
@@ -150,6 +152,7 @@ def test_a_signal_saves_and_the_run_goes_on(tmp_path, environment, uninterrupted
     assert result_of(tmp_path) == result_of(uninterrupted[0])
 
 
+@pytest.mark.slow
 def test_an_evaluation_before_the_end_does_not_stand_for_the_last(
     tmp_path, environment, uninterrupted
 ):
