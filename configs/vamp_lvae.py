@@ -9,13 +9,6 @@ from vamp_jax import default_config
 
 
 def get_config(dataset: str = "digits"):
-    config = default_config.get_config(dataset)
-    config.model = "lvae"
+    config = default_config.of_ladder(dataset)
     config.prior = "vamp"
-    config.num_layers = 5
-    config.latent_dim = 4  # at the top; 64 at the bottom
-    config.hidden_dim = 512  # at the bottom; 32 at the top
-    config.dense_init = "glorot"
-    config.batch_size = 256
-    config.warmup_epochs = 200
     return config

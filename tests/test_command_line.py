@@ -63,6 +63,7 @@ TRAIN = [
     (f"{VAE} --config.learned_weights=maybe", "--config.learned_weights=maybe"),
     # Fields: values.
     (f"{VAE} --config.model=vea", "Did you mean 'vae'"),
+    (f"{VAE} --config.pseudo_inputs_from_data=True", "Did you mean 'pseudo_input_start'"),
     (f"{VAE} --config.model=", "model is ''"),
     (f"{VAE} --config.prior=vampprior", "prior is 'vampprior'"),
     (f"{VAE} --config.matmul_precision=fp8", "matmul_precision is 'fp8'"),
@@ -123,6 +124,7 @@ EVAL = [
     ("--workdir=RUN --ais --ais_simulated=-1", "ais_simulated is -1"),
     ("--workdir=RUN --ais --ais_start=priro", "Did you mean 'prior'"),
     ("--workdir=RUN --ais --record", "--record goes without --ais"),
+    ("--workdir=RUN --ais_chains=3", "--ais_chains goes with --ais"),
     ("--workdir=RUN --data_dir=README.md", "not a local folder"),
     ("--workdir=RUN", "RUN holds no checkpoints"),
 ]

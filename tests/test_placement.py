@@ -7,9 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import optax
+import pytest
 
 from tests.cases import largest_difference, plan_for, small_config, small_data, start_of
 from tests.placement_bits import trained
+from vamp_jax import choices
+from vamp_jax.errors import UsageError
+from vamp_jax.training import plans
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,3 +47,12 @@ def test_on_eight_devices_all_placements_have_the_same_trajectory():
             assert ours.keys() == theirs.keys()
             for key in ours:
                 np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize(
+    "placement", [p for p in choices.DATA_PLACEMENTS if p not in choices.WHOLE]
+)
+def test_what_collects_statistics_goes_through_the_whole_set(placement):
+    config = small_config(model="lvae", data_placement=placement)
+    with pytest.raises(UsageError, match="collects batch norm's statistics .* take 'replicated'"):
+        plans.make(config, small_data())

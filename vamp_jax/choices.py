@@ -271,6 +271,7 @@ SHARES_OF_DATA = {
     "streamed": lambda n: 0.0,
 }
 DATA_PLACEMENTS = tuple(SHARES_OF_DATA)
+WHOLE = ("replicated",)  # every device can go through the training set by itself
 
 
 def placement(config: Config):

@@ -260,6 +260,7 @@ FIELDS = {
 }
 BEFORE = {name: field.before for name, field in FIELDS.items() if field.before != ABSENT}
 FROM_DATA = "pseudo_inputs_from_data"  # what pseudo_input_start was, a bool
+RENAMED = {FROM_DATA: "pseudo_input_start"}
 
 
 def defaults() -> ml_collections.ConfigDict:

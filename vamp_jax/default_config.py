@@ -47,3 +47,29 @@ def of_sequences(dataset: str) -> ml_collections.ConfigDict:
     config.word_dropout = 0.3
     config.num_samples = 500
     return config
+
+
+def of_burda(dataset: str) -> ml_collections.ConfigDict:
+    """The same for Burda et al.'s network of two stochastic layers, with 50 samples."""
+    config = get_config(dataset)
+    config.model = "iwae_net"
+    config.num_importance_samples = 50
+    config.latent_dim = 50  # 100 below
+    config.hidden_dim = 200  # 100 above
+    config.dense_init = "glorot"
+    config.batch_size = 20
+    config.warmup_epochs = 0
+    return config
+
+
+def of_ladder(dataset: str) -> ml_collections.ConfigDict:
+    """The same for a ladder of five stochastic layers."""
+    config = get_config(dataset)
+    config.model = "lvae"
+    config.num_layers = 5
+    config.latent_dim = 4  # at the top; 64 at the bottom
+    config.hidden_dim = 512  # at the bottom; 32 at the top
+    config.dense_init = "glorot"
+    config.batch_size = 256
+    config.warmup_epochs = 200
+    return config

@@ -61,6 +61,9 @@ HOSTS = flags.DEFINE_string(
 def main() -> None:
     if not WORKDIR.value:
         raise errors.UsageError("No run is named: pass --workdir=FOLDER.")
+    for flag in (AIS_START, AIS_DISTRIBUTIONS, AIS_CHAINS, AIS_SIMULATED):
+        if flag.present and not AIS.value:
+            raise errors.UsageError(f"--{flag.name} goes with --ais.")
     with hosts.connected(HOSTS.value) as index:
         if index == 0:
             evaluate_here(expand_home(WORKDIR.value))

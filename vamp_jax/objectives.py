@@ -88,23 +88,15 @@ class FreeBits:
         if not 0 <= self.free_nats < math.inf:
             raise ValueError(f"FreeBits: free_nats is {self.free_nats}; it must not be negative.")
 
-    def bound(
-        self,
-        autoencoder: Autoencoder,
-        variables: Variables,
-        prior: Any,
-        encoded: Encoded,
-        noise: Latents,
-        *,
-        beta: float | Array = 1.0,
-        **decode_kwargs,
-    ) -> Bound:
+    def bound(self, *args: Any, **kwargs: Any) -> Bound:
         """One draw of the bound for each example; see `Iwae.bound`."""
-        check_noise(autoencoder, encoded, noise)
-        terms, batch_stats = autoencoder.terms(variables, prior, encoded, noise, **decode_kwargs)
-        means = jax.tree.map(lambda term: jnp.mean(term, axis=0), terms)
-        kl = {layer: jnp.maximum(self.free_nats, value) for layer, value in means.kl.items()}
-        return means._replace(kl=kl).elbo(beta), jax.lax.stop_gradient(means), batch_stats
+
+        def combine(terms, beta):
+            means = _means(terms)
+            kl = {layer: jnp.maximum(self.free_nats, value) for layer, value in means.kl.items()}
+            return means._replace(kl=kl).elbo(beta)
+
+        return _of_terms(combine, *args, **kwargs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +149,11 @@ class Iwae:
         terms, stats = autoencoder.terms_at(variables, prior, encoded.x, drawn, **decode_kwargs)
         log_weights = terms.elbo(beta)
         beta = jnp.asarray(beta, log_weights.dtype)
-        return _log_mean_exp_into_wire(log_weights, beta, wire), _values(terms), stats
+        return (
+            _log_mean_exp_into_wire(log_weights, beta, wire),
+            jax.lax.stop_gradient(_means(terms)),
+            stats,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,8 +192,13 @@ def renyi_mean(log_weights: Array, alpha: float) -> Array:
 Objective = Elbo | FreeBits | Iwae | Renyi  # or anything else with `num_samples` and `bound`
 
 
-def _of_log_weights(
-    combine: Callable[[Array], Array],
+def _of_log_weights(combine: Callable[[Array], Array], *args: Any, **kwargs: Any) -> Bound:
+    """A bound that is a function [M, B] -> [B] of the log-weights, its gradient autodiff's."""
+    return _of_terms(lambda terms, beta: combine(terms.elbo(beta)), *args, **kwargs)
+
+
+def _of_terms(
+    combine: Callable[[Terms, float | Array], Array],
     autoencoder: Autoencoder,
     variables: Variables,
     prior: Any,
@@ -207,10 +208,10 @@ def _of_log_weights(
     beta: float | Array = 1.0,
     **decode_kwargs,
 ) -> Bound:
-    """A bound that is a function [M, B] -> [B] of the log-weights, its gradient autodiff's."""
+    """A bound that is a function of the terms [M, B] and beta, its gradient autodiff's."""
     check_noise(autoencoder, encoded, noise)
     terms, batch_stats = autoencoder.terms(variables, prior, encoded, noise, **decode_kwargs)
-    return combine(terms.elbo(beta)), _values(terms), batch_stats
+    return combine(terms, beta), jax.lax.stop_gradient(_means(terms)), batch_stats
 
 
 def check_noise(autoencoder: Autoencoder, encoded: Encoded, noise: Latents) -> None:
@@ -225,9 +226,9 @@ def check_noise(autoencoder: Autoencoder, encoded: Encoded, noise: Latents) -> N
         raise ValueError(f"bound: noise must be {shown} with one M >= 1, not {found}.")
 
 
-def _values(terms: Terms) -> Terms:
-    """Means over the samples, without a gradient."""
-    return jax.tree.map(lambda term: jax.lax.stop_gradient(jnp.mean(term, axis=0)), terms)
+def _means(terms: Terms) -> Terms:
+    """Means over the samples: [M, B] -> [B]."""
+    return jax.tree.map(lambda term: jnp.mean(term, axis=0), terms)
 
 
 def log_mean_exp(log_weights: Array) -> Array:

@@ -230,10 +230,6 @@ def _wanted(layers: dict[str, tuple[int, ...]]) -> str:
     return "a dict " + ", ".join(f"{layer}: {shape}" for layer, shape in shown.items())
 
 
-# ---------------------------------------------------------------------------------------------
-# Files.
-
-
 def from_best(config: ml_collections.ConfigDict, dataset: Any, best: Any) -> Trained:
     """Makes a `Trained` of a run's best parameters (training/best.py)."""
     return Trained(config.to_dict(), DataSpec.of(dataset), best.autoencoder, best.variables)

@@ -1,9 +1,8 @@
 """The log-likelihood of a run by annealed importance sampling: `eval.py --ais`."""
 
 import contextlib
-import json
+import functools
 import os
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +16,7 @@ from vamp_jax.evaluation import partial
 from vamp_jax.evaluation.evaluate import chosen, made_of, split_x
 from vamp_jax.evaluation.record import UNFINISHED, check, mean_and_error, record_path
 from vamp_jax.evaluation.summary_text import annealed_table
-from vamp_jax.process.progress import Progress
 from vamp_jax.random_streams import EVALUATION, stream
-from vamp_jax.run import provenance
 from vamp_jax.run.folder import load_config, locked
 from vamp_jax.sequences import num_examples as count_of
 from vamp_jax.sequences import rows_of, values_of
@@ -131,38 +128,24 @@ def _path(workdir: str, split: str, settings: Settings, count: int) -> str:
 
 def _estimate(run: _Run, what: str, x: Any, index: np.ndarray, **more) -> tuple[Annealed, float]:
     """Runs the chains, resumed from a partial file if there is one; also the time taken."""
-    begun, path = time.monotonic(), run.path + PARTS[what] + UNFINISHED
-    identity = run.start | {"what": what, "index": index.tolist(), "code": provenance.code_digest()}
-    identity = json.dumps(identity, sort_keys=True)
-    done, seconds = partial.read(path, identity, Annealed)
-    keep = partial.writer(path, identity, seconds)
-    count = len(done.log_likelihood) if done else 0
-    if done:
-        print(f"An interrupted evaluation goes on after {count} of {len(index)} examples.")
     autoencoder, settings = run.best.autoencoder, run.settings
     rows = 20 if autoencoder.network.convolutional and jax.default_backend() == "cpu" else 160
-    with Progress(what, len(index), done=count, unit="example") as progress:
-
-        def report(done: Annealed) -> None:
-            keep(done)
-            progress.show(len(done.log_likelihood))
-
-        found = annealed_likelihood.estimate(
-            autoencoder,
-            run.best.variables,
-            x,
-            start=choices.ais_start(settings.start),
-            num_distributions=settings.num_distributions,
-            num_chains=settings.num_chains,
-            rng=run.rng,
-            index=index,
-            rows=rows,
-            done=done,
-            report=report,
-            **more,
-        )
-        keep(found, at_once=True)
-    return found, seconds + time.monotonic() - begun
+    estimate = functools.partial(
+        annealed_likelihood.estimate,
+        autoencoder,
+        run.best.variables,
+        x,
+        start=choices.ais_start(settings.start),
+        num_distributions=settings.num_distributions,
+        num_chains=settings.num_chains,
+        rng=run.rng,
+        index=index,
+        rows=rows,
+        **more,
+    )
+    path, identity = run.path + PARTS[what] + UNFINISHED, run.start | {"what": what}
+    identity |= {"index": index.tolist()}
+    return partial.resumed(path, identity, Annealed, what, len(index), estimate)
 
 
 def _summary(found: Annealed) -> dict[str, Any]:

@@ -1,15 +1,14 @@
 """Evaluation of a run's best parameters: numbers as JSON, and its pictures."""
 
 import contextlib
-import json
+import functools
 import os
-import time
 from typing import Any
 
 import jax
 import numpy as np
 
-from vamp_jax import disk, log_likelihood, model_file, outside, trained
+from vamp_jax import disk, log_likelihood, model_file, trained
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets import Dataset, spaced
 from vamp_jax.errors import PicturesError, UsageError, first_line
@@ -182,35 +181,19 @@ def _sample(
     start: dict[str, Any],
 ) -> tuple[ImportanceSampled, float]:
     """Estimates, resumed from a partial file if there is one, and the time taken."""
-    begun = time.monotonic()
-    # A partial evaluation is resumed only by the same code.
-    code = {"code": provenance.code_digest(), "parts": outside.digests(start["config"])}
-    identity = json.dumps(start | code, sort_keys=True)
-    done, seconds = partial.read(path + UNFINISHED, identity, ImportanceSampled)
-    keep = partial.writer(path + UNFINISHED, identity, seconds)
-    count = len(done.log_likelihood) if done else 0
-    if done:
-        print(f"An interrupted evaluation goes on after {count} of {len(index)} examples.")
+    estimate = functools.partial(
+        log_likelihood.estimate,
+        autoencoder,
+        variables,
+        rows_of(x, index),
+        num_samples=num_samples,
+        rng=rng,
+        index=index,
+        **log_likelihood.batch_sizes(autoencoder.network),
+    )
     what = f"log-likelihood, S = {num_samples}"
-    with Progress(what, len(index), done=count, unit="example") as progress:
-
-        def report(done: ImportanceSampled) -> None:
-            keep(done)
-            progress.show(len(done.log_likelihood))
-
-        sampled = log_likelihood.estimate(
-            autoencoder,
-            variables,
-            rows_of(x, index),
-            num_samples=num_samples,
-            rng=rng,
-            index=index,
-            **log_likelihood.batch_sizes(autoencoder.network),
-            done=done,
-            report=report,
-        )
-        keep(sampled, at_once=True)
-    return sampled, seconds + time.monotonic() - begun
+    unfinished = path + UNFINISHED
+    return partial.resumed(unfinished, start, ImportanceSampled, what, len(index), estimate)
 
 
 def split_x(best: best_parameters.Best, dataset: Dataset, split: str, seed: int) -> Any:

@@ -3,15 +3,55 @@
 What is done is a NamedTuple whose fields are arrays [N] of float32, or dicts of them.
 """
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from vamp_jax import disk
+from vamp_jax import disk, outside
+from vamp_jax.process.progress import Progress
+from vamp_jax.run import provenance
 
 SECONDS_BETWEEN_WRITES = 5.0
+
+
+def resumed(
+    path: str,
+    identity: dict[str, Any],
+    kind: Callable[..., Any],
+    what: str,
+    total: int,
+    estimate: Callable[..., Any],
+) -> tuple[Any, float]:
+    """Runs an estimate, from where it was interrupted; also returns the seconds it took in all.
+
+    Args:
+      path: of its unfinished file.
+      identity: tells it from every other, with the run's "config"; it is resumed only by the same
+        code, too.
+      kind: the class of what it returns, a NamedTuple whose first field has one value an example.
+      what, total: what is shown of its progress, and the number of examples.
+      estimate: called with `done` and `report`, see `batches.in_dispatches`.
+    """
+    begun = time.monotonic()
+    code = {"code": provenance.code_digest(), "parts": outside.digests(identity["config"])}
+    known = json.dumps(identity | code, sort_keys=True)
+    done, seconds = read(path, known, kind)
+    keep = writer(path, known, seconds)
+    count = len(done[0]) if done else 0
+    if done:
+        print(f"An interrupted evaluation goes on after {count} of {total} examples.")
+    with Progress(what, total, done=count, unit="example") as progress:
+
+        def report(done: Any) -> None:
+            keep(done)
+            progress.show(len(done[0]))
+
+        found = estimate(done=done, report=report)
+        keep(found, at_once=True)
+    return found, seconds + time.monotonic() - begun
 
 
 def writer(path: str, identity: str, seconds: float = 0.0) -> Callable[..., None]:

@@ -104,7 +104,10 @@ def _parse() -> None:
         field, hint = (re.search(p, str(error)) for p in (r"(\w+)", r'Did you mean "(\w+)"'))
         if not any(a.lstrip("-").startswith(f"config.{field and field[1]}") for a in sys.argv):
             raise UsageError(f"The config cannot be read: {last_line(error)}") from None
-        hint = f"Did you mean {hint[1]!r}? " if hint else ""
+        from vamp_jax.config_fields import RENAMED
+
+        meant = RENAMED.get(field[1], hint and hint[1])
+        hint = f"Did you mean {meant!r}? " if meant else ""
         raise UsageError(
             f"The config has no field {field[1]!r}. {hint}configs/default.py lists the fields."
         ) from None

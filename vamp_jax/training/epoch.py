@@ -29,6 +29,7 @@ from vamp_jax.random_streams import (
     sample_noise,
     stream,
 )
+from vamp_jax.sequences import num_examples, rows_of
 from vamp_jax.training import collected, devices, exemplars, phases, turns
 from vamp_jax.training.state import TrainState, as_pseudo_inputs
 
@@ -84,7 +85,7 @@ def train_epoch(
     settings, order = begin(state.epoch, state.constants, plan, num_examples(train), num_devices)
 
     def step(carry, index):
-        batch = train_batch(settings, order, index, lambda rows: _take(train, rows))
+        batch = train_batch(settings, order, index, lambda rows: rows_of(train, rows))
         return train_step(settings, carry, batch, index)
 
     carry, sums = jax.lax.scan(step, first_carry(settings, state), jnp.arange(settings.num_steps))
@@ -92,7 +93,7 @@ def train_epoch(
     if plan.autoencoder.collects_statistics:
 
         def batch_at(index):
-            return train_batch(settings, order, index, lambda rows: _take(train, rows))
+            return train_batch(settings, order, index, lambda rows: rows_of(train, rows))
 
         state = state.replace(batch_stats=collected.over_epoch(settings, state.variables, batch_at))
     state, metrics = end(settings, state, sums, validation)
@@ -158,15 +159,6 @@ def end(
     }
     state = _keep_best(state, negative_elbo)
     return state, metrics | {"best_epoch": state.best_epoch}
-
-
-def num_examples(data: Any) -> int:
-    """N of a tree of arrays [N, ...]."""
-    return jax.tree.leaves(data)[0].shape[0]
-
-
-def _take(data: Any, index: Array) -> Any:
-    return jax.tree.map(lambda leaf: leaf[index], data)
 
 
 def places(settings: Settings, order: Array, step: Array, device: Array) -> tuple[Array, Array]:
@@ -301,13 +293,13 @@ def _phase(settings: Settings, state: TrainState, train: Any) -> tuple[TrainStat
         autoencoder=plan.autoencoder,
         encode=functools.partial(_encoder, settings),
         sum_over=functools.partial(devices.sum_over, num_devices=num_devices),
-        batch_at=lambda step: train_batch(own, order, step, lambda rows: _take(train, rows)),
+        batch_at=lambda step: train_batch(own, order, step, lambda rows: rows_of(train, rows)),
         num_steps=-(-count // plan.batch_size),
         count=count,
     )
     num_components = num_examples(state.params["prior"]["pseudo_inputs"])
     rows = order[jnp.arange(num_components) % count]
-    fresh = as_pseudo_inputs(plan.autoencoder, plan.inputs, _take(train, rows))
+    fresh = as_pseudo_inputs(plan.autoencoder, plan.inputs, rows_of(train, rows))
     prior, metrics = phases.run(plan.phase, share, state.variables, fresh)
     return state.replace(params=state.params | {"prior": prior}), metrics
 
@@ -324,7 +316,7 @@ def _validate(settings: Settings, variables: Variables, validation: Any) -> Sums
         place = (step * num_devices + jax.lax.axis_index(devices.AXIS)) * chunk + jnp.arange(chunk)
         weight = (place < count).astype(jnp.float32)
         index = jnp.minimum(place, count - 1)
-        x = plan.inputs.of(_take(validation, index))
+        x = plan.inputs.of(rows_of(validation, index))
         batch = Batch(x, index, weight, _noise(plan, key, index))
         return _sums(plan, variables, prior, batch, 1.0)[0]
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vamp_jax.datasets import mapped
+from vamp_jax.sequences import num_examples
 from vamp_jax.training import devices
 from vamp_jax.training import epoch as epochs
 from vamp_jax.training.epoch import Plan, Settings, Sums
@@ -44,7 +45,7 @@ def replicated(plan: Plan, train: Any, validation: Any) -> Epoch:
 
 def sharded(plan: Plan, train: Any, validation: Any) -> Epoch:
     """Each device holds its part of the training set."""
-    num_devices, count = jax.device_count(), epochs.num_examples(train)
+    num_devices, count = jax.device_count(), num_examples(train)
     if num_devices == 1:
         return replicated(plan, train, validation)
     share = -(-count // num_devices)
@@ -89,7 +90,7 @@ def _from_parts(settings: Settings, order: Array, step: Array, part: Any, mine: 
 
 def streamed(plan: Plan, train: Any, validation: Any) -> Epoch:
     """The training set stays on the host and goes to the devices in chunks of steps."""
-    num_devices, count = jax.device_count(), epochs.num_examples(train)
+    num_devices, count = jax.device_count(), num_examples(train)
     num_steps = -(-count // plan.batch_size)
     rows = -(-plan.batch_size // num_devices)
     bytes_per_step = sum(rows * leaf.nbytes // count for leaf in jax.tree.leaves(train))

@@ -5,8 +5,10 @@ import optax
 
 from vamp_jax import choices
 from vamp_jax.datasets import Dataset
+from vamp_jax.errors import UsageError
+from vamp_jax.sequences import num_examples
 from vamp_jax.training import optimizers
-from vamp_jax.training.epoch import Plan, num_examples
+from vamp_jax.training.epoch import Plan
 
 
 def optimizer(config: ml_collections.ConfigDict, num_examples: int) -> optax.GradientTransformation:
@@ -20,9 +22,15 @@ def make(config: ml_collections.ConfigDict, dataset: Dataset) -> Plan:
     """Returns what is done in an epoch of this run."""
     every = config.components_per_step >= config.num_components  # as 0: all take part in each step
     count = num_examples(dataset.train)
+    autoencoder = choices.autoencoder(config, dataset)
+    if autoencoder.collects_statistics and config.data_placement not in choices.WHOLE:
+        raise UsageError(
+            f"data_placement is {config.data_placement!r}, but model {config.model!r} collects "
+            "batch norm's statistics over the whole training set: take 'replicated'."
+        )
     update = choices.UPDATES[config.pseudo_input_update](config, count)
     return Plan(
-        autoencoder=choices.autoencoder(config, dataset),
+        autoencoder=autoencoder,
         objective=choices.objective(config),
         optimizer=update.optimizer(optimizer(config, count)),
         inputs=choices.inputs(config, dataset),

@@ -155,6 +155,8 @@ def prior_at_start(
     autoencoder: Autoencoder, dataset: Dataset, inputs: Inputs, seed: int
 ) -> dict[str, Any]:
     """Returns the prior's parameters before the first epoch."""
+    if autoencoder.prior.arrange is None:  # then it needs no network
+        return _run_once(init_prior, autoencoder, dataset, inputs, seed)[0]
     variables = _run_once(init_variables, autoencoder, dataset, inputs, seed)
     return arranged(autoencoder, variables, dataset, inputs, seed)
 
