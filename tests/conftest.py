@@ -17,12 +17,26 @@ if CACHE_IS_OURS:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vamp_jax_tests_")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
+
+# Every compiled program is some memory maps, of which Linux gives a process 65,530: a worker that
+# kept all the suite's would come near, and XLA then aborts.
+MANY_MAPS = 20_000
 
 
 def pytest_unconfigure():
     if CACHE_IS_OURS:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_memory_maps():
+    """Lets go of compiled programs after a file of tests, before they are too many."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_text().count("\n") > MANY_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
