@@ -3,6 +3,7 @@
 import functools
 import importlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,12 +14,15 @@ from tests.reference import SHAPE
 from vamp_jax import choices, datasets, likelihoods, trainable_priors
 from vamp_jax.autoencoder import Autoencoder
 from vamp_jax.training import devices, plans
+from vamp_jax.training.checkpoints import Checkpoints
 from vamp_jax.training.epoch import train_epoch
 from vamp_jax.training.state import init_variables, initial_state
 
 F32 = np.float32
 # For programs that run once, in less time than the compiler's optimisations of them take.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+# For processes whose programs are no faster than they compile.
+QUICK_FLAGS = " ".join(f"--{name}={int(value)}" for name, value in QUICK.items())
 quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
 LATENT_DIM = 4
 SMALL = dict(x_shape=SHAPE, likelihood=likelihoods.BERNOULLI, latent_dim=LATENT_DIM, hidden_dim=7)
@@ -114,17 +118,48 @@ def compiled_epoch(plan, state, train, validation, num_devices=1):
     return run.lower(*arguments, np.zeros(num_devices)).compile(compiler_options=QUICK)
 
 
-def run_epochs(config, data, optimizer=None, num_epochs=2, num_devices=1, state=None):
-    """Runs some epochs on the first `num_devices` devices; returns the state and the metrics."""
+def prepare_run(config, data, optimizer=None, num_devices=1):
+    """(start, run): the state before the first epoch, and what goes on from a state.
+
+    `run(state, num_epochs)` returns the state then, and the metrics of each epoch; it is compiled
+    once, for the first `num_devices` devices.
+    """
     plan = plan_for(config, data, optimizer)
-    state = jax.device_get(start_of(plan, data) if state is None else state)
-    compiled = compiled_epoch(plan, state, data.train, data.validation, num_devices)
-    history = []
-    for _ in range(num_epochs):
-        arguments = state, data.train, data.validation, np.zeros(num_devices)
-        state, metrics = jax.device_get(compiled(*arguments))
-        history.append(metrics)
-    return state, history
+    start = jax.device_get(start_of(plan, data))
+    compiled = compiled_epoch(plan, start, data.train, data.validation, num_devices)
+
+    def run(state, num_epochs):
+        history = []
+        for _ in range(num_epochs):
+            arguments = state, data.train, data.validation, np.zeros(num_devices)
+            state, metrics = jax.device_get(compiled(*arguments))
+            history.append(metrics)
+        return state, history
+
+    return start, run
+
+
+def run_epochs(config, data, optimizer=None, num_epochs=2, num_devices=1):
+    """Runs some epochs from the start; returns the state and the metrics."""
+    start, run = prepare_run(config, data, optimizer, num_devices)
+    return run(start, num_epochs)
+
+
+def run_resumed(config, data, folder, optimizer=None, num_epochs=2):
+    """Runs some epochs, and again from a checkpoint half-way, to the same bits; as run_epochs."""
+    start, run = prepare_run(config, data, optimizer)
+    half, first = run(start, num_epochs // 2)
+    through, second = run(half, num_epochs - num_epochs // 2)
+    with Checkpoints(str(folder)) as checkpoints:
+        checkpoints.save(jax.device_put(half, devices.replicated()))
+    with Checkpoints(str(folder)) as checkpoints:
+        saved, _ = checkpoints.restore_latest(
+            like=start_of(plan_for(config, data, optimizer), data)
+        )
+    resumed, again = run(jax.device_get(saved), num_epochs - num_epochs // 2)
+    chex.assert_trees_all_equal(resumed, through, strict=True)
+    chex.assert_trees_all_equal(again, second, strict=True)
+    return through, first + second
 
 
 def largest_difference(a, b):

@@ -32,9 +32,21 @@ def plain_gated(x, kernel, bias, stride):
     return linear / (1.0 + jnp.exp(-gate))
 
 
-# All images in one chunk; two chunks, the last with a row of zeros; one image a chunk.
-@pytest.mark.parametrize("count, chunks", [(4, 1), (5, 2), (4, 4)])
-@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+OF_MODELS = CONVOLUTIONS[:6]
+# All images in one chunk; two chunks, the last with a row of zeros; one image a chunk. The models'
+# own sizes in chunks are slow: the small ones go the same way.
+CHUNKED = [
+    pytest.param(
+        *(case, count, chunks),
+        marks=[pytest.mark.slow] if chunks > 1 and case in OF_MODELS else [],
+        id=f"{case}-{count}-{chunks}",
+    )
+    for case in CONVOLUTIONS
+    for count, chunks in [(4, 1), (5, 2), (4, 4)]
+]
+
+
+@pytest.mark.parametrize(("case", "count", "chunks"), CHUNKED)
 def test_gated_conv_forward_and_backward_alone_and_in_a_scan(monkeypatch, case, count, chunks):
     size, stride, height, width, channels, features = case
     x = random(count, height, width, channels)

@@ -12,6 +12,7 @@ import time
 import chex
 import pytest
 
+from tests.cases import QUICK_FLAGS
 from tests.states import make_state
 from vamp_jax.disk import write_json
 from vamp_jax.errors import UsageError
@@ -129,7 +130,7 @@ def test_a_run_in_hostile_surroundings(tmp_path):
         **NARROW,
         HOME="/dev/null/home",
         XDG_CACHE_HOME=str(tmp_path / "cache"),
-        XLA_FLAGS="",
+        XLA_FLAGS=QUICK_FLAGS,
         MPLBACKEND="module://not_there",
         JAX_ENABLE_X64="1",
     )

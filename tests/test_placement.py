@@ -9,7 +9,14 @@ import numpy as np
 import optax
 import pytest
 
-from tests.cases import largest_difference, plan_for, small_config, small_data, start_of
+from tests.cases import (
+    QUICK_FLAGS,
+    largest_difference,
+    plan_for,
+    small_config,
+    small_data,
+    start_of,
+)
 from tests.placement_bits import trained
 from vamp_jax import choices
 from vamp_jax.errors import UsageError
@@ -22,8 +29,7 @@ def test_on_one_device_a_streamed_set_gives_the_same_bits():
     done = subprocess.run(
         [sys.executable, "-m", "tests.placement_bits"],
         cwd=ROOT,
-        env=os.environ
-        | {"XLA_FLAGS": "--xla_llvm_disable_expensive_passes=true"},  # compiles quicker
+        env=os.environ | {"XLA_FLAGS": QUICK_FLAGS},
         capture_output=True,
         text=True,
         timeout=200,
