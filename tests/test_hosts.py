@@ -190,6 +190,29 @@ def test_two_processes_stopped_lost_and_resumed_are_as_one(processes, tmp_path):
     assert code == 0 and "This run is finished and evaluated" in output, output
 
 
+@pytest.mark.slow
+def test_so_are_two_that_stream_their_data_from_files(processes, tmp_path):
+    """Of 60 MB, mapped: two chunks of steps an epoch, the second process killed between two."""
+    rng, data = np.random.RandomState(0), tmp_path / "big"
+    data.mkdir()
+    for name, count in (("train", 6000), ("validation", 100), ("test", 20)):
+        chances = rng.uniform(size=(3, 10_000))[rng.randint(0, 3, count)]
+        np.save(data / f"{name}.npy", (rng.uniform(size=chances.shape) < chances).astype(np.uint8))
+    streamed = [f"--config.dataset={data}", "--config.data_placement=streamed"]
+    streamed += ["--config.num_epochs=4", "--config.batch_size=400"]
+    alone, workdir = tmp_path / "alone", tmp_path / "two"
+    ((code, output),) = finish(processes.start(alone, 4, None, *streamed))
+    assert code == 0, output
+
+    two = processes.start_two(workdir, 2, *streamed)
+    (_, said), (code, other) = stop_one(two, workdir, 0, signal.SIGKILL, after=1)
+    assert code == 3 and "another process of this run has ended" in other.splitlines()[-1], other
+    results = finish(*processes.start_two(workdir, 2, *streamed))
+    assert [code for code, _ in results] == [0, 0], results
+    assert "Going on after epoch" in results[0][1]
+    assert_equal(result_of(workdir), result_of(alone), rtol=1e-5)
+
+
 def test_what_one_process_sees_ends_both_with_a_sentence(processes, tmp_path):
     workdir = tmp_path / "run"
     with locked(str(workdir)):

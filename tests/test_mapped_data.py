@@ -46,6 +46,18 @@ def test_it_is_the_same_data_set_and_stays_in_its_files(tmp_path, likelihood, mo
     assert (left.max_value, left.likelihood, left.shape) == (read.max_value, likelihood, read.shape)
 
 
+def test_rows_are_those_of_an_array_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped, "SCATTERED", 7)
+    array = arrays_of("gaussian")["train"]
+    np.save(tmp_path / "a.npy", array)
+    left, index = np.load(tmp_path / "a.npy", mmap_mode="r"), np.arange(60).reshape(3, 4, 5) % 40
+    for one in (array, left):
+        np.testing.assert_array_equal(mapped.rows(one, index), array[index])
+    few = datasets.at_most(left, 6)
+    np.testing.assert_array_equal(few, array[[0, 6, 13, 20, 26, 33]])
+    assert datasets.at_most(left, 40) is left
+
+
 def test_labels_come_along(tmp_path):
     labels = {f"labels_{name}": np.arange(len(a)) for name, a in arrays_of("gaussian").items()}
     folder = save(tmp_path / "big", arrays_of("gaussian") | labels)

@@ -109,6 +109,17 @@ def test_several_devices_of_one_machine_need_as_many_times_the_state():
     assert eight[key] == 8 * one[key] and eight["data"] > one["data"] == 0
 
 
+def test_a_streamed_set_need_not_fit():
+    """A hundred million examples that nobody holds; replicated they would be 78 GB a device."""
+    large = small_data()._replace(train=np.broadcast_to(np.uint8(1), (10**8, 28, 28, 1)))
+    config = small_config(batch_size=100, data_placement="streamed")
+    for dynamic in (True, False):
+        needs = memory._needs(config, large._replace(dynamic=dynamic), machine(2 * GB))
+        assert sum(needs.values()) < 0.5 * GB
+    config.data_placement = "replicated"
+    assert memory._needs(config, large, machine(2 * GB, 2))["data"] > 78 * GB
+
+
 def test_an_ordinary_run_fits():
     memory.check(small_config(), small_data())
 

@@ -13,7 +13,7 @@ import pytest
 from vamp_jax import config_fields
 from vamp_jax.errors import UsageError
 from vamp_jax.paper import numbers, records, sweep
-from vamp_jax.paper.report import report, write_report
+from vamp_jax.paper.tables import report, write_report
 from vamp_jax.run.metrics_log import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent

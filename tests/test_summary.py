@@ -145,7 +145,7 @@ def test_what_is_printed_is_the_record_s():
     )
     assert (
         lines["pseudo-inputs"]
-        == "moved by 0.123 a pixel; 45.6 % of pixels at the clip, 12.3 % dead"
+        == "moved by 0.123 a value; 45.6 % of values at the clip, 12.3 % dead"
     )
 
 
@@ -204,8 +204,8 @@ def _check_text(lines, record):
             f"{use['entropy']:.2f} of {use['entropy_of_equal_use']:.2f}",
         ],
         "pseudo-inputs": [
-            f"moved by {record['diagnostics']['pseudo_inputs']['mean_distance']:.3f} a pixel",
-            f"{100 * record['diagnostics']['pseudo_inputs']['at_clip']:.1f} % of pixels",
+            f"moved by {record['diagnostics']['pseudo_inputs']['mean_distance']:.3f} a value",
+            f"{100 * record['diagnostics']['pseudo_inputs']['at_clip']:.1f} % of values",
         ],
     }
     for name, parts in wanted.items():

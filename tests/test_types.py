@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAD = """
 import jax
 import jax.numpy as jnp
-from vamp_jax import flows, priors
+from vamp_jax import flows, generation, load, priors
 
 def encode(u: jax.Array) -> tuple[jax.Array, jax.Array]:
     return u, u
@@ -21,6 +21,8 @@ def mean_only(u: jax.Array) -> jax.Array:
 key, z = jax.random.key(0), jnp.zeros((4, 2))
 params = priors.init_vamp(key, 3, (2,), mean=0.0, stddev=1.0)
 prior = priors.vamp(params, encode, bounds=(0, None))
+run = load("digits")
+model = run.autoencoder, run.variables
 """
 RIGHT = """
 value: jax.Array = priors.log_prob(z, prior, block_size=2)
@@ -31,6 +33,8 @@ priors.log_prob(z, priors.Exemplar(z, jnp.zeros(())))
 priors.vamp(params, lambda u: (u, u), bounds={"x": (0.0, 1.0)})
 density: priors.Density = warped
 moved, log_det = flows.planar(z, z, z, z[:, 0])
+generation.generate(*model, key, num=3)
+run.sample(key, 3, component=1)
 """
 WRONG = """
 priors.log_prob(z, prior, blocksize=2)
@@ -42,6 +46,10 @@ priors.component_log_prob(z, prior, block=3)
 priors.init_vamp(key, 3, (2,), mean=0.0, std=1.0)
 flows.coupling(z, {}, flipped=True)
 prior.log_prob(z, blocksize=3)
+generation.generate(*model, key, number=3)
+generation.reconstruct(*model, key, x=z, noise=z)
+run.sample(key, 3, components=1)
+run.encode(z).logvar
 """
 
 

@@ -3,7 +3,6 @@
 Each x is the decoder's mean, as the paper shows it, or a draw if the decoder is autoregressive.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -14,11 +13,12 @@ from vamp_jax.autoencoder import Autoencoder, Variables, network_variables
 from vamp_jax.network import Latents
 from vamp_jax.random_streams import latent_noise
 from vamp_jax.sequences import check_examples, is_sequences, num_examples
+from vamp_jax.typed_jit import jitted
 
 Array = jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("autoencoder", "num"))
+@jitted("autoencoder", "num")
 def generate(autoencoder: Autoencoder, variables: Variables, rng: Array, num: int) -> Any:
     """Generates x [N, ...]: z from the prior (a component drawn by its weight), then x.
 
@@ -30,7 +30,7 @@ def generate(autoencoder: Autoencoder, variables: Variables, rng: Array, num: in
     return _from_top(autoencoder, variables, rng, z_top)
 
 
-@functools.partial(jax.jit, static_argnames=("autoencoder", "num"))
+@jitted("autoencoder", "num")
 def generate_from_pseudo_input(
     autoencoder: Autoencoder, variables: Variables, rng: Array, component: int, num: int
 ) -> Any:
@@ -43,7 +43,7 @@ def generate_from_pseudo_input(
     return _from_top(autoencoder, variables, rng, z_top)
 
 
-@functools.partial(jax.jit, static_argnames="autoencoder")
+@jitted("autoencoder")
 def generate_from_top(
     autoencoder: Autoencoder, variables: Variables, rng: Array, z_top: Array
 ) -> Any:
@@ -51,7 +51,7 @@ def generate_from_top(
     return _from_top(autoencoder, variables, rng, z_top)
 
 
-@functools.partial(jax.jit, static_argnames="autoencoder")
+@jitted("autoencoder")
 def reconstruct(autoencoder: Autoencoder, variables: Variables, rng: Array, x: Any) -> Any:
     """Reconstructs x [N, ...] with one draw of z each (Figure 6).
 

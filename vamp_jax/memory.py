@@ -15,12 +15,12 @@ import ml_collections
 
 from vamp_jax import choices, priors
 from vamp_jax.config_fields import FIELDS
-from vamp_jax.datasets import Dataset
+from vamp_jax.datasets import MOST, Dataset
 from vamp_jax.errors import UsageError
 from vamp_jax.log_likelihood import batch_sizes
 from vamp_jax.process import free_memory
 from vamp_jax.process.free_memory import Free
-from vamp_jax.sequences import num_examples, values_of
+from vamp_jax.sequences import num_examples
 from vamp_jax.training import plans
 from vamp_jax.training.state import init_state
 
@@ -100,9 +100,11 @@ def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
 
 
 def _of_evaluated(dataset: Dataset) -> int:
-    """Bytes of the larger split as x; a double more for each value of images that are redrawn."""
-    values = max(values_of(split).size for split in (dataset.train, dataset.test))
-    return values * (FLOAT + (DOUBLE if dataset.dynamic else 0))
+    """Bytes of the test split as x; of images that are redrawn, of the training split, too."""
+    counts = [num_examples(dataset.test)]
+    if dataset.dynamic:
+        counts.append(min(num_examples(dataset.train), MOST))
+    return FLOAT * sum(counts) * math.prod(dataset.shape)
 
 
 def _of_row(autoencoder: Any, variables: Any) -> int:

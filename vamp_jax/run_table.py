@@ -14,7 +14,7 @@ from absl import flags
 
 from vamp_jax.disk import expand_home
 from vamp_jax.errors import UsageError
-from vamp_jax.paper import report, sweep
+from vamp_jax.paper import sweep, tables
 from vamp_jax.process import command_line
 
 TABLE = flags.DEFINE_integer("table", None, "Run the cells of this table of the paper: 1 to 4.")
@@ -37,7 +37,7 @@ def main() -> None:
         failed = sweep.run_all(runs, expand_home(RUNS.value), folder, DATA_DIR.value)
     elif any(flags.FLAGS[name].present for name in ("rows", "columns", "seeds")):
         raise UsageError("No table is named: pass --table=1, 2, 3 or 4.")
-    print(f"Written: {report.write_report(folder, sweep.paper_config)}")
+    print(f"Written: {tables.write_report(folder, sweep.paper_config)}")
     if failed:
         listed = "; ".join(f"{name} on {dataset}, seed {seed}" for name, dataset, seed in failed)
         print(f"{len(failed)} of {len(runs)} runs failed: {listed}.", file=sys.stderr)

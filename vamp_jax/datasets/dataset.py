@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vamp_jax.sequences import values_of
+from vamp_jax.datasets import mapped
+from vamp_jax.sequences import is_sequences, num_examples, values_of
 
 SPLITS = ("train", "validation", "test")
 
@@ -50,6 +51,20 @@ class Found(NamedTuple):
     hashes: dict[str, str]  # as `Dataset.file_hashes`
     grey_levels: bool = False  # known to be levels 0 to 255, as 8-bit picture files are
     notes: tuple[str, ...] = ()  # what was assumed, to be said
+
+
+MOST = 100_000  # examples of a split that anything but training, or an estimate, looks at
+
+
+def at_most(split: Any, wanted: int = MOST) -> Any:
+    """The examples of a split, evenly spaced if there are more; few of a mapped file in memory."""
+    count = num_examples(split)
+    if count <= wanted:
+        return split
+    index = spaced(count, wanted)
+    if is_sequences(split):
+        return {name: mapped.rows(leaf, index) for name, leaf in split.items()}
+    return mapped.rows(split, index)
 
 
 def spaced(count: int, wanted: int | None) -> np.ndarray:

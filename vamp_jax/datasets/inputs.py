@@ -10,6 +10,8 @@ from vamp_jax.likelihoods import Likelihood
 
 Array = jax.Array
 
+ROWS = 1000  # examples that are drawn at a time
+
 
 class DataSpec(NamedTuple):
     """What a model has to know of its data, by the names that `Dataset` has for it."""
@@ -56,11 +58,14 @@ class Inputs(NamedTuple):
 
     def drawn_once(self, stored: Any, seed: int) -> Any:
         """x of all training examples for an evaluation, drawn once by the seed; NumPy."""
-        x = jax.tree.map(np.asarray, self.of(stored))
         if not self.dynamic:
-            return x
-        drawn = (np.random.RandomState(seed).uniform(size=x.shape) < x).astype(np.float32)
-        return np.where(np.isnan(x), x, drawn) if self.missing else drawn
+            return jax.tree.map(np.asarray, self.of(stored))
+        rng, result = np.random.RandomState(seed), np.empty(stored.shape, np.float32)
+        for start in range(0, len(stored), ROWS):
+            x = np.asarray(self.of(stored[start : start + ROWS]))
+            drawn = rng.uniform(size=x.shape) < x
+            result[start : start + ROWS] = np.where(np.isnan(x), x, drawn)
+        return result
 
 
 def binarise(key: Array, index: Array, means: Array) -> Array:

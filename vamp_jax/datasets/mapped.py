@@ -3,11 +3,12 @@
 import contextlib
 import mmap
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
 BLOCK_BYTES = 16 << 20
+# Rows that are read one by one before they are let go of: the system maps some 64 KiB around each.
+SCATTERED = 1000
 
 
 def blocks(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -23,14 +24,27 @@ def any_of(condition: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> 
     return any(bool(condition(block).any()) for _, block in blocks(array))
 
 
-def release(data: Any) -> None:
-    """Gives back the memory of what has been read of mapped arrays; it stays in their file.
+def rows(array: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """array[index], with no more of the file in memory than a block of these rows takes."""
+    if _pages(array) is None:
+        return array[index]
+    found = np.empty((index.size, *array.shape[1:]), array.dtype)
+    for start in range(0, index.size, SCATTERED):
+        part = index.reshape(-1)[start : start + SCATTERED]
+        found[start : start + SCATTERED] = array[part]
+        release(array)
+    return found.reshape(*index.shape, *array.shape[1:])
 
-    Args:
-      data: an array or a dictionary of them; those that are not mapped stay as they are.
-    """
-    for array in data.values() if isinstance(data, dict) else [data]:
-        pages = getattr(array, "_mmap", None)  # numpy.memmap's, of its views, too
-        if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            with contextlib.suppress(OSError, ValueError):
-                pages.madvise(mmap.MADV_DONTNEED)
+
+def release(array: np.ndarray) -> None:
+    """Gives back the memory of what has been read of a mapped array; it stays in its file."""
+    pages = _pages(array)
+    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+        with contextlib.suppress(OSError, ValueError):
+            pages.madvise(mmap.MADV_DONTNEED)
+
+
+def _pages(array: np.ndarray) -> mmap.mmap | None:
+    """The mapping that an array, or a view of it, lies in; None of one in memory."""
+    pages = getattr(array, "_mmap", None)  # numpy.memmap's
+    return pages if isinstance(pages, mmap.mmap) else None

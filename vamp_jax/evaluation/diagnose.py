@@ -64,12 +64,14 @@ def inspect(
     x: Any,
     rng: Array,
     show: Callable[[int], None] = lambda done: None,
+    of: Callable[[Any], Any] = lambda stored: stored,
 ) -> dict[str, Any]:
     """Runs the diagnostics over these examples x [N, ...] or sequences: plain numbers and lists.
 
     Expectations over q(z|x) are taken with one draw for each example, so those over q(z) with N.
     The posterior mean of a lower layer is taken at the means of those above. `show` gets the
-    number of steps done, of 2 N.
+    number of steps done, of 2 N. Where x is not what the network sees but what is stored (a
+    quarter of the memory, of images), `of` makes some rows of it x.
 
     Raises:
       ValueError: for no example, or examples of another shape than the network's.
@@ -81,7 +83,7 @@ def inspect(
 
     def of_rows(rows, index):
         noise = latent_noise(rng, jnp.asarray(index), network.latent_shapes)
-        return _pass(autoencoder, variables, prior, rows, noise)
+        return _pass(autoencoder, variables, prior, of(rows), noise)
 
     whole: Pass = in_batches(of_rows, (x, np.arange(count)), ROWS, show)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from vamp_jax import disk, log_likelihood, model_file, trained
 from vamp_jax.autoencoder import Autoencoder, Variables
-from vamp_jax.datasets import Dataset, spaced
+from vamp_jax.datasets import MOST, Dataset, at_most, spaced
 from vamp_jax.errors import PicturesError, UsageError, first_line
 from vamp_jax.evaluation import diagnose, partial, pictures, report
 from vamp_jax.evaluation.record import UNFINISHED, check, record_path, summary, write_npz
@@ -21,6 +21,7 @@ from vamp_jax.random_streams import EVALUATION, stream
 from vamp_jax.run import provenance
 from vamp_jax.run.folder import load_config, locked
 from vamp_jax.sequences import is_sequences, rows_of, values_of
+from vamp_jax.sequences import num_examples as count_of
 from vamp_jax.training import best as best_parameters
 from vamp_jax.training.state import prior_at_start
 
@@ -142,24 +143,20 @@ def _lengths(x: Any, index: np.ndarray) -> np.ndarray | None:
     return x["length"][index] if is_sequences(x) else None
 
 
-MOST = 100_000  # examples that the diagnostics of a split go over
-
-
 def _inspect(
     best: best_parameters.Best, dataset: Dataset, split: str, num_examples: int | None, seed: int
 ) -> dict[str, Any]:
     """The diagnostics over the training split and this one, and of the pseudo-inputs."""
     inspected, rng = {}, stream(seed, EVALUATION)
     for name in dict.fromkeys(("train", split)):
-        held = getattr(dataset, name)
-        if len(values_of(held)) > MOST:
-            dataset = dataset._replace(**{name: rows_of(held, spaced(len(values_of(held)), MOST))})
-        x = split_x(best, dataset, name, seed)
-        index = spaced(len(values_of(x)), num_examples)
-        x = rows_of(x, index)
-        with Progress(f"diagnostics, {name} split", 2 * len(index), unit="step") as progress:
+        stored, of = at_most(getattr(dataset, name)), best.inputs.of
+        if name == "train" and dataset.dynamic:
+            stored, of = best.inputs.drawn_once(stored, seed), _as_it_is
+        stored = at_most(stored, num_examples or MOST)
+        count = 2 * count_of(stored)
+        with Progress(f"diagnostics, {name} split", count, unit="step") as progress:
             inspected[name] = diagnose.inspect(
-                best.autoencoder, best.variables, x, rng, progress.show
+                best.autoencoder, best.variables, stored, rng, progress.show, of
             )
     learned = best.variables["params"]["prior"].get("pseudo_inputs")
     if learned is not None:
@@ -168,6 +165,10 @@ def _inspect(
             best.autoencoder, best.variables, start["pseudo_inputs"]
         )
     return inspected
+
+
+def _as_it_is(x: Any) -> Any:
+    return x
 
 
 def _sample(

@@ -162,8 +162,8 @@ def _diagnostic_rows(diagnostics: dict[str, Any], split: str) -> list[tuple[str,
         rows.append(
             (
                 "pseudo-inputs",
-                f"moved by {moved['mean_distance']:.3f} a pixel; "
-                f"{100 * moved['at_clip']:.1f} % of pixels at the clip, {100 * dead:.1f} % dead",
+                f"moved by {moved['mean_distance']:.3f} a value; "
+                f"{100 * moved['at_clip']:.1f} % of values at the clip, {100 * dead:.1f} % dead",
             )
         )
     return rows

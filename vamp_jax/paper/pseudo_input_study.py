@@ -20,8 +20,9 @@ import numpy as np
 from vamp_jax import choices, config_checks, config_fields, disk
 from vamp_jax.errors import PicturesError, UsageError, check_choice
 from vamp_jax.evaluation.record import record_path
-from vamp_jax.paper import records, report, sweep
+from vamp_jax.paper import records, sweep
 from vamp_jax.paper.numbers import DATASETS as PAPERS
+from vamp_jax.paper.tables import table
 from vamp_jax.run.folder import differing
 from vamp_jax.run.metrics_log import read_metrics
 
@@ -240,7 +241,7 @@ def _table(found: dict[Method, list[records.Record]]) -> str:
     order = sorted(
         found, key=lambda method: -statistics.fmean(r["log_likelihood"] for r in found[method])
     )
-    return report.table(list(HEADER), [_row(method, found[method]) for method in order])
+    return table(list(HEADER), [_row(method, found[method]) for method in order])
 
 
 def _row(method: Method, runs: list[records.Record]) -> list[str]:

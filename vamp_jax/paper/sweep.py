@@ -16,7 +16,7 @@ import ml_collections
 from vamp_jax import choices, config_checks, config_fields, config_files, disk
 from vamp_jax.errors import PicturesError, UsageError, check_choice
 from vamp_jax.evaluation.record import record_path
-from vamp_jax.paper import numbers, records, report
+from vamp_jax.paper import numbers, records, tables
 from vamp_jax.process import signals
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -131,7 +131,7 @@ def run_all(
             num_samples = paper_config(name, dataset)["num_samples"]
             evaluated = record_path(workdir, "test", num_samples, None) + ".json"
             path = records.save_record(workdir, disk.read_json(evaluated), results_folder)
-            report.write_report(results_folder, paper_config)
+            tables.write_report(results_folder, paper_config)
         except UsageError as error:  # the other runs are still worth having
             print(f"{which}: {error}", file=sys.stderr, flush=True)
             failed.append((name, dataset, seed))

@@ -7,7 +7,6 @@ for example i the sum leaves out n = i and divides by N - 1. `block_size` keeps 
 N; where N components cost too much time, `neighbours.py` sums over the few nearest alone.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from vamp_jax.priors.mixture import (
     component_log_prob,
     log_joint,
 )
+from vamp_jax.typed_jit import jitted
 
 Array = jax.Array
 
@@ -158,7 +158,7 @@ def _flat(z: Array, prior: Exemplar) -> tuple[Array, Array, Callable[[Array], Ar
     return points, jnp.where(exclude < prior.mean.shape[0], exclude, -1), restore
 
 
-@functools.partial(jax.jit, static_argnames="block_size")
+@jitted("block_size")
 def _log_prob(z: Array, prior: Exemplar, *, block_size: int | None) -> Array:
     points, exclude, restore = _flat(z, prior)
     points, mean, log_var = widened((points, prior.mean, prior.log_var))
@@ -194,7 +194,7 @@ def _kept_log_sum(log_share: Array, keep: Array) -> Array:
     return jnp.where(some, jax.vmap(logsumexp)(kept), -jnp.inf)
 
 
-@functools.partial(jax.jit, static_argnames="block_size")
+@jitted("block_size")
 def _responsibilities(z: Array, prior: Exemplar, *, block_size: int | None) -> Array:
     points, exclude, restore = _flat(z, prior)
     joint = component_log_prob(points, _as_mixture(prior), block_size=block_size)

@@ -1,6 +1,5 @@
 """A prior's components: a mixture of diagonal Gaussians, its density and its sampler."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -17,6 +16,7 @@ from vamp_jax.priors.checks import (
     check_sizes,
     check_weights,
 )
+from vamp_jax.typed_jit import jitted
 
 Array = jax.Array
 
@@ -118,7 +118,7 @@ def check_mixture(name: str, prior: GaussianMixture) -> None:
 # The density.
 
 
-@functools.partial(jax.jit, static_argnames="block_size")
+@jitted("block_size")
 def _log_prob(z: Array, prior: GaussianMixture, *, block_size: int | None) -> Array:
     """As `GaussianMixture.log_prob`, its arguments checked."""
     z, prior = widened((z, prior))
@@ -144,7 +144,7 @@ def _blocks_of(prior: GaussianMixture, block_size: int) -> GaussianMixture:
     )
 
 
-@functools.partial(jax.jit, static_argnames="block_size")
+@jitted("block_size")
 def _component_log_prob(z: Array, prior: GaussianMixture, *, block_size: int | None) -> Array:
     """As `component_log_prob`, its arguments checked."""
     z, prior = widened((z, prior))
@@ -165,7 +165,7 @@ def _broadcast_log_prob(z: Array, mean: Array, log_var: Array) -> Array:
     return normal_log_prob(z[..., None, :], mean, log_var)
 
 
-@functools.partial(jax.jit, static_argnames="block_size")
+@jitted("block_size")
 def _responsibilities(z: Array, prior: GaussianMixture, *, block_size: int | None) -> Array:
     """As `GaussianMixture.responsibilities`, its arguments checked."""
     joint = _component_log_prob(z, prior, block_size=block_size)

@@ -1,6 +1,5 @@
 """The exemplar prior's sum over the nearest examples alone: find them, then sum."""
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from jax.scipy.special import logsumexp
 from vamp_jax.posteriors import normal_log_prob
 from vamp_jax.priors.arrays import in_blocks, widened
 from vamp_jax.priors.checks import check_block_size, check_counts, check_real
+from vamp_jax.typed_jit import jitted
 
 Array = jax.Array
 
@@ -58,7 +58,7 @@ def nearest(
     return _nearest(query, mean, exclude, count=count, block_size=block_size)
 
 
-@functools.partial(jax.jit, static_argnames=("count", "block_size"))
+@jitted("count", "block_size")
 def _nearest(
     query: Array, mean: Array, exclude: Array, *, count: int, block_size: int | None
 ) -> Array:

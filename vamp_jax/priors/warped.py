@@ -20,6 +20,7 @@ from vamp_jax.priors.checks import check_counts
 from vamp_jax.priors.mixture import GaussianMixture, check_mixture, check_points
 from vamp_jax.priors.pseudo_inputs import Bounds, Squash, clip
 from vamp_jax.priors.rotated import RotatedMixture
+from vamp_jax.typed_jit import jitted
 
 Array = jax.Array
 
@@ -57,12 +58,12 @@ def _diagonal(base: GaussianMixture | RotatedMixture) -> GaussianMixture:
     return base.base if isinstance(base, RotatedMixture) else base
 
 
-@jax.jit
+@jitted()
 def _couplings(z: Array, flow: Params) -> tuple[Array, Array]:
     return couplings(*widened((z, flow)))
 
 
-@jax.jit
+@jitted()
 def _couplings_inverse(z: Array, flow: Params) -> tuple[Array, Array]:
     return couplings_inverse(*widened((z, flow)))
 

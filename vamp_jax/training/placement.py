@@ -172,9 +172,8 @@ def _fetch(
     position = _local_devices()[:, None, None] * rows + np.arange(rows)
     place = steps[:, None] * batch_size + position  # as `epochs.places` has it
     index = order[np.minimum(place, len(order) - 1)]
-    chunk = jax.device_put(jax.tree.map(lambda leaf: leaf[index], train), devices.split())
-    mapped.release(train)
-    return jax.block_until_ready(chunk)
+    chunk = jax.tree.map(lambda leaf: mapped.rows(leaf, index), train)
+    return jax.block_until_ready(jax.device_put(chunk, devices.split()))
 
 
 def _ahead(

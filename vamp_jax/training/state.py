@@ -11,7 +11,7 @@ import optax
 
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.batches import in_batches
-from vamp_jax.datasets import Dataset
+from vamp_jax.datasets import Dataset, at_most
 from vamp_jax.datasets.inputs import Inputs
 from vamp_jax.random_streams import INIT, stream
 from vamp_jax.sequences import num_examples, rows_of, trimmed
@@ -100,7 +100,8 @@ def arranged(
 ) -> dict[str, Any]:
     """Returns the prior's parameters moved to where they start, if `init` could not know it.
 
-    On the host, once a run: k-means of the training set, for instance.
+    On the host, once a run: k-means of the training set (of 100,000 examples of a larger one), for
+    instance.
 
     Args:
       variables: of `init_variables`.
@@ -108,7 +109,7 @@ def arranged(
     prior = autoencoder.prior
     if prior.arrange is None:
         return variables["params"]["prior"]
-    x = np.asarray(as_pseudo_inputs(autoencoder, inputs, dataset.train))
+    x = np.asarray(as_pseudo_inputs(autoencoder, inputs, at_most(dataset.train)))
     encode = jax.jit(lambda x: autoencoder.encode(variables, x).top.base.mean)
     examples = Examples(x, lambda: np.asarray(in_batches(encode, (x,), ROWS)))
     return prior.arrange(stream(seed, INIT, 1), variables["params"]["prior"], examples, seed)
