@@ -50,12 +50,12 @@ class Processes:
         self._cache = cache
         self._started = []
 
-    def start(self, workdir, devices, where=None, *more, program="train.py"):
+    def start(self, workdir, devices, where=None, *more, program="train.py", data=""):
         flags = f"--xla_force_host_platform_device_count={devices}"
         environment = dict(os.environ, XLA_FLAGS=flags, XDG_CACHE_HOME=str(self._cache))
         given = [f"--workdir={workdir}", *([f"--hosts={where}"] if where else []), *more]
         if program != "eval.py":
-            given = ["--config=configs/vamp_vae.py", *SMALL, *given]
+            given = [f"--config=configs/vamp_vae.py{data}", *SMALL, *given]
         process = subprocess.Popen(
             [sys.executable, program, *given],
             cwd=ROOT,
@@ -68,11 +68,10 @@ class Processes:
         self._started.append(process)
         return process
 
-    def start_two(self, workdir, devices, *more, program="train.py"):
+    def start_two(self, workdir, devices, *more, **options):
         where = f"127.0.0.1:{free_port()},2"
         return [
-            self.start(workdir, devices, f"{where},{index}", *more, program=program)
-            for index in (0, 1)
+            self.start(workdir, devices, f"{where},{index}", *more, **options) for index in (0, 1)
         ]
 
     def end(self):
@@ -198,16 +197,17 @@ def test_so_are_two_that_stream_their_data_from_files(processes, tmp_path):
     for name, count in (("train", 6000), ("validation", 100), ("test", 20)):
         chances = rng.uniform(size=(3, 10_000))[rng.randint(0, 3, count)]
         np.save(data / f"{name}.npy", (rng.uniform(size=chances.shape) < chances).astype(np.uint8))
-    streamed = [f"--config.dataset={data}", "--config.data_placement=streamed"]
-    streamed += ["--config.num_epochs=4", "--config.batch_size=400"]
+    streamed = ["--config.data_placement=streamed", "--config.num_epochs=4"]
+    streamed += ["--config.batch_size=400"]
+    files = dict(data=f":{data}")
     alone, workdir = tmp_path / "alone", tmp_path / "two"
-    ((code, output),) = finish(processes.start(alone, 4, None, *streamed))
+    ((code, output),) = finish(processes.start(alone, 4, None, *streamed, **files))
     assert code == 0, output
 
-    two = processes.start_two(workdir, 2, *streamed)
+    two = processes.start_two(workdir, 2, *streamed, **files)
     (_, said), (code, other) = stop_one(two, workdir, 0, signal.SIGKILL, after=1)
     assert code == 3 and "another process of this run has ended" in other.splitlines()[-1], other
-    results = finish(*processes.start_two(workdir, 2, *streamed))
+    results = finish(*processes.start_two(workdir, 2, *streamed, **files))
     assert [code for code, _ in results] == [0, 0], results
     assert "Going on after epoch" in results[0][1]
     assert_equal(result_of(workdir), result_of(alone), rtol=1e-5)

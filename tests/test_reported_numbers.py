@@ -61,8 +61,11 @@ LOG_PROB = {
     "discretised_logistic": lambda x, *heads: float64.discretised_logistic(x, *heads, proper=False),
     "rgb_logistic_mixture": float64.rgb_logistic_mixture,
     "gaussian": float64.normal,
-    "poisson": float64.poisson,
-    "negative_binomial": float64.negative_binomial,
+    # ln of a mean is clipped: exp(20) is the largest (likelihoods/counts.py).
+    "poisson": lambda x, log_mean: float64.poisson(x, np.clip(log_mean, -20, 20)),
+    "negative_binomial": lambda x, log_mean, log_theta: float64.negative_binomial(
+        x, np.clip(log_mean, -20, 20), log_theta
+    ),
     "categorical": float64.categorical,
 }
 IN_BITS = {"discretised_logistic": 16, "rgb_logistic_mixture": 12}  # and the values of an example

@@ -1,6 +1,7 @@
 """The scikit-learn estimator: what it returns, that rows do not mix, mistakes, check_estimator."""
 
 import pickle
+import unittest
 
 import numpy as np
 import pytest
@@ -124,6 +125,8 @@ def test_scikit_learn_s_own_checks_pass_but_for_those_listed():
     for estimator, check in estimator_checks_generator(vae):
         try:
             check(estimator)
+        except unittest.SkipTest:  # of array types that are not installed here
+            continue
         except Exception as error:
             name = getattr(check, "func", check).__name__
             failed[name] = f"{type(error).__name__}: {error}"
