@@ -1,5 +1,7 @@
 """A folder of .npy files is the data set of a .npz, left in its files; mistakes are sentences."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -94,3 +96,22 @@ def test_a_file_that_is_cut_off_is_a_sentence(tmp_path):
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(UsageError, match="the file is damaged"):
         datasets.load(folder, likelihood="gaussian")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-8]),
+        lambda path: os.utime(path, (1, 1)),
+        lambda path: path.unlink(),
+    ],
+)
+def test_a_file_that_changes_while_a_run_reads_it_is_a_sentence(tmp_path, change):
+    data = datasets.load(save(tmp_path / "big", arrays_of("gaussian")), likelihood="gaussian")
+    before = mapped.as_they_are(data.train[:10])  # a view
+    assert list(before) == [str(tmp_path / "big" / "train.npy")]
+    mapped.check_unchanged(before)
+    change(tmp_path / "big" / "train.npy")
+    with pytest.raises(UsageError, match="train.npy was changed, moved or removed while"):
+        mapped.check_unchanged(before)
+    assert mapped.as_they_are({"values": np.zeros(3)}) == {}

@@ -1,19 +1,28 @@
 """What a run needs of memory, held against what there is, before any work.
 
 `check` counts what a run surely has at once: the state (parameters, two moments of the optimiser,
-the best parameters) with the gradients, the data, and of a step what cannot be done without: the
-noise and the latents of all samples, the likelihood's heads, and what each component says of each
-sample. It is a bound from below, so nothing is refused that would fit; it takes no compilation.
+the best parameters), the data, and the largest of three things that a step cannot do without:
+
+* the gradients with, of each sample, noise, latents, the likelihood's heads, and what each
+  component says of it;
+* what the gradient of the decoder keeps of each sample until the loss is known;
+* what the gradient of the encoder keeps of each pseudo-input.
+
+A gradient keeps at least what comes out of its products of matrices and convolutions: what follows
+one of them can be computed again where it is needed; they themselves are not, on a CPU. It is a
+bound from below, so nothing is refused that would fit; it takes no compilation.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
-from vamp_jax import choices, priors
+from vamp_jax import choices, likelihoods, priors
+from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.config_fields import FIELDS
 from vamp_jax.datasets import MOST, Dataset
 from vamp_jax.errors import UsageError
@@ -22,6 +31,7 @@ from vamp_jax.process import free_memory
 from vamp_jax.process.free_memory import Free
 from vamp_jax.sequences import num_examples
 from vamp_jax.training import plans
+from vamp_jax.training.epoch import Plan
 from vamp_jax.training.state import init_state
 
 # What a run can be too large by; the other fields cost no memory.
@@ -31,6 +41,7 @@ SIZES = (
 )
 FLOAT = 4
 DOUBLE = 8
+MARK = 7919  # rows; a prime, so that an array with an axis of them is known by its size
 Config = ml_collections.ConfigDict
 Needs = dict[str, int]  # bytes, by what they are for
 
@@ -79,7 +90,9 @@ def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
     examples = min(config.batch_size, num_examples(dataset.train))
     rows = -(-examples // jax.device_count()) * plan.objective.num_samples
     of_rows = _of_row(plan.autoencoder, state.variables)
-    moving = place.devices * (_bytes(state.params) + rows * of_rows)
+    # Compilers for accelerators, short of memory, may compute even a product again.
+    kept = _kept(plan, state.variables, dataset, rows) if place.is_host and place.devices else 0
+    moving = place.devices * max(rows * of_rows + _bytes(state.params), kept)
     training = {"parameters and optimiser": place.devices * _bytes(state)}
     if place.is_host and moving < _bytes(state):
         training["the copy for a checkpoint"] = _bytes(state)
@@ -107,7 +120,7 @@ def _of_evaluated(dataset: Dataset) -> int:
     return FLOAT * sum(counts) * math.prod(dataset.shape)
 
 
-def _of_row(autoencoder: Any, variables: Any) -> int:
+def _of_row(autoencoder: Autoencoder, variables: Variables) -> int:
     """Bytes of one sample: noise and latents, heads, and its share of each component."""
     units = sum(math.prod(shape) for shape in autoencoder.network.latent_shapes.values())
     heads = autoencoder.likelihood.heads(autoencoder.network.x_shape).values()
@@ -115,7 +128,56 @@ def _of_row(autoencoder: Any, variables: Any) -> int:
     return FLOAT * (2 * units + decoded) + DOUBLE * _components(autoencoder, variables)
 
 
-def _components(autoencoder: Any, variables: Any) -> int:
+def _kept(plan: Plan, variables: Variables, dataset: Dataset, rows: int) -> int:
+    """Bytes that the decoder's gradient keeps of so many samples, or the encoder's of components.
+
+    The larger of them, since a compiler may have done with the one before it begins with the other.
+    """
+    one = jax.tree.map(lambda leaf: leaf[:1], dataset.train)
+    x = jax.eval_shape(lambda: plan.inputs.of(one))
+    decoder = rows * _of_decoded_row(plan.autoencoder, variables, x)
+    if plan.autoencoder.prior.pseudo_inputs is None or plan.autoencoder.prior.of_all_examples:
+        return decoder
+    u = jax.eval_shape(plan.autoencoder.pseudo_inputs, variables)
+    count = plan.components_per_step or num_examples(u)
+    encoded = -(-count // jax.device_count())  # the devices share the work
+    return max(decoder, encoded * _of_encoded_row(plan.autoencoder, variables, u))
+
+
+def _of_decoded_row(autoencoder: Autoencoder, variables: Variables, x: Any) -> int:
+    def reconstruction(params, latents, x):
+        heads, _ = autoencoder.decode(variables | {"params": params}, latents, x)
+        return likelihoods.log_prob(autoencoder.likelihood, x, heads, 2)
+
+    shapes = autoencoder.network.latent_shapes
+    latents = {layer: _row_of((1, *shape)) for layer, shape in shapes.items()}
+    return _kept_of_a_row(reconstruction, variables["params"], latents, x)
+
+
+def _of_encoded_row(autoencoder: Autoencoder, variables: Variables, u: Any) -> int:
+    def components(params, u):
+        return autoencoder.encode_components(variables | {"params": params}, u)
+
+    rows = jax.tree.map(lambda leaf: _row_of(leaf.shape[1:], leaf.dtype), u)
+    return _kept_of_a_row(components, variables["params"], rows)
+
+
+def _row_of(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((MARK, *shape), dtype)
+
+
+def _kept_of_a_row(function: Callable, params: Any, *arguments: Any) -> int:
+    """Bytes that the gradient of `function(params, *arguments)` keeps of each of MARK rows."""
+    function = jax.checkpoint(function, policy=jax.checkpoint_policies.dots_saveable)
+
+    def pull_back(params, *arguments):
+        return jax.vjp(lambda params: function(params, *arguments), params)[1]
+
+    kept = jax.tree.leaves(jax.eval_shape(pull_back, params, *arguments))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in kept if leaf.size % MARK == 0) // MARK
+
+
+def _components(autoencoder: Autoencoder, variables: Variables) -> int:
     """K of the prior; 0 of one with no mixture's matrix of points and components."""
     (dim,) = autoencoder.network.latent_shapes[autoencoder.top]
 

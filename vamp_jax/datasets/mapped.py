@@ -2,9 +2,12 @@
 
 import contextlib
 import mmap
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
+
+from vamp_jax.errors import UsageError
 
 BLOCK_BYTES = 16 << 20
 # Rows that are read one by one before they are let go of: the system maps some 64 KiB around each.
@@ -42,6 +45,35 @@ def release(array: np.ndarray) -> None:
     if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
         with contextlib.suppress(OSError, ValueError):
             pages.madvise(mmap.MADV_DONTNEED)
+
+
+def as_they_are(data: Any) -> dict[str, tuple[int, ...]]:
+    """What the system says of the files of mapped arrays: size, time of the last change, which."""
+    arrays = data.values() if isinstance(data, dict) else [data]
+    paths = {getattr(array, "filename", None) for array in arrays} - {None}
+    return {path: _as_it_is(path) for path in sorted(map(os.fspath, paths))}
+
+
+def check_unchanged(before: dict[str, tuple[int, ...]]) -> None:
+    """Raises a UsageError for a file that is not as it was: of one cut off, reading would kill us.
+
+    Args:
+      before: from `as_they_are`.
+    """
+    for path, was in before.items():
+        if _as_it_is(path) != was:
+            raise UsageError(
+                f"{path} was changed, moved or removed while a run reads it: put it back as it was "
+                "and give the same command again; it goes on from the last checkpoint."
+            )
+
+
+def _as_it_is(path: str) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _pages(array: np.ndarray) -> mmap.mmap | None:

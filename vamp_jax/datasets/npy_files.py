@@ -6,6 +6,7 @@ really there before anything is allocated, and what a compressed array may unpac
 
 import contextlib
 import math
+import os
 import pathlib
 import re
 import zipfile
@@ -60,7 +61,9 @@ def map_npy(path: pathlib.Path) -> np.memmap:
                 f"{where} cannot stay in its file: write numbers (of logical values, "
                 "array.astype(numpy.uint8)) with numpy.save(path, numpy.ascontiguousarray(array))"
             )
-        return np.memmap(file, dtype, "r", consumed, shape)
+        array = np.memmap(file, dtype, "r", consumed, shape)
+        array.filename = os.path.abspath(path)  # of views, too; see mapped.py
+        return array
 
 
 def read_npz(

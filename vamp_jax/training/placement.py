@@ -111,12 +111,17 @@ def streamed(plan: Plan, train: Any, validation: Any) -> Epoch:
         donate=(0, 1),
     )
     end = devices.over_devices(functools.partial(_end, of_all), in_axes=(None, 0, None))
+    files = mapped.as_they_are(train)
+
+    def fetch(order, steps):
+        mapped.check_unchanged(files)
+        return _fetch(train, order, plan.batch_size, rows, steps)
 
     def epoch(state):
         order, cache, sums = begin(state)
         carry = state.params, state.opt_state, state.batch_stats, cache
-        fetch = functools.partial(_fetch, train, np.asarray(order), plan.batch_size, rows)
-        for first, chunk in _ahead(fetch, num_steps, chunk_steps):
+        of_steps = functools.partial(fetch, np.asarray(order))
+        for first, chunk in _ahead(of_steps, num_steps, chunk_steps):
             stop = min(first + chunk_steps, num_steps)
             same = state.constants, state.epoch, order, np.int32(first), np.int32(stop)
             # Waits for the chunk before: no more than two are on the devices.
