@@ -4,6 +4,7 @@ import contextlib
 import mmap
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
