@@ -1,6 +1,5 @@
 """Small configs, data, plans and models that the tests share."""
 
-import functools
 import importlib
 
 import chex
@@ -19,11 +18,6 @@ from vamp_jax.training.epoch import train_epoch
 from vamp_jax.training.state import init_variables, initial_state
 
 F32 = np.float32
-# For programs that run once, in less time than the compiler's optimisations of them take.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-# For processes whose programs are no faster than they compile.
-QUICK_FLAGS = " ".join(f"--{name}={int(value)}" for name, value in QUICK.items())
-quick_jit = functools.partial(jax.jit, compiler_options=QUICK)
 LATENT_DIM = 4
 SMALL = dict(x_shape=SHAPE, likelihood=likelihoods.BERNOULLI, latent_dim=LATENT_DIM, hidden_dim=7)
 # Of the four priors, as `make_case` takes them.
@@ -115,7 +109,7 @@ def compiled_epoch(plan, state, train, validation, num_devices=1):
         devices=jax.devices()[:num_devices],
     )
     arguments = jax.device_get((state, train, validation))
-    return run.lower(*arguments, np.zeros(num_devices)).compile(compiler_options=QUICK)
+    return run.lower(*arguments, np.zeros(num_devices)).compile()
 
 
 def prepare_run(config, data, optimizer=None, num_devices=1):

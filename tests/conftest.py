@@ -6,9 +6,16 @@ import shutil
 import tempfile
 import urllib.error
 
-# Before JAX starts, so before any test module is imported. Subprocesses inherit it.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+from tests import quick_compiler
+
+# Before JAX starts, so before any test module is imported. Subprocesses inherit it. Of two that
+# contradict each other the last one counts: whoever runs the tests may ask for optimised programs.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        quick_compiler.FLAGS,
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+    ]
 )
 
 # A program is compiled once a session, whichever test or process comes first.

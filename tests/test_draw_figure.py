@@ -14,7 +14,8 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from tests.cases import QUICK_FLAGS, plan_for, small_config, small_data, variables_for
+from tests import quick_compiler
+from tests.cases import plan_for, small_config, small_data, variables_for
 from vamp_jax import datasets, draw_figure, drawing, drawing_planes
 from vamp_jax.disk import write_json
 from vamp_jax.errors import UsageError
@@ -56,7 +57,7 @@ def drawn(tmp_path_factory):
     pretend(folder / "runs" / "hvae-digits-M2-seed0", "hvae", 2, {"z1": 4, "z2": 2})
     pretend(folder / "runs" / "vamp_hvae-digits-K3-M2-seed0", "vamp_hvae", 2, {"z1": 4, "z2": 3})
     command = [sys.executable, str(ROOT / "draw_figure.py"), *FIGURE_3]
-    environment = dict(os.environ, XLA_FLAGS=QUICK_FLAGS)
+    environment = dict(os.environ, XLA_FLAGS=quick_compiler.FLAGS)
     result = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )

@@ -20,7 +20,8 @@ import numpy as np
 import optax
 import pytest
 
-from tests.cases import QUICK_FLAGS, plan_for, small_config, small_data
+from tests import quick_compiler
+from tests.cases import plan_for, small_config, small_data
 from vamp_jax.errors import UsageError
 from vamp_jax.run.metrics_log import MetricsLog, read_metrics
 from vamp_jax.training import loop
@@ -45,7 +46,7 @@ SMALL = [
 def environment(tmp_path_factory):
     """One device, and one cache of data and of compiled programs for all runs of this file."""
     cache = str(tmp_path_factory.mktemp("cache"))
-    return dict(os.environ, XDG_CACHE_HOME=cache, XLA_FLAGS=QUICK_FLAGS, TMPDIR=cache)
+    return dict(os.environ, XDG_CACHE_HOME=cache, XLA_FLAGS=quick_compiler.FLAGS, TMPDIR=cache)
 
 
 @pytest.fixture(scope="module")

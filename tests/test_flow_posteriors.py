@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from tests.cases import quick_jit, small_config, small_data, variables_for
+from tests.cases import small_config, small_data, variables_for
 from vamp_jax import choices, config_checks, flows, likelihoods, log_likelihood, priors
 from vamp_jax.errors import UsageError
 from vamp_jax.flow_posteriors import Householder
@@ -39,7 +39,7 @@ def test_log_q_is_that_of_the_noise_less_the_log_determinant(name, dim):
     head, h = head_of(name, dim)
     noise = jnp.asarray(np.random.RandomState(1).standard_normal((4, dim)), jnp.float32)
 
-    @quick_jit
+    @jax.jit
     def run(noise):
         def one(h, noise):
             return head(h[None]).sample_and_log_prob(noise[None])[0][0]
@@ -57,7 +57,7 @@ def test_log_q_is_that_of_the_noise_less_the_log_determinant(name, dim):
 def test_many_samples_of_an_example_are_separate_calls(name):
     head, h = head_of(name, 4)
     noise = jnp.asarray(np.random.RandomState(1).standard_normal((3, 4, 4)), jnp.float32)
-    run = quick_jit(lambda noise: head(h).sample_and_log_prob(noise))
+    run = jax.jit(lambda noise: head(h).sample_and_log_prob(noise))
     z, log_q = run(noise)
     assert z.shape == (3, 4, 4) and log_q.shape == (3, 4)
     for i, one in enumerate(noise):
@@ -161,7 +161,7 @@ def test_a_warped_rotated_mixture_is_its_base_s_density_times_the_determinant():
     prior = priors.warp(base, flow)
     z = jnp.asarray(rng.standard_normal((5, 3)), jnp.float32)
 
-    @quick_jit
+    @jax.jit
     def run(z):
         def move(z):
             return flows.couplings(z, flow)[0]
@@ -187,7 +187,7 @@ def evidence_by_quadrature(autoencoder, variables, x):
     side = np.linspace(-9.0, 9.0, 241)
     grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2).astype("f")
 
-    @quick_jit
+    @jax.jit
     def joint(variables, z):
         log_p = autoencoder.prior_density(variables).log_prob(z)
         heads, _ = autoencoder.decode(variables, {"z": z[:, None]}, None)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import scipy.stats
 
-from tests.cases import draw_noise, quick_jit, random_params
+from tests.cases import draw_noise, random_params
 from tests.reference import SHAPE, dense, gaussian
 from vamp_jax import likelihoods, priors, trainable_priors
 from vamp_jax.autoencoder import Autoencoder
@@ -34,7 +34,7 @@ def test_it_agrees_with_float64():
     autoencoder, variables, x = case()
     noise = draw_noise(autoencoder.network, 3, 5)
 
-    @quick_jit
+    @jax.jit
     def run(variables):
         encoded = autoencoder.encode(variables, x)
         drawn = autoencoder.draw(variables, encoded, noise)

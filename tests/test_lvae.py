@@ -8,7 +8,7 @@ import optax
 import pytest
 import scipy.stats
 
-from tests.cases import draw_noise, plan_for, quick_jit, run_epochs, small_config, small_data
+from tests.cases import draw_noise, plan_for, run_epochs, small_config, small_data
 from tests.reference import SHAPE
 from vamp_jax import likelihoods
 from vamp_jax.models import lvae
@@ -108,7 +108,7 @@ def test_a_ladder_agrees_with_float64():
     x = np.random.RandomState(1).randint(0, 2, (5, *SHAPE)).astype("f")
     noise = draw_noise(network, 2, 5)
 
-    @quick_jit
+    @jax.jit
     def run(variables):
         def call(*args, method):
             return network.apply(variables, *args, method=method)
@@ -158,9 +158,9 @@ def test_statistics_are_those_of_the_rows_that_count():
             "batch_stats"
         ]
 
-    found = quick_jit(collect)(x, noise, weight)
+    found = jax.jit(collect)(x, noise, weight)
     fewer = jax.tree.map(lambda part: part[:, :5], noise)
-    expected = quick_jit(collect)(x[:5], fewer, np.ones(5, np.float32))
+    expected = jax.jit(collect)(x[:5], fewer, np.ones(5, np.float32))
     chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
     first = x[:5].reshape(5, -1) @ variables["params"]["up_0"]["first"]["kernel"]
     norm = found["up_0"]["first"]["norm"]

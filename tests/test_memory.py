@@ -83,7 +83,7 @@ def test_what_would_fit_fits_and_a_twentieth_more_does_not(field, value, fields)
     assert needs[0] <= GB < needs[1]
 
 
-@pytest.mark.parametrize("prior", ["standard", "vamp"])
+@pytest.mark.parametrize("prior", [pytest.param("standard", marks=pytest.mark.slow), "vamp"])
 def test_the_bound_is_below_what_the_compiler_says(prior):
     """Nothing is refused that would fit: state, arguments and temporaries are at least as large."""
     sizes = dict(num_components=300, num_importance_samples=20, hidden_dim=60, num_samples=20)

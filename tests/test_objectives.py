@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from tests.cases import F32, PRIORS, draw_noise, make_case, quick_jit, terms_of
+from tests.cases import F32, PRIORS, draw_noise, make_case, terms_of
 from vamp_jax import likelihoods, log_likelihood, objectives, priors, random_streams
 from vamp_jax.models.hvae import HVAE
 from vamp_jax.models.vae import VAE
@@ -92,7 +92,7 @@ def test_value_is_the_log_of_the_mean_weight_and_with_one_sample_the_elbo(kind):
     autoencoder, variables, x = mild_case(kind, "vamp")
     noise = normal(autoencoder, 5, len(x))
 
-    @quick_jit
+    @jax.jit
     def run(variables):
         bounds = [
             (count, *run_bound(objective, autoencoder, variables, x, first(count, noise)))
@@ -117,7 +117,7 @@ def test_elbo_is_the_mean_over_its_draws(num_samples):
     noise = normal(autoencoder, num_samples, len(x))
     beta = 0.3
 
-    @quick_jit
+    @jax.jit
     def run(variables):
         value = run_bound(Elbo(num_samples), autoencoder, variables, x, noise, beta=beta)
         return value, terms_of(autoencoder, variables, x, noise)
@@ -133,7 +133,7 @@ def test_gradient_of_the_elbo_and_of_one_sample_s_standard_bound_is_the_plain_on
     noise = normal(autoencoder, 1, len(x))
     beta = 0.3
 
-    @quick_jit
+    @jax.jit
     def run(variables):
         def elbo(params):
             terms = terms_of(autoencoder, variables | {"params": params}, x, noise)
@@ -154,7 +154,7 @@ def test_bound_grows_with_the_number_of_samples():
     """On average: paired differences between M samples and the first fewer of them."""
     autoencoder, variables, x, _ = make_case(VAE, "vamp", batch=2)
     noise = normal(autoencoder, 32, 1000, len(x))
-    log_weights = quick_jit(functools.partial(elbos, autoencoder))(variables, x, noise)
+    log_weights = jax.jit(functools.partial(elbos, autoencoder))(variables, x, noise)
     log_weights = np.float64(log_weights)
     bounds = [objectives.log_mean_exp(log_weights[:m]).mean(1) for m in (1, 2, 8, 32)]
     for fewer, more in zip(bounds, bounds[1:], strict=False):
@@ -167,7 +167,7 @@ def test_bound_of_many_samples_is_the_log_likelihood_s_estimate():
     autoencoder, variables, x = mild_case(VAE, "mog")
     estimate = log_likelihood.estimate(autoencoder, variables, x, num_samples=60, rng=RNG)
 
-    @quick_jit
+    @jax.jit
     def run(variables):
         shapes = autoencoder.network.latent_shapes
         noise = random_streams.sample_noise(RNG, jnp.arange(len(x)), 60, shapes)
@@ -194,7 +194,7 @@ def test_gradients_have_the_same_mean(kind, prior):
     autoencoder, variables, x = mild_case(kind, prior)
     noise = normal(autoencoder, count, num_samples, len(x))
 
-    @quick_jit
+    @jax.jit
     def run(variables):
         def gradients(objective):
             one = functools.partial(gradient_of, objective, autoencoder, variables, x, beta=beta)
@@ -235,7 +235,7 @@ def test_each_role_of_the_parameters_has_its_weight(kind, prior, beta):
     noise = normal(autoencoder, 3, len(x), seed=1)
     weight = np.array([0.7, -1.3], F32)  # of the examples in the loss
 
-    @quick_jit
+    @jax.jit
     def run(params):
         def of_roles(*roles):
             roles = [variables | {"params": role} for role in roles]
@@ -288,7 +288,7 @@ def test_encoder_s_gradient_is_zero_at_the_true_posterior():
     variables = variables | {"params": {"model": model, "prior": {}}}
     noise = normal(autoencoder, 5, len(x))
 
-    @quick_jit
+    @jax.jit
     def run(variables):
         value, _ = run_bound(Iwae(5), autoencoder, variables, x, noise)
         return value, [
@@ -317,7 +317,7 @@ def test_dreg_has_the_lower_variance_where_the_posterior_fits(kind):
     variables = variables | {"params": variables["params"] | {"model": model}}
     noise = normal(autoencoder, 500, 8, len(x))
 
-    @quick_jit
+    @jax.jit
     def run(variables):
         def gradients(objective):
             one = functools.partial(gradient_of, objective, autoencoder, variables, x)
@@ -339,7 +339,7 @@ def test_extreme_weights_are_finite():
     variables = jax.tree.map(lambda p: 8 * p, variables)
     noise = jax.tree.map(lambda part: 5 * part, normal(autoencoder, 6, len(x)))
 
-    @quick_jit
+    @jax.jit
     def run(variables):
         results = [
             (

@@ -12,7 +12,7 @@ import time
 import chex
 import pytest
 
-from tests.cases import QUICK_FLAGS
+from tests import quick_compiler
 from tests.states import make_state
 from vamp_jax.disk import write_json
 from vamp_jax.errors import UsageError
@@ -130,7 +130,7 @@ def test_a_run_in_hostile_surroundings(tmp_path):
         **NARROW,
         HOME="/dev/null/home",
         XDG_CACHE_HOME=str(tmp_path / "cache"),
-        XLA_FLAGS=QUICK_FLAGS,
+        XLA_FLAGS=quick_compiler.FLAGS,
         MPLBACKEND="module://not_there",
         JAX_ENABLE_X64="1",
     )

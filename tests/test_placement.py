@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
+from tests import quick_compiler
 from tests.cases import (
-    QUICK_FLAGS,
     largest_difference,
     plan_for,
     small_config,
@@ -29,7 +29,7 @@ def test_on_one_device_a_streamed_set_gives_the_same_bits():
     done = subprocess.run(
         [sys.executable, "-m", "tests.placement_bits"],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": QUICK_FLAGS},
+        env=os.environ | {"XLA_FLAGS": quick_compiler.FLAGS},
         capture_output=True,
         text=True,
         timeout=200,

@@ -13,7 +13,6 @@ import pytest
 from tests.cases import (
     largest_difference,
     plan_for,
-    quick_jit,
     run_epochs,
     run_resumed,
     small_config,
@@ -146,9 +145,9 @@ def test_a_wake_step_is_a_gradient_step_of_the_mean_log_prior_by_the_pseudo_inpu
     u = variables["params"]["prior"]["pseudo_inputs"]
     one = phases.Phase(1, optax.sgd(0.5))
     many = phases.Phase(300, optimizers.normalized_adam(3e-3))
-    run = quick_jit(lambda phase: phases.run(phase, share, variables, u)[0], static_argnums=0)
+    run = jax.jit(lambda phase: phases.run(phase, share, variables, u)[0], static_argnums=0)
     np.testing.assert_allclose(
-        run(one)["pseudo_inputs"], u + 0.5 * quick_jit(jax.grad(mean))(u), atol=1e-6
+        run(one)["pseudo_inputs"], u + 0.5 * jax.jit(jax.grad(mean))(u), atol=1e-6
     )
     assert mean(run(many)["pseudo_inputs"]) > mean(u) + 0.05
 
@@ -170,7 +169,7 @@ def test_langevin_steps_wander_through_the_posterior():
         updates, state = optimizer.update(jax.grad(loss)(params), state, params)
         return (optax.apply_updates(params, updates), state), None
 
-    run = quick_jit(lambda carry: jax.lax.scan(step, carry, None, length=400)[0])
+    run = jax.jit(lambda carry: jax.lax.scan(step, carry, None, length=400)[0])
     params, state = run((params, optimizer.init(params)))
     u = np.float64(params["prior"]["pseudo_inputs"])
     assert u.mean() == pytest.approx(3.0, abs=0.02) and u.std() == pytest.approx(0.2, rel=0.06)

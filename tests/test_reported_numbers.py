@@ -18,7 +18,7 @@ import scipy.special
 import scipy.stats
 
 from tests import float64
-from tests.cases import plan_for, quick_jit, small_config, start_of
+from tests.cases import plan_for, small_config, start_of
 from vamp_jax import datasets, log_likelihood
 from vamp_jax.evaluation import evaluate, pictures
 from vamp_jax.evaluation.record import summary
@@ -130,7 +130,7 @@ def _passed(autoencoder, variables, x, noise):
     def network(method, *args):
         return autoencoder.apply(variables, *args, method=method)
 
-    @quick_jit
+    @jax.jit
     def run(x, noise):
         prior = network("encode", jnp.clip(variables["params"]["prior"]["pseudo_inputs"], *support))
         q, latents, below = {}, {}, {}

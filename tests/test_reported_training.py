@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from tests import float64
-from tests.cases import F32, plan_for, quick_jit, run_epochs, small_config, start_of, terms_of
+from tests.cases import F32, plan_for, run_epochs, small_config, start_of, terms_of
 from vamp_jax import datasets
 from vamp_jax.random_streams import NOISE, SHUFFLE, VALIDATION_NOISE, stream
 from vamp_jax.run.metrics_log import read_metrics
@@ -56,7 +56,7 @@ def by_hand(config, data, epochs, order_of):
     variables, rows = start_of(plan, data).variables, []
     x = ((data.train + 0.5) / 256).astype(F32)
 
-    @quick_jit
+    @jax.jit
     def gradient(params, x, noise, beta):
         def loss(params):
             terms = terms_of(plan.autoencoder, variables | {"params": params}, x, noise)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cases import QUICK_FLAGS
+from tests import quick_compiler
 from vamp_jax.run.metrics_log import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +30,7 @@ SMALL = [
 def environment(tmp_path_factory):
     """Two devices, and one cache of compiled programs for all runs of this file."""
     environment = dict(os.environ, XDG_CACHE_HOME=str(tmp_path_factory.mktemp("cache")))
-    flags = f"{QUICK_FLAGS} --xla_force_host_platform_device_count=2"
+    flags = f"{quick_compiler.FLAGS} --xla_force_host_platform_device_count=2"
     return environment | {"XLA_FLAGS": flags}
 
 
@@ -188,7 +188,7 @@ def test_another_config_in_the_folder_is_refused(uninterrupted, environment):
 
 def test_eval_of_some_examples(uninterrupted, environment):
     workdir = uninterrupted[0]
-    one_device = environment | {"XLA_FLAGS": QUICK_FLAGS}  # two there
+    one_device = environment | {"XLA_FLAGS": quick_compiler.FLAGS}  # two there
     code, output = evaluate(workdir, one_device, "--num_samples=30", "--num_examples=7")
     assert code == 0, output
     assert "7 of 497 (test)" in output and "active units (test)" in output

@@ -17,7 +17,6 @@ from tests.cases import (
     draw_noise,
     largest_difference,
     plan_for,
-    quick_jit,
     run_epochs,
     small_config,
     small_sequences,
@@ -83,7 +82,7 @@ def test_terms_are_those_of_one_sequence_at_a_time_in_float64(data):
     index = np.array([3, 8, 5, 0])
     x = plan.inputs.drawn(datasets.rows_of(data.train, index), jax.random.key(0), index)
     noise = draw_noise(plan.autoencoder.network, 2, 4)
-    terms = quick_jit(lambda *args: terms_at(plan, *args))(variables, x, noise)
+    terms = jax.jit(lambda *args: terms_at(plan, *args))(variables, x, noise)
     of_model = variables["params"]["model"]
     u = plan.autoencoder.pseudo_inputs(variables)
     lengths, simplex = np.asarray(u["length"]), np.float64(u["values"])
@@ -127,7 +126,7 @@ def test_what_is_past_the_end_and_more_of_it_counts_for_nothing():
     def loss(params, x):
         return terms_at(plan, variables | {"params": params}, x, noise).elbo().sum()
 
-    value_and_grad = quick_jit(jax.value_and_grad(loss))
+    value_and_grad = jax.jit(jax.value_and_grad(loss))
     value, gradient = value_and_grad(variables["params"], x)
     lengths = np.asarray(variables["constants"]["pseudo_inputs"]["length"])
     longer = variables["params"] | {
@@ -184,7 +183,7 @@ def test_samples_are_distributed_as_the_density_says(tiny):
     plan, variables, exact = tiny
     autoencoder, count = plan.autoencoder, 4000
     z = np.random.RandomState(0).standard_normal((count, 1)).astype("f")
-    draw = quick_jit(autoencoder.network.sample_x)
+    draw = jax.jit(autoencoder.network.sample_x)
     drawn = draw(network_variables(variables), jax.random.key(1), {"z": z})
     assert np.all(drawn["length"] == 4)
     numbers = np.asarray(drawn["values"]) @ NUM_CLASSES ** np.arange(3, -1, -1)
@@ -198,6 +197,7 @@ def test_samples_are_distributed_as_the_density_says(tiny):
 # Training.
 
 
+@pytest.mark.slow
 def test_the_trajectory_is_the_same_on_1_and_8_devices():
     data, optimizer = small_sequences(), optax.sgd(1e-3)
     fields = dict(batch_size=12, word_dropout=0.3, components_per_step=2, free_nats=0.5)
@@ -238,13 +238,13 @@ def test_free_bits_let_a_small_kl_go():
         args = autoencoder, inside, autoencoder.prior_density(inside)
         return objective.bound(*args, autoencoder.encode(inside, x), noise, beta=0.5)[:2]
 
-    value, terms = quick_jit(lambda p: bound(FreeBits(3, 2.0), p))(variables["params"])
+    value, terms = jax.jit(lambda p: bound(FreeBits(3, 2.0), p))(variables["params"])
     kl = np.asarray(terms.kl["z"])
     assert 0 < np.sum(kl < 2.0) < 9
     expected = terms.reconstruction - 0.5 * np.maximum(kl, 2.0)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     chex.assert_trees_all_close(bound(Elbo(3), variables["params"])[1], terms, rtol=1e-5)
-    gradient = quick_jit(jax.grad(lambda p: bound(FreeBits(3, 1e4), p)[0].sum()))
+    gradient = jax.jit(jax.grad(lambda p: bound(FreeBits(3, 1e4), p)[0].sum()))
     assert not np.any(gradient(variables["params"])["prior"]["pseudo_inputs"]["values"])
     with pytest.raises(ValueError, match="free_nats is -1"):
         FreeBits(1, -1.0)

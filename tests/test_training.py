@@ -11,7 +11,6 @@ from configs import default
 from tests.cases import (
     largest_difference,
     plan_for,
-    quick_jit,
     run_epochs,
     small_config,
     small_data,
@@ -31,7 +30,7 @@ from vamp_jax.training.epoch import make_epoch
 @pytest.mark.parametrize(
     "fields",
     [
-        dict(batch_size=20),
+        pytest.param(dict(batch_size=20), marks=pytest.mark.slow),
         dict(batch_size=7, num_importance_samples=3, importance_gradient="dreg"),
     ],
 )
@@ -69,7 +68,7 @@ def test_gradient_of_an_epoch_of_one_batch_is_the_plain_gradient():
 
         return jnp.mean(jax.lax.map(loss_of, (jnp.arange(len(data.train)), data.train)))
 
-    value, gradient = quick_jit(jax.value_and_grad(mean_loss))(start.params)
+    value, gradient = jax.jit(jax.value_and_grad(mean_loss))(start.params)
     np.testing.assert_allclose(history[0]["train_loss"], value, rtol=1e-5)
     stepped = jax.tree.map(lambda old, g: old - g, start.params, gradient)
     assert largest_difference(stepped, state.params) < 2e-5

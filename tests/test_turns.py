@@ -10,7 +10,6 @@ from tests.cases import (
     largest_difference,
     plan_for,
     prepare_run,
-    quick_jit,
     run_epochs,
     run_resumed,
     small_config,
@@ -61,7 +60,7 @@ def test_the_mean_gradient_over_the_turns_is_the_full_one(posterior):
         prior, _, drift = turns.density(autoencoder, inside, turn, rows, encode)
         return prior, drift
 
-    @quick_jit
+    @jax.jit
     def run(params):
         full = jax.value_and_grad(elbo)(params, autoencoder.prior_density)
         parts = [
