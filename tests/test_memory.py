@@ -22,7 +22,7 @@ from tests.cases import (
     start_on_devices,
 )
 from vamp_jax import choices, memory
-from vamp_jax.errors import UsageError
+from vamp_jax.errors import UsageError, is_out_of_memory
 from vamp_jax.process import free_memory
 from vamp_jax.process.free_memory import Free
 
@@ -213,6 +213,21 @@ def main():
 sys.argv[1:], how = [], sys.argv[1]
 command_line.run(lambda: (sys.argv.append(how), main()))
 """
+
+
+def test_the_exception_behind_an_exception_tells_of_memory():
+    def raised(error, behind):
+        try:
+            raise error from behind
+        except type(error) as caught:
+            return caught
+
+    no_memory = ImportError("lib.so: failed to map segment from shared object")
+    broken = ImportError("the installation seems to be broken")
+    assert is_out_of_memory(raised(broken, no_memory))
+    assert is_out_of_memory(SystemError("error return without exception set"))
+    assert not is_out_of_memory(raised(ImportError("no module x"), KeyError("x")))
+    assert not is_out_of_memory(raised(UsageError("a file is too large"), no_memory))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="watched through /proc")

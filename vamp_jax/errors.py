@@ -63,17 +63,22 @@ NO_MEMORY = (
     *("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "bad_alloc", "Cannot allocate"),
     "can't start new thread",  # for whose stack there is none
     "failed to map segment",  # of a library
+    # Of Python's own code, which had no memory for an exception.
+    *("without setting an exception", "without exception set"),
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of Python or of a library says that memory ran out."""
+    """Whether an exception of Python or of a library, or the one behind it, says: no memory."""
     if hasattr(error, "exit_code"):  # one of ours, which says what it is
         return isinstance(error, OutOfMemoryError)
-    of_library = isinstance(error, RuntimeError | OSError | ImportError)
-    return isinstance(error, MemoryError) or (
+    of_library = isinstance(error, RuntimeError | OSError | ImportError | SystemError)
+    if isinstance(error, MemoryError) or (
         of_library and any(words in str(error) for words in NO_MEMORY)
-    )
+    ):
+        return True
+    behind = error.__cause__ or error.__context__
+    return behind is not None and is_out_of_memory(behind)
 
 
 def exit_code(error: BaseException) -> int:

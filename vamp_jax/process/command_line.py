@@ -63,7 +63,7 @@ def _memory_explained() -> Iterator[None]:
     """Raises an OutOfMemoryError for what Python and libraries raise when memory runs out."""
     try:
         yield
-    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+    except (MemoryError, RuntimeError, OSError, ImportError, SystemError) as error:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(first_line(error)) from None
