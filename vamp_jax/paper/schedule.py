@@ -197,7 +197,7 @@ def summary(statuses: Sequence[Status]) -> str:
     known = [left for status in statuses if (left := status.hours_left) is not None]
     total = f"{counts}; {math.fsum(known):.2f} hours are left"
     if unknown := len(statuses) - len(known):
-        total += f", and those of {unknown} of which nothing is known"
+        total += f", and {unknown} run{'s' * (unknown > 1)} of which nothing is known"
     return "\n\n".join([tables.table([*header, "hours from"], rows), f"{total}."])
 
 

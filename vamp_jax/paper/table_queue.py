@@ -113,12 +113,13 @@ class _Queue:
 
     def _wait(self, statuses: list[schedule.Status]) -> dict[Run, int]:
         """The exit codes of the runs that end first; stops all in time, shows them meanwhile."""
+        stopping = self._is_stopping(statuses)
         while True:
-            stopping = self._is_stopping(statuses)
             left = math.inf if stopping else self._seconds_left(statuses)
             if ended := self.children.wait(min(SECONDS_BETWEEN_LINES, left)):
                 return ended
             statuses = self.statuses()
+            stopping = self._is_stopping(statuses)
             if self._apart and not stopping:
                 print(schedule.progress(statuses), flush=True)
 
