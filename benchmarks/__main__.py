@@ -5,6 +5,7 @@ Results are merged case by case into results.json, from which RESULTS.md is made
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import platform
@@ -14,11 +15,12 @@ from pathlib import Path
 
 from benchmarks import startup, tables
 from benchmarks.systems import SYSTEMS
+from benchmarks.turns import TURNS
 from benchmarks.workers import ROOT, alternate, cores, foreign, ours, say
 
 MODELS = ("vae", "hvae", "conv_hvae", "pixel_hvae")
 PRIORS = ("standard", "vamp")
-PARTS = ("training", "log_likelihood", "systems", "startup", "growth", "tables")
+PARTS = ("training", "log_likelihood", "systems", "turns", "startup", "growth", "tables")
 DENSE = ("vae", "hvae")  # quick enough for whole epochs
 AMAT = "binarized_mnist_train.amat"
 
@@ -57,6 +59,7 @@ def parse():
     parser.add_argument("--data_dir", help="folder of the data sets, as of train.py")
     parser.add_argument("--torch_python", help="Python with torch; without it, no PyTorch port")
     parser.add_argument("--pythae_python", help="Python with pythae; without it, no pythae")
+    parser.add_argument("--checkout", type=Path, help="another checkout, to compare with")
     parser.add_argument("--parts", type=words(PARTS), default=PARTS, help="some, by commas")
     parser.add_argument("--models", type=words(MODELS), default=MODELS, help="some, by commas")
     parser.add_argument("--priors", type=words(PRIORS), default=PRIORS, help="some, by commas")
@@ -76,6 +79,8 @@ def parse():
     if options.torch_python or options.pythae_python:
         if options.files is None:
             parser.error(f"no {AMAT} is below --data_dir, which the peers need")
+    if options.checkout and not (options.checkout / "benchmarks" / "jax_worker.py").is_file():
+        parser.error(f"--checkout={options.checkout} is no checkout of this project")
     if options.tiny:
         options.repeats = options.startup_repeats = options.conv_steps = 1
     return options
@@ -120,6 +125,9 @@ def task(options, kind, model, prior):
             "measured_samples": 100 if tiny else PEER_SAMPLES[model],
         }
     sides = {"ours": ours("jax_worker", **shared | own)}
+    if options.checkout:
+        other = ours("jax_worker", options.checkout, **shared | own)
+        sides[f"commit {commit(options.checkout)}"] = other
     theirs = shared | theirs
     if options.torch_python:
         for name, tuned in (("torch, eager", False), ("torch, tuned", True)):
@@ -157,6 +165,23 @@ def systems_cases(options):
     yield "standard", measure
 
 
+def turns_cases(options):
+    """Steps with all components encoded, with some, and without any."""
+    for model in options.models:
+
+        def measure(model=model):
+            shared = {"task": "training", "model": model, "whole_epochs": False}
+            steps = 3 if options.tiny else 100 if model in DENSE else options.conv_steps
+            shared |= {"data_dir": options.data_dir, "steps": steps, "validation_images": 100}
+            sides = {
+                name: ours("jax_worker", **shared, prior=prior, fields=fields)
+                for name, (prior, fields) in TURNS.items()
+            }
+            return {"sides": alternate(sides, options.repeats)}
+
+        yield model, measure
+
+
 def startup_cases(options):
     """The whole first epoch of static MNIST, or where that takes too long, of the digits."""
     for model in options.models:
@@ -191,26 +216,30 @@ CASES = {
     "training": worker_cases("training"),
     "log_likelihood": worker_cases("log_likelihood"),
     "systems": systems_cases,
+    "turns": turns_cases,
     "startup": startup_cases,
     "growth": growth_cases,
 }
 
 
 def environment(options, part):
-    git = ["git", "-C", str(ROOT)]
-    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    changed = subprocess.run(
-        [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
-    )
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit.stdout.strip() + ("+changes" if changed.stdout.strip() else ""),
+        "commit": commit(ROOT),
         "processor": processor(),
         "cores": cores(),
         "python": platform.python_version(),
         "repeats": options.startup_repeats if part == "startup" else options.repeats,
         "tiny": options.tiny,
     }
+
+
+def commit(folder: Path) -> str:
+    """Of a checkout; says so where its files were changed since."""
+    run = functools.partial(subprocess.run, capture_output=True, text=True)
+    head = run(["git", "-C", str(folder), "rev-parse", "--short", "HEAD"])
+    changed = run(["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"])
+    return head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
 
 
 def processor() -> str:

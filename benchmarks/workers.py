@@ -9,18 +9,27 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 REST = 0.3  # seconds between two turns, for the threads of the one before to fall asleep
 
 
+class Side(NamedTuple):
+    """What a worker is: a command, what it is told, where it runs."""
+
+    command: list[str]
+    settings: dict
+    folder: Path = ROOT
+
+
 class Worker:
     """A child process that holds one task ready; see `pipe.py`."""
 
-    def __init__(self, command: list[str], settings: dict):
+    def __init__(self, side: Side):
         self._process = subprocess.Popen(
-            [*command, json.dumps(settings)],
-            cwd=ROOT,
+            [*side.command, json.dumps(side.settings)],
+            cwd=side.folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -43,11 +52,11 @@ class Worker:
         return json.loads(line)
 
 
-def alternate(sides: dict[str, tuple[list[str], dict]], repeats: int, then: str = "") -> dict:
+def alternate(sides: dict[str, Side], repeats: int, then: str = "") -> dict:
     """Starts a worker a side, lets them take turns, and returns each side's answers.
 
     Args:
-      sides: name -> (command, settings).
+      sides: by their names, ours first.
       repeats: turns of each side.
       then: what to ask the first side after all turns; its answer comes back as "then".
     Returns:
@@ -55,9 +64,9 @@ def alternate(sides: dict[str, tuple[list[str], dict]], repeats: int, then: str 
     """
     workers, answers = {}, {}
     try:
-        for name, (command, settings) in sides.items():
+        for name, side in sides.items():
             start = time.monotonic()
-            workers[name] = Worker(command, settings)
+            workers[name] = Worker(side)
             ready = workers[name].ready
             answers[name] = {"ready": {k: v for k, v in ready.items() if k != "peak_mib"}}
             say(f"    {name} is ready after {time.monotonic() - start:.0f} s")
@@ -78,13 +87,14 @@ def alternate(sides: dict[str, tuple[list[str], dict]], repeats: int, then: str 
     return answers
 
 
-def ours(module: str, **settings) -> tuple[list[str], dict]:
-    return [sys.executable, "-m", f"benchmarks.{module}"], settings
+def ours(module: str, folder: Path = ROOT, **settings) -> Side:
+    """This project, as it is here or in another checkout."""
+    return Side([sys.executable, "-m", f"benchmarks.{module}"], settings, folder)
 
 
-def foreign(python: str, script: str, **settings) -> tuple[list[str], dict]:
+def foreign(python: str, script: str, **settings) -> Side:
     """A peer, in its own Python environment."""
-    return [python, str(ROOT / "benchmarks" / script)], settings
+    return Side([python, str(ROOT / "benchmarks" / script)], settings)
 
 
 def say(line: str) -> None:

@@ -13,6 +13,7 @@ from vamp_jax.models import conv_hvae, pixel_hvae
 
 LATENT, HIDDEN = 5, 7
 BINARY, GRAY = likelihoods.BERNOULLI, likelihoods.DISCRETISED_LOGISTIC
+RGB, CLASSES = likelihoods.rgb_logistic_mixture(2), likelihoods.categorical(3)
 
 
 def images(*shape, seed=0):
@@ -231,6 +232,8 @@ def test_gated_stacks_against_float64():
         ((28, 28, 1), BINARY, 294, 2210861, 1385821),
         ((28, 20, 1), GRAY, 210, 1827270, 1234742),
         ((32, 32, 3), GRAY, 384, 5093670, None),
+        ((8, 8, 3), RGB, 24, None, None),
+        ((8, 8, 2), CLASSES, 24, None, None),
         ((8, 8, 1), BINARY, 24, None, None),
     ],
     ids=named,
@@ -238,11 +241,9 @@ def test_gated_stacks_against_float64():
 def test_shapes_and_numbers_of_parameters(shape, likelihood, flat, conv_size, pixel_size):
     x = jnp.zeros((2, *shape))
     for model, size in [(conv_hvae.ConvHVAE, conv_size), (pixel_hvae.PixelHVAE, pixel_size)]:
-        if model is pixel_hvae.PixelHVAE and shape[-1] != 1:
-            continue
         module = model(shape, likelihood, 40, 300)
         decoded, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
-        assert [part.shape for part in decoded] == [x.shape] * len(likelihood.heads(shape))
+        assert [part.shape[1:] for part in decoded] == list(likelihood.heads(shape).values())
         features = jax.eval_shape(lambda v, m=module: m.apply(v, x, method="features"), variables)
         assert features.shape == (2, flat)
         if size is not None:
@@ -260,8 +261,6 @@ def test_other_data_than_the_networks_own_is_refused_in_a_sentence():
     for model in (conv_hvae.ConvHVAE, pixel_hvae.PixelHVAE):
         with pytest.raises(errors.UsageError, match=r"needs images \[H, W, C\], not data of shape"):
             model((50,), BINARY, 40, 300)
-    with pytest.raises(errors.UsageError, match="needs images of one channel, not 3"):
-        pixel_hvae.PixelHVAE((32, 32, 3), GRAY, 40, 300)
 
 
 def test_initial_weights():
@@ -361,20 +360,53 @@ def test_jacobian_is_causal(gated_stacks, mask_z):
         assert of_z[0].any() == (not mask_z)
 
 
+@pytest.mark.parametrize("gated_stacks", [False, True], ids=["masked", "gated"])
+def test_colours_see_earlier_ones_of_their_pixel_and_all_of_earlier_pixels(gated_stacks):
+    module, variables = make(pixel_hvae.PixelHVAE, (4, 4, 3), GRAY, gated_stacks=gated_stacks)
+
+    def decode(x, z):
+        return sum(module.apply(variables, z, x, method="decode")).ravel()
+
+    seen = np.asarray(jax.jit(jax.jacrev(decode))(images(4, 4, 3), latents())).reshape(48, 48) != 0
+    earlier = np.tril(np.ones_like(seen), -1)
+    assert not seen[~earlier].any()
+    for first in range(0, 48, 3):  # a pixel's red, green and blue
+        own = slice(first, first + 3)
+        np.testing.assert_array_equal(seen[own, own], np.tril(np.ones((3, 3)), -1))
+        left = slice(first - 3, first)
+        assert first % 12 == 0 or seen[own, left].all()
+    if gated_stacks:
+        assert seen[earlier].all()
+
+
+def test_colours_that_a_likelihood_takes_together_are_not_seen_by_each_other():
+    module, variables = make(pixel_hvae.PixelHVAE, (4, 4, 3), RGB)
+    x, z = images(4, 4, 3), latents()
+    before = apply(module, variables, "decode", z, x)
+    x[1, 2] += 0.3
+    after = apply(module, variables, "decode", z, x)
+    for one, other in zip(before, after, strict=True):
+        changed = np.any(np.asarray(one) != np.asarray(other), axis=-1).ravel()
+        assert not changed[: 1 * 4 + 3].any() and changed[1 * 4 + 3]
+
+
 # ---------------------------------------------------------------------------------------------
 # Sampling.
 
 
 def sample_the_plain_way(module, variables, rng, z):
-    """A pass through the whole network for every pixel."""
+    """A pass through the whole network for every pixel, or for every colour of it."""
     height, width, channels = module.x_shape
+    together = channels if module.colours == 1 else 1
 
     def draw(i, x):
-        decoded = module.apply(variables, z, x, method="decode")
-        at_pixel = tuple(part[:, i // width, i % width] for part in decoded)
-        key = jax.random.fold_in(rng, i)
-        drawn = module.likelihood.sample(key, *at_pixel)
-        return x.at[:, i // width, i % width].set(drawn)
+        for first in range(0, channels, together):
+            decoded = module.apply(variables, z, x, method="decode")
+            at_pixel = tuple(part[:, i // width, i % width] for part in decoded)
+            drawn = module.likelihood.sample(jax.random.fold_in(rng, i), *at_pixel)
+            which = slice(first, first + together)
+            x = x.at[:, i // width, i % width, which].set(drawn[:, which])
+        return x
 
     start = jnp.zeros((len(z["z1"]), height, width, channels))
     return jax.lax.fori_loop(0, height * width, draw, start)
@@ -383,7 +415,12 @@ def sample_the_plain_way(module, variables, rng, z):
 @pytest.mark.parametrize(
     "gated_stacks, mask_z, shape, likelihood",
     [(False, True, (4, 8, 1), BINARY), (False, False, (4, 8, 1), GRAY)]
-    + [(True, True, (4, 8, 1), BINARY), (True, False, (4, 8, 1), GRAY)],
+    + [(True, True, (4, 8, 1), BINARY), (True, False, (4, 8, 1), GRAY)]
+    + [
+        (False, True, (4, 4, 3), GRAY),
+        (True, True, (4, 4, 3), GRAY),
+        (False, True, (4, 4, 3), RGB),
+    ],
     ids=named,
 )
 def test_sampler_draws_what_the_plain_way_draws(gated_stacks, mask_z, shape, likelihood):
@@ -397,7 +434,7 @@ def test_sampler_draws_what_the_plain_way_draws(gated_stacks, mask_z, shape, lik
     )
     assert ours.shape == (3, *shape)
     np.testing.assert_array_equal(ours, plain)
-    if likelihood == GRAY:
+    if likelihood in (GRAY, RGB):
         bins = np.asarray(ours) * 256 - 0.5
         np.testing.assert_array_equal(bins, np.round(bins))
         assert len(np.unique(bins)) > 20 and 0 <= bins.min() and bins.max() <= 255
