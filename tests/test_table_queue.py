@@ -235,3 +235,11 @@ def test_no_process_is_left_behind_by_an_error(queue, tmp_path):
     with pytest.raises(UsageError, match="bad.json"):
         queue(behave={NAMES[0]: "spoil", NAMES[1]: "wait"}, parallel=2)
     assert (tmp_path / "runs" / f"{NAMES[1]}.log").read_text().endswith("saved\n")
+
+
+def test_a_run_whose_record_is_in_no_cell_is_not_begun_again(queue, tmp_path):
+    write_metrics(tmp_path / "done" / NAMES[0], 160)  # 10 epochs after the best: not finished
+    path = tmp_path / "done" / NAMES[0] / "eval" / "test-S5000.json"
+    path.write_text(json.dumps(evaluated(*RUNS[0], epochs=160)))
+    assert queue(RUNS[:1]) == []
+    assert len(called(tmp_path)) == 1 and len(list((tmp_path / "results").glob("*.json"))) == 1

@@ -152,13 +152,13 @@ def by_hours(statuses: Sequence[Status]) -> list[Run]:
 
 
 def starts(
-    statuses: Sequence[Status], failed: Collection[Run], free: Sequence[Share]
+    statuses: Sequence[Status], over: Collection[Run], free: Sequence[Share]
 ) -> list[tuple[Run, Share]]:
     """The runs that should start now, in the order given, each with a free share of the cores.
 
-    Neither those that failed nor those that another process is at.
+    Neither those that are over (they failed, or ended otherwise) nor those that a process is at.
     """
-    waiting = [s.run for s in statuses if s.state in (BEGUN, LEFT) and s.run not in failed]
+    waiting = [s.run for s in statuses if s.state in (BEGUN, LEFT) and s.run not in over]
     return list(zip(waiting, free, strict=False))
 
 

@@ -1,4 +1,4 @@
-"""Sweeps: the runs that fill the cells of the paper's tables, and those of its Figure 3.
+"""Sweeps: which runs fill the cells of the paper's tables, and which its Figure 3 is made of.
 
 Each run is a process of train.py. Interrupted, a sweep goes on where it was: what is recorded or
 finished is skipped, and a run that is under way goes on from its checkpoint.

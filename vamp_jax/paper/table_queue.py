@@ -51,7 +51,7 @@ def run_all(
     with queue.children:
         queue.go()
     sweep.leave_if_stopped(queue.children.received)
-    if queue.time_is_up and schedule.starts(queue.statuses(), queue.failed, [None]):
+    if queue.time_is_up and queue.next(queue.statuses(), [None]):
         raise TimeIsUp(f"{minutes:g} minutes are over, all is saved: the same command goes on.")
     return queue.failed
 
@@ -72,12 +72,17 @@ class _Queue:
         self._free = list(shares(own_cores(), parallel))
         self._apart = parallel > 1
         self._here: dict[Run, Cores | None] = {}
+        self._over: list[Run] = []  # ended here, well or not: none is begun twice
 
     def statuses(self) -> list[schedule.Status]:
         """How far each run is."""
         folders, here = self._folders, self._here
         config = sweep.paper_config
         return schedule.read(self._runs, folders.runs, folders.results, config, here)
+
+    def next(self, statuses: list[schedule.Status], free: list) -> list[tuple[Run, Cores | None]]:
+        """The runs that should start, each with its share of the cores."""
+        return schedule.starts(statuses, self._over, free)
 
     def go(self) -> None:
         """Starts runs and waits for them, until none is left or all have to stop."""
@@ -87,7 +92,7 @@ class _Queue:
             if not (stopping and self._here):
                 print(schedule.summary(statuses), flush=True)
             if not stopping:
-                for run, cores in schedule.starts(statuses, self.failed, self._free):
+                for run, cores in self.next(statuses, self._free):
                     self._start(run, cores)
             if not self._here:
                 return
@@ -150,6 +155,7 @@ class _Queue:
         if not done and disk.is_locked(os.path.join(workdir, LOCK)):  # it came in between
             print(f"{which}: another process is at it.", flush=True)
             return
+        self._over.append(run)
         try:
             if not done:
                 raise UsageError(f"train.py ended with exit code {code}.")
