@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,11 +25,12 @@ from vamp_jax.training.checkpoints import Checkpoints
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture
-def packed(tmp_path):
-    """A run's folder with checkpoints of epochs 1 and 2, what they hold, and where to unpack."""
-    config, data, workdir = small_config(), small_data(), tmp_path / "runs" / "a"
-    workdir.mkdir(parents=True)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run's folder with checkpoints of epochs 1 and 2, and the state that the latter holds."""
+    config, data = small_config(), small_data()
+    workdir = tmp_path_factory.mktemp("runs") / "a"
+    workdir.mkdir()
     claim(str(workdir), config, data)
     write_metrics(workdir, 2)
     start = start_of(plan_for(config, data), data)
@@ -39,16 +41,24 @@ def packed(tmp_path):
     for name in ("eval/.lock", "eval/test-S5.json", "figures/x.png", "tensorboard/y", "model.npz"):
         (workdir / name).parent.mkdir(exist_ok=True)
         (workdir / name).write_text("{}")
+    return workdir, states[1]
+
+
+@pytest.fixture
+def run_folder(made, tmp_path):
+    """A copy of it, its state, and an empty folder for what is unpacked."""
+    workdir = tmp_path / "runs" / "a"
+    shutil.copytree(made[0], workdir)
     (tmp_path / "there").mkdir()
-    return workdir, states[1], tmp_path / "there"
+    return workdir, made[1], tmp_path / "there"
 
 
 def below(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_packed_run_has_its_newest_checkpoint_bit_for_bit(packed):
-    workdir, state, there = packed
+def test_a_packed_run_has_its_newest_checkpoint_bit_for_bit(run_folder):
+    workdir, state, there = run_folder
     assert packing.pack(f"{workdir}/") == [f"{workdir}.tar.gz"]
     subprocess.run(["tar", "xf", f"{workdir}.tar.gz"], cwd=there, check=True)
     assert {name.split("/")[0] for name in below(there / "a")} == {
@@ -62,8 +72,8 @@ def test_a_packed_run_has_its_newest_checkpoint_bit_for_bit(packed):
     assert all(np.array_equal(one, other) for one, other in pairs)
 
 
-def test_a_large_one_is_cut_into_parts(packed, monkeypatch):
-    workdir, _, there = packed
+def test_a_large_one_is_cut_into_parts(run_folder, monkeypatch):
+    workdir, _, there = run_folder
     parent = str(workdir.parent)
     (whole,) = packing.pack(str(workdir))
     size = os.path.getsize(whole)
@@ -78,8 +88,8 @@ def test_a_large_one_is_cut_into_parts(packed, monkeypatch):
     assert sorted(os.listdir(parent)) == ["a", "a.tar.gz"]
 
 
-def test_what_cannot_be_packed_is_a_sentence(packed, tmp_path):
-    workdir, _, _ = packed
+def test_what_cannot_be_packed_is_a_sentence(run_folder, tmp_path):
+    workdir, _, _ = run_folder
     with locked(str(workdir)), pytest.raises(UsageError, match="Another process is at work.*stop"):
         packing.pack(str(workdir))
     for i in "12":
