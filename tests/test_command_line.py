@@ -130,8 +130,8 @@ EVAL = [
 ]
 TABLE = [
     ("--table=1 --seeds=", "has no such cell"),
-    ("--table=5", "table is 5; it must be 1, 2, 3 or 4"),
-    ("--table=one", "--table=one"),
+    ("--table=1,5", "table is '5'; it must be one of 1, 2, 3, 4"),
+    ("--table=one", "table is 'one'"),
     ("--table=1 --rows=static-mnist", "Did you mean 'static_mnist'"),
     ("--table=1 --rows=", "has no such cell"),
     ("--table=2 --columns=vea", "columns is 'vea'"),
@@ -141,6 +141,13 @@ TABLE = [
     ("--table=1 --seeds=4294967296", "below 2^32"),
     ("--table=4 --rows=caltech101_silhouettes --columns=vamp_conv_hvae", "has no such cell"),
     ("--rows=static_mnist", "No table is named"),
+    ("--show", "No table is named"),
+    ("--table=1 --order=short", "--order=short"),
+    ("--table=1 --parallel=0", "parallel is 0; it must be at least 1"),
+    ("--table=1 --parallel=100000", "parallel is 100000, and this process may use"),
+    ("--table=1 --minutes=0", "minutes is 0.0; it must be positive"),
+    ("--table=1 --pack=nowhere", "--pack takes the folders of runs, and no flag of tables"),
+    ("--pack=nowhere", "nowhere holds no run"),
     ("--results=README.md", "README.md cannot be"),
     ("--results=/proc/results", "cannot be written"),
 ]

@@ -1,23 +1,13 @@
-"""The pages of docs/: links lead somewhere, figures are those of results/, settings.md is fresh."""
+"""The pages of docs/: links lead somewhere, settings.md is fresh. Figures: test_docs_figures.py."""
 
-import collections
 import importlib.util
-import json
 import re
-import statistics
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md")])
-FULL_RUNS = {
-    "static_mnist": "static MNIST",
-    "freyfaces": "Frey Faces",
-    "caltech101_silhouettes": "Caltech 101",
-}
-MODELS = {"vae": "VAE", "hvae": "HVAE"}
-PRIORS = {"standard": "standard", "vamp": "VampPrior"}
 
 
 def anchors(page):
@@ -52,37 +42,3 @@ def test_settings_are_those_of_the_checks():
     spec.loader.exec_module(settings)
     written = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert written == settings.render(), "run: python docs/settings.py"
-
-
-def cells():
-    """Mean and deviation of the full runs recorded in results/, as the pages print them."""
-    values = collections.defaultdict(list)
-    for path in sorted((ROOT / "results").glob("*.json")):
-        record = json.loads(path.read_text())
-        config = record["config"]
-        usual_rate = 1e-4 if config["dataset"] == "caltech101_silhouettes" else 5e-4
-        if config["learning_rate"] == usual_rate and record["finished"]:
-            where = config["dataset"], config["model"], config["prior"], config["dense_init"]
-            values[where].append(record.get("bits_per_dim", record["log_likelihood"]))
-    shown = {}
-    for where, found in values.items():
-        digits = 3 if where[0] == "freyfaces" else 2
-        spread = f" +- {statistics.stdev(found):.{digits}f}" if len(found) > 1 else ""
-        shown[where] = f"{statistics.mean(found):.{digits}f}{spread} ({len(found)})"
-    return shown
-
-
-def test_figures_are_those_of_the_records():
-    numbers, found = (ROOT / "docs" / "numbers.md").read_text(), cells()
-    rows = {line.split(" | ")[0]: line for line in numbers.splitlines() if line.startswith("| ")}
-    assert len(found) >= 21
-    for (dataset, model, prior, _), cell in found.items():
-        if dataset in FULL_RUNS and model in MODELS and prior in PRIORS:
-            name = f"| {FULL_RUNS[dataset]}, {MODELS[model]}, {PRIORS[prior]}"
-            assert name in rows and f"| {cell} |" in numbers, (name, cell)
-
-
-def test_caltech_figures_are_those_of_the_records():
-    text = (ROOT / "docs" / "caltech.md").read_text()
-    for (dataset, *_), cell in cells().items():
-        assert dataset != "caltech101_silhouettes" or f"| {cell} |" in text, cell

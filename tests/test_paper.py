@@ -1,4 +1,4 @@
-"""Records of runs and the tables made from them; run_table.py with a train.py that pretends."""
+"""Records of runs and the tables made from them."""
 
 import json
 import os
@@ -10,49 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.paper_runs import evaluated, write_metrics
 from vamp_jax import config_fields
 from vamp_jax.errors import UsageError
 from vamp_jax.paper import numbers, records, sweep
 from vamp_jax.paper.tables import report, write_report
-from vamp_jax.run.metrics_log import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def evaluated(name="vamp_hvae", dataset="static_mnist", seed=0, value=-84.0, **changes):
-    """What evaluation.evaluate_run returns of a full run: 60 epochs after its best."""
-    config = sweep.paper_config(name, dataset) | {"seed": seed}
-    config |= changes.pop("config", {})
-    result = {
-        "config": config,
-        "data_files": {"file": "0123"},
-        "split": "test",
-        "num_examples": 10000,
-        "num_examples_in_split": 10000,
-        "num_samples": 5000,
-        "best_epoch": 150,
-        "epochs": 200,
-        "log_likelihood": value,
-        "log_likelihood_standard_error": 0.23,
-        "elbo": value - 3,
-        "diagnostics": {
-            "train": {"active_units": {"z1": 1, "z2": 2}},
-            "test": {"active_units": {"z1": 40, "z2": 21}, "unit_kl": {"z1": [1.0], "z2": [2.0]}},
-        },
-        "seconds": 1800.0,
-        "hardware": "1 x TPU",
-        "versions": {"jax": "0.10.2"},
-    }
-    if dataset in numbers.IN_BITS:
-        result["bits_per_dim"] = value
-    return result | changes
-
-
-def write_metrics(workdir, epochs=200):
-    os.makedirs(workdir, exist_ok=True)
-    row = dict.fromkeys(METRICS, 9.0)
-    rows = [json.dumps({"epoch": i + 1} | row) + "\n" for i in range(epochs)]
-    Path(workdir, "metrics.jsonl").write_text("".join(rows))
 
 
 def add(folder, *arguments, **settings):
@@ -278,61 +242,28 @@ def test_a_full_run_of_every_cell_belongs_in_the_tables():
 
 
 def test_select():
-    assert len(sweep.select(1, None, None, ["0"])) == 48
-    assert sweep.select(1, ["freyfaces"], ["vae", "vamp_vae"], ["2", "0", "2"]) == [
-        ("vae", "freyfaces", 2),
+    assert len(sweep.select(["1"], None, None, ["0"])) == 48
+    assert len(sweep.select(["2", "1", "3"], None, None, ["0"])) == 48 + 2 + 1  # each cell once
+    assert sweep.select(["1"], ["freyfaces"], ["vamp_vae", "vae"], ["2", "0", "2"]) == [
         ("vamp_vae", "freyfaces", 2),
-        ("vae", "freyfaces", 0),
+        ("vae", "freyfaces", 2),
         ("vamp_vae", "freyfaces", 0),
+        ("vae", "freyfaces", 0),
+    ]
+    columns = ["vamp_hvae", "vamp_data_hvae"]
+    assert sweep.select(["3", "1"], ["dynamic_mnist", "omniglot"], columns, ["0"]) == [
+        ("vamp_hvae", "dynamic_mnist", 0),
+        ("vamp_data_hvae", "dynamic_mnist", 0),
+        ("vamp_hvae", "omniglot", 0),
     ]
     for arguments, says in [
-        ((5, None, None, ["0"]), "table is 5"),
-        ((1, ["static-mnist"], None, ["0"]), "Did you mean 'static_mnist'"),
-        ((2, None, ["vae"], ["0"]), "columns is 'vae'"),
-        ((1, None, None, ["x"]), "seeds has 'x'"),
+        ((["1", "5"], None, None, ["0"]), "table is '5'"),
+        ((["1"], ["static-mnist"], None, ["0"]), "Did you mean 'static_mnist'"),
+        ((["2"], None, ["vae"], ["0"]), "columns is 'vae'"),
+        ((["1"], None, None, ["x"]), "seeds has 'x'"),
     ]:
         with pytest.raises(UsageError, match=says):
             sweep.select(*arguments)
-
-
-def test_a_table_goes_on_where_it_was_left(tmp_path, capsys):
-    runs = [("vae", "static_mnist", 0), ("hvae", "static_mnist", 0), ("vae", "static_mnist", 1)]
-    folders = str(tmp_path / "runs"), str(tmp_path / "results"), None
-    called = []
-
-    def train(command, fails=()):
-        """As train.py: the log, and the evaluation."""
-        flags = dict(flag.split("=", 1) for flag in command[2:])
-        workdir = Path(flags["--workdir"])
-        called.append(workdir.name)
-        if workdir.name in fails:
-            return 1
-        name, dataset, seed = workdir.name.split("-")
-        assert flags["--config"] == f"{ROOT}/configs/{name}.py:{dataset}"
-        assert seed == "seed" + flags["--config.seed"]
-        write_metrics(workdir)
-        (workdir / "eval").mkdir()
-        result = evaluated(name, dataset, int(flags["--config.seed"]))
-        (workdir / "eval" / "test-S5000.json").write_text(json.dumps(result))
-        return 0
-
-    def stopped(command):
-        if called:
-            raise SystemExit(143)
-        return train(command)
-
-    with pytest.raises(SystemExit):
-        sweep.run_all(runs, *folders, call=stopped)
-    assert called == ["vae-static_mnist-seed0"]
-    fails = ["hvae-static_mnist-seed0"]
-    failed = sweep.run_all(runs, *folders, call=lambda command: train(command, fails))
-    assert failed == [("hvae", "static_mnist", 0)]
-    assert sweep.run_all(runs, *folders, call=train) == []
-    assert called[1:] == [*fails, "vae-static_mnist-seed1", *fails]
-    assert sweep.run_all(runs, *folders, call=None) == []  # nothing is left to call
-    text = (tmp_path / "results" / "README.md").read_text()
-    assert "-84.00 ± 0.00 (2)" in text and "-84.00 (1)" in text
-    assert "exit code 1" in capsys.readouterr().err
 
 
 CHILD = """

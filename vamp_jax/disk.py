@@ -240,5 +240,17 @@ def locked(path: str | os.PathLike, *, wait: bool) -> Iterator[None]:
         yield
 
 
+def is_locked(path: str | os.PathLike) -> bool:
+    """Whether a process holds this lock file; not, where there is none."""
+    try:
+        with open_file(path) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no file, or no locks here
+        return False
+    return False
+
+
 def _now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -50,6 +50,12 @@ class Stopped(Exception):
         self.exit_code = 128 + signal_number  # as a shell reports a process that a signal ended
 
 
+class TimeIsUp(Exception):
+    """What was to be done by a certain time is not done, and all is saved; exit code 5."""
+
+    exit_code = 5
+
+
 def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises a UsageError unless the value is one of the choices."""
     if value not in choices:

@@ -1,27 +1,23 @@
-"""Sweeps: the runs that fill the cells of the paper's tables, and those of its Figure 3.
+"""Sweeps: which runs fill the cells of the paper's tables, and which its Figure 3 is made of.
 
 Each run is a process of train.py. Interrupted, a sweep goes on where it was: what is recorded or
 finished is skipped, and a run that is under way goes on from its checkpoint.
 """
 
+import math
 import os
-import shlex
-import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import ml_collections
 
 from vamp_jax import choices, config_checks, config_fields, config_files, disk
-from vamp_jax.errors import PicturesError, UsageError, check_choice
-from vamp_jax.evaluation.record import record_path
-from vamp_jax.paper import numbers, records, tables
-from vamp_jax.process import signals
+from vamp_jax.errors import UsageError, check_choice
+from vamp_jax.paper import numbers
+from vamp_jax.paper.schedule import Run
+from vamp_jax.process.children import Children
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-Run = tuple[str, str, int]  # config, data set, seed
 
 # What Figure 3's own flags settle for each of its runs; the other fields have flags of their own.
 FIGURE_3_FIELDS = (
@@ -64,80 +60,64 @@ def train_command(
 
 def call(command: list[str]) -> int:
     """Runs a command; on a signal, lets it save its state, then leaves as the signal asks."""
-    received: list[int] = []
-    processes: list[subprocess.Popen] = []
+    with Children() as running:
+        running.start("", command)
+        while not (ended := running.wait(math.inf)):
+            pass
+    leave_if_stopped(running.received)
+    return ended[""]
 
-    def pass_on(number: int, frame) -> None:
-        received.append(number)
-        if number == signals.SIGTERM:  # Ctrl-C goes to both processes by itself
-            for process in processes:
-                process.terminate()
 
-    with signals.handled_by(pass_on):
-        processes.append(subprocess.Popen(command))
-        code = processes[0].wait()
-    if received:
+def leave_if_stopped(signal_number: int) -> None:
+    """Leaves as a signal asks, when what had to be saved is saved; 0: there was none."""
+    if signal_number:
         print("Stopped; the same command goes on from there.", file=sys.stderr, flush=True)
-        sys.exit(128 + received[0])
-    return code
+        sys.exit(128 + signal_number)
 
 
 # The cells of the tables.
 
 
 def select(
-    table: int, rows: list[str] | None, columns: list[str] | None, seeds: list[str]
+    numbers_of_tables: list[str],
+    rows: list[str] | None,
+    columns: list[str] | None,
+    seeds: list[str],
 ) -> list[Run]:
-    """The runs that the flags of run_table.py name; the first seed of all cells comes first.
+    """The runs that the flags of run_table.py name, each once, in the order that they are named.
+
+    By seed, then table, then row, then column: the first seed of all cells comes first. What is
+    not named is in the paper's order.
 
     Raises:
       UsageError: for a table, row, column or seed that is not there.
     """
-    if table not in (1, 2, 3, 4):
-        raise UsageError(f"table is {table}; it must be 1, 2, 3 or 4.")
-    cells = numbers.cells(table)
+    for table in numbers_of_tables:
+        check_choice("table", table, ("1", "2", "3", "4"))
+    cells = [numbers.cells(int(table)) for table in numbers_of_tables]
     for flag, given, position in (("columns", columns, 0), ("rows", rows, 1)):
+        there = tuple(dict.fromkeys(cell[position] for table in cells for cell in table))
         for value in given or ():
-            check_choice(flag, value, tuple(dict.fromkeys(cell[position] for cell in cells)))
-    return [
-        (name, dataset, seed)
-        for seed in whole_numbers("seeds", seeds)
-        for name, dataset in cells
-        if (columns is None or name in columns) and (rows is None or dataset in rows)
+            check_choice(flag, value, there)
+
+    def place(cell: numbers.Cell) -> tuple[int, int]:
+        name, dataset = cell
+        return rows.index(dataset) if rows else 0, columns.index(name) if columns else 0
+
+    wanted = [
+        cell
+        for table in cells
+        for cell in sorted(
+            (
+                (name, dataset)
+                for name, dataset in table
+                if (columns is None or name in columns) and (rows is None or dataset in rows)
+            ),
+            key=place,
+        )
     ]
-
-
-def run_all(
-    runs: list[Run],
-    runs_folder: str,
-    results_folder: str,
-    data_dir: str | None,
-    call: Callable[[list[str]], int] = call,
-) -> list[Run]:
-    """Trains, evaluates and records what is not recorded; returns the runs that failed."""
-    failed = []
-    for i, (name, dataset, seed) in enumerate(runs):
-        which = f"Run {i + 1} of {len(runs)}: {name} on {dataset}, seed {seed}"
-        recorded = records.full_runs(records.read(results_folder), paper_config)
-        if seed in recorded.get((name, dataset), {}):
-            print(f"{which}: recorded.", flush=True)
-            continue
-        workdir = os.path.join(runs_folder, f"{name}-{dataset}-seed{seed}")
-        command = train_command(name, dataset, {"seed": seed}, workdir, data_dir)
-        print(f"{which}: {shlex.join(command)}", flush=True)
-        try:
-            if (code := call(command)) not in (0, PicturesError.exit_code):
-                raise UsageError(f"train.py ended with exit code {code}.")
-            num_samples = paper_config(name, dataset)["num_samples"]
-            evaluated = record_path(workdir, "test", num_samples, None) + ".json"
-            path = records.save_record(workdir, disk.read_json(evaluated), results_folder)
-            tables.write_report(results_folder, paper_config)
-        except UsageError as error:  # the other runs are still worth having
-            print(f"{which}: {error}", file=sys.stderr, flush=True)
-            failed.append((name, dataset, seed))
-            continue
-        print(f"Recorded: {path}", flush=True)
-    return failed
+    runs = [(*cell, seed) for seed in whole_numbers("seeds", seeds) for cell in wanted]
+    return list(dict.fromkeys(runs))
 
 
 # The points of Figure 3.

@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 the run failed (a loss that is not finite); 2 a mistake in a flag, a config, a
 file or a folder; 3 another process of a run on several hosts has ended or cannot be reached;
-4 an evaluation is written, but not all of its pictures; 6 memory ran out;
+4 an evaluation is written, but not all of its pictures; 5 the time that was given is over, and
+all is saved; 6 memory ran out;
 128 + n stopped by signal n with the state saved (143 SIGTERM, 130 SIGINT).
 """
 
@@ -23,6 +24,7 @@ from vamp_jax.errors import (
     OutOfMemoryError,
     PicturesError,
     Stopped,
+    TimeIsUp,
     UsageError,
     first_line,
     is_out_of_memory,
@@ -47,6 +49,7 @@ def run(main: Callable[[], None]) -> None:
         HostLostError,
         PicturesError,
         Stopped,
+        TimeIsUp,
     ) as error:
         print(f"{_program()}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)

@@ -13,6 +13,7 @@ from vamp_jax.datasets import Dataset
 from vamp_jax.disk import read_json, write_json
 from vamp_jax.errors import UsageError
 
+LOCK = ".lock"
 LONGEST = 3800  # bytes: paths end at 4096, and a run's files have names of their own
 
 
@@ -31,7 +32,7 @@ def locked(folder: str, instead: str = "name another folder with --workdir") -> 
     with contextlib.ExitStack() as stack:
         try:
             os.makedirs(folder, exist_ok=True)
-            stack.enter_context(disk.locked(os.path.join(folder, ".lock"), wait=False))
+            stack.enter_context(disk.locked(os.path.join(folder, LOCK), wait=False))
         except BlockingIOError as error:
             raise UsageError(
                 f"Another process is at work in {folder} ({error.strerror}): wait for it, or "

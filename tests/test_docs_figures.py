@@ -1,0 +1,183 @@
+"""Figures of the README and of docs/ that come from results/: each table row, and those in prose.
+
+A row that differs fails with the row that should stand there.
+"""
+
+import shutil
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+
+from vamp_jax.paper import numbers, pseudo_input_study, records, sweep
+
+ROOT = Path(__file__).resolve().parent.parent
+DATASETS = ("static_mnist", "freyfaces", "caltech101_silhouettes")
+PRIORS = {"standard": "standard", "vamp": "VampPrior"}
+RATES = {"caltech101_silhouettes": 1e-4}  # learning rates; of the others 5e-4
+
+
+@pytest.fixture(scope="module")
+def held():
+    return records.read(str(ROOT / "results"))
+
+
+@pytest.fixture(scope="module")
+def full(held):
+    """The full runs of the paper's settings: by cell, then by seed."""
+    runs = {file: record for file, record in held.items() if "per_step" not in record}
+    return records.full_runs(runs, sweep.paper_config)
+
+
+def page(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def digits(dataset):
+    return 3 if dataset in numbers.IN_BITS else 2
+
+
+def cell(values, dataset):
+    """-85.33 +- 0.57 (3), as the pages have it."""
+    found = [value.get("bits_per_dim", value["log_likelihood"]) for value in values]
+    spread = f" +- {stdev(found):.{digits(dataset)}f}" if len(found) > 1 else ""
+    return f"{fmean(found):.{digits(dataset)}f}{spread} ({len(found)})"
+
+
+def shown_hours(hours):
+    """One digit below an hour, else one decimal."""
+    return f"{hours:.1f}" if hours >= 1 else f"{float(f'{hours:.1g}'):g}"
+
+
+def title(config):
+    model, prior = numbers.MODELS[config["model"]], PRIORS[config["prior"]]
+    return f"{numbers.DATASETS[config['dataset']]}, {model}, {prior}"
+
+
+def full_row(name, dataset, seeds):
+    runs = list(seeds.values())
+    rerun = numbers.RERUNS.get((name, dataset))
+    field = "bits_per_dim" if dataset in numbers.IN_BITS else "log_likelihood"
+    error = fmean(run[f"{field}_standard_error"] for run in runs)
+    hours = [sum(run["seconds"].values()) / 3600 for run in runs]
+    ends = dict.fromkeys((shown_hours(min(hours)), shown_hours(max(hours))))
+    columns = [
+        title(runs[0]["config"]),
+        f"{numbers.of_paper(name, dataset):.2f}",
+        f"{rerun.mean:.{digits(dataset)}f}" if rerun else "",
+        cell(runs, dataset),
+        f"{error:.1f}" if error >= 1 else f"{error:.2f}",
+        " to ".join(ends),
+    ]
+    return f"| {' | '.join(columns)} |".replace("|  |", "| |")
+
+
+def test_each_full_run_of_the_dense_models_has_its_row(full):
+    text, found = page("docs/numbers.md"), 0
+    for (name, dataset), seeds in full.items():
+        if dataset in DATASETS and name.removeprefix("vamp_") in ("vae", "hvae"):
+            row, found = full_row(name, dataset, seeds), found + 1
+            assert row in text.splitlines(), row
+    assert found >= 12
+
+
+def by_start(held):
+    """Runs that differ from the paper's in the start of the dense weights at most: by data set,
+    model and prior, then by that start."""
+    result = {}
+    for record in held.values():
+        config = record["config"]
+        usual = config["learning_rate"] == RATES.get(config["dataset"], 5e-4)
+        if config["dataset"] in DATASETS and usual and record["finished"]:
+            where = config["dataset"], config["model"], config["prior"]
+            of_cell = result.setdefault(where, {})
+            of_cell.setdefault(config["dense_init"], []).append(record)
+    return {where: starts for where, starts in result.items() if len(starts) == 2}
+
+
+def test_where_both_starts_of_dense_weights_were_tried_they_stand_beside_each_other(held):
+    tried = by_start(held)
+    assert len(tried) >= 9
+    for (dataset, _, _), starts in tried.items():
+        he, glorot = (cell(starts[name], dataset) for name in ("he", "glorot"))
+        row = f"| {title(starts['he'][0]['config'])} | {he} | {glorot} |"
+        assert row in page("docs/numbers.md").splitlines(), row
+
+
+def test_figures_of_caltech(held, full):
+    text, data = page("docs/caltech.md"), "caltech101_silhouettes"
+    for (dataset, model, prior), starts in by_start(held).items():
+        if dataset == data:
+            name = ("vamp_" if prior == "vamp" else "") + model
+            columns = [
+                f"{numbers.MODELS[model]}, {PRIORS[prior]}",
+                f"{numbers.of_paper(name, data):.2f}",
+                *(cell(starts[start], data) for start in ("glorot", "he")),
+            ]
+            row = f"| {' | '.join(columns)} |"
+            assert row in text.splitlines(), row
+    behind = {
+        name: numbers.of_paper(name, data)
+        - fmean(run["log_likelihood"] for run in full[name, data].values())
+        for name in ("hvae", "vamp_hvae")
+    }
+    standard, vamp = behind.values()
+    assert f"by {standard:.1f} nats (standard prior) and {vamp:.1f} (VampPrior)" in text
+    said = []
+    for dataset in (data, "static_mnist"):
+        runs = full["hvae", dataset].values()
+        size = fmean(run["effective_sample_size"]["median"] for run in runs)
+        fewer = "log_likelihood_with_fewer_samples"
+        rise = fmean(run["log_likelihood"] - run[fewer]["1000"]["mean"] for run in runs)
+        said.append((f"{size:.1f}", f"{rise:.1f}"))
+    (size, rise), (size_there, rise_there) = said
+    words = " ".join(text.split())
+    assert f"effective sample size is {size} (on static MNIST {size_there})" in words
+    assert f"it still rises by {rise} nats (there {rise_there})" in words
+
+
+def test_figures_of_sequences(held):
+    text, values, rises = page("docs/numbers.md"), {}, []
+    for prior, name in (("standard", "standard prior"), ("vamp", "VampPrior, K = 20")):
+        runs = [
+            record
+            for record in held.values()
+            if "per_step" in record and record["config"]["prior"] == prior
+        ]
+        steps = [run["per_step"] for run in runs]
+        values[prior] = [step["log_likelihood"] for step in steps]
+        fewer = [step["log_likelihood_with_fewer_samples"] for step in steps]
+        rises.append(fmean(values[prior]) - fmean(few["100"] for few in fewer))
+        columns = [
+            name,
+            f"{fmean(values[prior]):.3f} +- {stdev(values[prior]):.3f}",
+            *(f"{fmean(few[size] for few in fewer):.3f}" for size in ("100", "10")),
+            f"{fmean(step['elbo'] for step in steps):.3f}",
+            f"{fmean(sum(run['kl'].values()) for run in runs):.1f}",
+            f"{fmean(run['diagnostics']['train']['mutual_information'] for run in runs):.1f}",
+        ]
+        row = f"| {' | '.join(columns)} |"
+        assert row in text.splitlines(), row
+    worse = [one - other for one, other in zip(values["standard"], values["vamp"], strict=True)]
+    others = " to ".join(f"{value:.2f}" for value in sorted(worse[1:]))
+    words = " ".join(text.split())
+    said = f"by {fmean(worse):.2f} nats a step worse, with seed 0 {worse[0]:.2f} worse"
+    assert f"{said} and the others {others}" in words, (said, others)
+    said = "the estimates still rise, by {:.3f} and {:.3f}".format(*rises)
+    assert said in words, said
+
+
+def test_figures_in_prose(full):
+    values = [full[name, "static_mnist"][0]["log_likelihood"] for name in ("hvae", "vamp_hvae")]
+    said = "log-likelihoods of {:.2f} and {:.2f} nats".format(*values)
+    assert said in page("README.md"), said
+    of_test = full["vamp_hvae", "freyfaces"][0]["diagnostics"]["test"]
+    said = f"({of_test['prior_use']['dead_components']} in the HVAE of seed 0)"
+    assert said in page("docs/numbers.md"), said
+
+
+def test_the_page_of_pseudo_inputs_is_made_from_its_records(tmp_path):
+    copy = tmp_path / "page.md"
+    shutil.copy(ROOT / "docs" / "pseudo_inputs.md", copy)
+    pseudo_input_study.write_page(str(ROOT / "results" / "pseudo_inputs"), str(copy))
+    assert copy.read_text() == page("docs/pseudo_inputs.md"), "run: python run_study.py"
