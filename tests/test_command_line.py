@@ -14,143 +14,15 @@ from absl import app, flags
 from hypothesis import strategies as st
 
 from configs import default
+from tests.mistakes import EVAL, TABLE, TRAIN, VAE
 from vamp_jax import config_fields
 from vamp_jax.training import loop
 
 ROOT = Path(__file__).resolve().parent.parent
-VAE = "--config=configs/vae.py"
-POSITIVE = [name for name, field in config_fields.FIELDS.items() if field.above == 0]
-NOT_NEGATIVE = [name for name, field in config_fields.FIELDS.items() if field.least == 0]
 
 # ml_collections reads a config file in a way that Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-# (arguments, what the sentence must say)
-TRAIN = [
-    # The config's name.
-    ("", "No config is named"),
-    ("--config=", "--config="),
-    ("--config=configs/nothing.py", "nothing.py"),
-    ("--config=vamp_hvea", "Did you mean 'vamp_hvae'"),
-    ("--config=vamp_hvae:static-mnist", "Did you mean 'static_mnist'"),
-    ("--config vamp_hvea:digits", "Did you mean 'vamp_hvae'"),
-    ("--config=configs", "Is a directory"),
-    ("--config=README.md", "README.md cannot be read"),
-    ("configs/vae.py", "'configs/vae.py' is not a flag"),
-    ("--config", "--config"),
-    ("--config=configs/vae.py:static-mnist", "Did you mean 'static_mnist'"),
-    ("--config=configs/vae.py:", "dataset is ''"),
-    ("--config=configs/vae.py:digits:digits", "dataset is 'digits:digits'"),
-    (f"{VAE} --config.dataset=omniglot", "goes after the config"),
-    # Flags.
-    ("--cnfig=configs/vae.py", "Unknown command line flag 'cnfig'"),
-    (f"{VAE} --wrkdir=x", "Unknown command line flag 'wrkdir'. Did you mean: workdir"),
-    (f"{VAE} -- extra", "'extra' is not a flag"),
-    (f"{VAE} --checkpoint_seconds=soon", "--checkpoint_seconds=soon"),
-    (f"{VAE} --checkpoint_seconds=-1", "checkpoint_seconds is -1.0"),
-    (f"{VAE} --checkpoint_seconds=nan", "checkpoint_seconds is nan"),
-    # Fields: names and types.
-    (f"{VAE} --config.latent_dims=3", "Did you mean 'latent_dim'"),
-    (f"{VAE} --config.colour=red", "no field 'colour'"),
-    (f"{VAE} --config.latent_dim=three", "--config.latent_dim=three"),
-    (f"{VAE} --config.latent_dim=3.5", "--config.latent_dim=3.5"),
-    (f"{VAE} --config.latent_dim=", "--config.latent_dim="),
-    (f"{VAE} --config.latent_dim=[3]", "--config.latent_dim=[3]"),
-    (f"{VAE} --config.latent_dim", "config.latent_dim"),
-    (f"{VAE} --config.latent_dim.a=3", "latent_dim"),
-    (f"{VAE} --config.seed=1e3", "--config.seed=1e3"),
-    (f"{VAE} --config.learning_rate=fast", "--config.learning_rate=fast"),
-    (f"{VAE} --config.learned_weights=maybe", "--config.learned_weights=maybe"),
-    # Fields: values.
-    (f"{VAE} --config.model=vea", "Did you mean 'vae'"),
-    (f"{VAE} --config.pseudo_inputs_from_data=True", "Did you mean 'pseudo_input_start'"),
-    (f"{VAE} --config.model=", "model is ''"),
-    (f"{VAE} --config.prior=vampprior", "prior is 'vampprior'"),
-    (f"{VAE} --config.matmul_precision=fp8", "matmul_precision is 'fp8'"),
-    (f"{VAE} --config.importance_gradient=drag", "Did you mean 'dreg'"),
-    *((f"{VAE} --config.{field}=0", f"{field} is 0") for field in POSITIVE),
-    *((f"{VAE} --config.{field}=-1", f"{field} is -1") for field in POSITIVE + NOT_NEGATIVE),
-    (f"{VAE} --config.learning_rate=nan", "learning_rate is nan"),
-    (f"{VAE} --config.learning_rate=inf", "learning_rate is inf"),
-    (f"{VAE} --config.seed=4294967296", "it must be below 2^32"),
-    (f"{VAE} --config.latent_dim=2147483648", "it must be below 2^31"),
-    (f"{VAE} --config.warmup_epochs=99999999999999999999", "it must be below 2^31"),
-    (f"{VAE} --config.learned_weights=True", "learned_weights goes with prior"),
-    (f"{VAE} --config.pseudo_input_start=kmeans", "pseudo_input_start goes with prior"),
-    (f"{VAE} --config.pixel_gated_stacks=True", "goes with model 'pixel_hvae'"),
-    (f"{VAE} --config.pixel_mask_z=False", "goes with model 'pixel_hvae'"),
-    (
-        "--config=configs/pixel_hvae.py --config.importance_gradient=dreg",
-        "biased with batch norm",
-    ),
-    # Values that do not fit the data.
-    (f"{VAE} --config.batch_size=1001", "batch_size is 1001"),
-    (f"{VAE} --config.proper_logistic=True", "proper_logistic goes with grey images"),
-    ("--config=configs/vamp_data_vae.py --config.num_components=9999", "num_components is 9999"),
-    (
-        "--config=configs/vamp_vae.py --config.pseudo_input_start=examples "
-        "--config.num_components=1001",
-        "num_components is 1001",
-    ),
-    # Folders.
-    (f"{VAE} --workdir=README.md", "README.md cannot be written"),
-    (f"{VAE} --workdir=README.md/run", "README.md/run cannot be written"),
-    (f"{VAE} --workdir=/proc/run", "/proc/run cannot be written"),
-    (f"{VAE} --workdir={'x' * 300}", "File name too long"),
-    (f"{VAE}:freyfaces --data_dir=tests", "freyfaces.pkl"),
-    (f"{VAE}:freyfaces --data_dir=README.md", "not a local folder"),
-    (f"{VAE}:freyfaces --data_dir=gs://bucket", "not a local folder"),
-    (f"{VAE}:freyfaces --data_dir={'x' * 300}", "File name too long"),
-]
-EVAL = [
-    ("", "No run is named"),
-    ("--workdir=", "No run is named"),
-    ("--workdir=nowhere", "nowhere holds no run"),
-    ("--workdir=README.md", "README.md holds no run"),
-    ("--num_samples=many", "--num_samples=many"),
-    ("--workdir=nowhere --diagnostics=3", "--diagnostics=3"),
-    ("--workdir=nowhere --nodiagnostics=3", "nodiagnostics"),
-    ("nowhere", "'nowhere' is not a flag"),
-    ("--workdir=RUN --split=tset", "Did you mean 'test'"),
-    ("--workdir=RUN --split=", "split is ''"),
-    ("--workdir=RUN --num_samples=0", "num_samples is 0"),
-    ("--workdir=RUN --num_samples=-5", "num_samples is -5"),
-    ("--workdir=RUN --num_samples=2147483648", "it must be below 2^31"),
-    ("--workdir=RUN --num_examples=0", "num_examples is 0"),
-    ("--workdir=RUN --num_examples=498", "the test split has 497 examples"),
-    ("--workdir=RUN --split=train --num_examples=1001", "the train split has 1000 examples"),
-    ("--workdir=RUN --ais --ais_chains=1", "ais_chains is 1"),
-    ("--workdir=RUN --ais --ais_distributions=0", "ais_distributions is 0"),
-    ("--workdir=RUN --ais --ais_simulated=-1", "ais_simulated is -1"),
-    ("--workdir=RUN --ais --ais_start=priro", "Did you mean 'prior'"),
-    ("--workdir=RUN --ais --record", "--record goes without --ais"),
-    ("--workdir=RUN --ais_chains=3", "--ais_chains goes with --ais"),
-    ("--workdir=RUN --data_dir=README.md", "not a local folder"),
-    ("--workdir=RUN", "RUN holds no checkpoints"),
-]
-TABLE = [
-    ("--table=1 --seeds=", "has no such cell"),
-    ("--table=1,5", "table is '5'; it must be one of 1, 2, 3, 4"),
-    ("--table=one", "table is 'one'"),
-    ("--table=1 --rows=static-mnist", "Did you mean 'static_mnist'"),
-    ("--table=1 --rows=", "has no such cell"),
-    ("--table=2 --columns=vea", "columns is 'vea'"),
-    ("--table=2 --columns=vae", "columns is 'vae'"),
-    ("--table=1 --seeds=-1", "seeds has '-1'"),
-    ("--table=1 --seeds=1.5", "seeds has '1.5'"),
-    ("--table=1 --seeds=4294967296", "below 2^32"),
-    ("--table=4 --rows=caltech101_silhouettes --columns=vamp_conv_hvae", "has no such cell"),
-    ("--rows=static_mnist", "No table is named"),
-    ("--show", "No table is named"),
-    ("--table=1 --order=short", "--order=short"),
-    ("--table=1 --parallel=0", "parallel is 0; it must be at least 1"),
-    ("--table=1 --parallel=100000", "parallel is 100000, and this process may use"),
-    ("--table=1 --minutes=0", "minutes is 0.0; it must be positive"),
-    ("--table=1 --pack=nowhere", "--pack takes the folders of runs, and no flag of tables"),
-    ("--pack=nowhere", "nowhere holds no run"),
-    ("--results=README.md", "README.md cannot be"),
-    ("--results=/proc/results", "cannot be written"),
-]
 AS_PROCESSES = (
     "",
     f"{VAE} --config.latent_dims=3",

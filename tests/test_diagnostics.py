@@ -33,6 +33,8 @@ def test_entropy_is_scipys():
         for row in log_var.astype(np.float64)
     ]
     np.testing.assert_allclose(diagnostics.normal_entropy(log_var), expected, rtol=1e-6)
+    several = np.stack([log_var] * 4)  # [4, 2, 3]
+    np.testing.assert_allclose(diagnostics.normal_entropy(several), [expected] * 4, rtol=1e-6)
 
 
 def decomposition(mean, log_var, prior, draws=4000):

@@ -32,8 +32,7 @@ def normal(autoencoder, *leading, seed=0):
     return draw_noise(autoencoder.network, *leading, rng=np.random.RandomState(seed))
 
 
-def first(count, noise):
-    """The noise of the first samples."""
+def first(count, noise):  # the first samples
     return jax.tree.map(lambda part: part[:count], noise)
 
 
@@ -56,9 +55,8 @@ def gradient_of(objective, autoencoder, variables, x, noise, weight=1.0, **kwarg
     """The gradient of sum_b weight_b bound_b with respect to all parameters."""
 
     def total(params):
-        bound, _ = run_bound(
-            objective, autoencoder, variables | {"params": params}, x, noise, **kwargs
-        )
+        moved = variables | {"params": params}
+        bound, _ = run_bound(objective, autoencoder, moved, x, noise, **kwargs)
         return jnp.sum(weight * bound)
 
     return jax.grad(total)(variables["params"])
