@@ -11,6 +11,7 @@ SHAPE = re.compile(r"\b(pred|bf16|[sufc]\d+)\[([\d,]*)\]")
 CALLED = re.compile(r"\b(?:calls|to_apply)=%?([\w.\-]+)")
 # What moves data to or from the host.
 TO_HOST = re.compile(r" (infeed|outfeed|send|recv|send-done|recv-done)\(")
+LIMIT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|reduce-scatter)(?:-start)?\(")
 
 
@@ -32,7 +33,7 @@ def summary(text: str) -> dict[str, Any]:
         "to_host": sorted(set(TO_HOST.findall(text))),
         "collectives": dict(collections.Counter(COLLECTIVE.findall(text))),
         "aliased": len(re.findall(r"(?:may|must)-alias", text)),
-        "largest_buffers": [list(shape) for shape in sorted(buffers(text), key=_size)[-8:]],
+        "buffers": sorted(buffers(text), key=_size),
         "cycles": cycles,
         "loops": loops,
     }
@@ -90,10 +91,10 @@ def _cost(computations: dict[str, list[str]], name: str) -> tuple[int, list[Loop
     total, loops = 0, []
     for line in computations.get(name, []):
         if body := re.search(r" while\(.*body=%?([\w.\-]+)", line):
-            trips = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
+            trips = _trips(computations, line)
             cycles, inner = _cost(computations, body[1])
-            loops.append(Loop(int(trips[1]) if trips else None, cycles, inner))
-            total += cycles * (loops[-1].trips or 1)
+            loops.append(Loop(trips, cycles, inner))
+            total += cycles * (trips or 1)
             continue
         if found := re.search(r'"estimated_cycles":"(\d+)"', line):
             total += int(found[1]) if int(found[1]) < 1e12 else 0  # not known
@@ -104,3 +105,14 @@ def _cost(computations: dict[str, list[str]], name: str) -> tuple[int, list[Loop
             cycles, inner = _cost(computations, called[1])
             total, loops = total + cycles, loops + inner
     return total, loops
+
+
+def _trips(computations: dict[str, list[str]], line: str) -> int | None:
+    """How often a loop runs: as the compiler says, or up to what its condition compares with."""
+    if known := re.search(r'known_trip_count":\{"n":"(\d+)"', line):
+        return int(known[1])
+    condition = re.search(r"condition=%?([\w.\-]+)", line)
+    lines = computations.get(condition[1], []) if condition else []
+    limits = [found[1] for found in map(LIMIT.search, lines) if found]
+    below = any(" compare(" in line and "direction=LT" in line for line in lines)
+    return int(limits[0]) if below and len(limits) == 1 else None

@@ -1,0 +1,126 @@
+"""Our programs, compiled ahead of time for TPUs and GPUs that are not here.
+
+`python -m pytest -m accelerators`, with what requirements-accelerators.txt names. With
+`-k "not convolutional"` it takes a quarter of an hour on a core; of the convolutional models the
+compiler for TPUs works at an epoch in float32 for half an hour and more.
+"""
+
+import functools
+import math
+
+import pytest
+
+from benchmarks import accelerators, ahead_of_time, compiled_text
+from benchmarks.ahead_of_time import CONFIGS, Case
+from vamp_jax import choices
+
+DENSE = [case for case in accelerators.CASES if case.model not in accelerators.CONVOLUTIONAL]
+CONVOLUTIONAL = [case for case in accelerators.CASES if case not in DENSE]
+# Functions that the compilers for TPUs call of their own; none goes to the host.
+OWN_CALLS = {
+    "AllocateBuffer",
+    "AssumeGatherIndicesInBound",
+    "AsyncCollectiveDone",
+    "AsyncCollectiveStart",
+    "ConcatBitcast",
+}
+# Megabytes at once on a device, program, arguments and all: a quarter above what was found.
+MOST = {
+    "epoch": {"vae": 185, "hvae": 225, "conv_hvae": 850, "pixel_hvae": 850},
+    "log_likelihood": {"vae": 20, "hvae": 35, "conv_hvae": 1030, "pixel_hvae": 860},
+    "sampler": {"vae": 16, "hvae": 19, "conv_hvae": 140, "pixel_hvae": 140},
+    "prior": {"vae": 13, "hvae": 13, "conv_hvae": 140, "pixel_hvae": 140},
+}
+STEP = "%step (s: (s32[], f32[4,5,6])) -> (s32[], f32[4,5,6]) {"
+PROGRAM = f"""HloModule program, input_output_alias={{ {{0}}: (0, {{}}, may-alias) }}
+
+%fused (p: f32[4,6]) -> f32[4,5] {{
+  %wide = f32[4,5,6]{{2,1,0}} broadcast(%p), dimensions={{0,2}}
+  ROOT %r = f32[4,5]{{1,0}} reduce(%wide), dimensions={{2}}, to_apply=%add
+}}
+
+%below (c: (s32[], f32[4,5,6])) -> pred[] {{
+  %limit = s32[]{{:T(128)}} constant(7)
+  ROOT %lt = pred[] compare(%count, %limit), direction=LT
+}}
+
+{STEP}
+  %f = f32[4,5]{{1,0}} fusion(%q), calls=%fused, backend_config={{"estimated_cycles":"30"}}
+  %call = () custom-call(%f), custom_call_target="xla_python_callback"
+  %d = f64[] convert(%f), backend_config={{"estimated_cycles":"2"}}
+}}
+
+ENTRY %main (a: f32[4,5,6]) -> f32[4,5,6] {{
+  %w = (s32[], f32[4,5,6]{{2,1,0}}) while(%t), condition=%below, body=%step
+  %g = f32[] sine(%w), backend_config={{"estimated_cycles":"100"}}
+  %token = token[] outfeed(%w)
+}}
+"""
+
+
+def test_every_network_has_its_programs():
+    assert set(CONFIGS) == set(choices.NETWORKS)
+    assert len({case.name for case in accelerators.CASES}) == len(accelerators.CASES)
+
+
+def test_what_a_program_says_of_itself():
+    found = compiled_text.summary(PROGRAM)
+    assert found["loops"] == [(7, 32, [])] and found["cycles"] == 7 * 32 + 100
+    assert found["float64_values"] == 1 and found["aliased"] == 1
+    assert found["custom_calls"] == ["xla_python_callback"] and found["to_host"] == ["outfeed"]
+    # Inside a fusion an array is not written to memory; what a loop carries is.
+    assert ("f32", 4, 5, 6) in compiled_text.buffers(PROGRAM)
+    fused_alone = PROGRAM.replace("(s32[], f32[4,5,6]{2,1,0}) while", "s32[] while")
+    assert ("f32", 4, 5, 6) not in compiled_text.buffers(fused_alone)
+    assert ("f32", 4, 5) in compiled_text.buffers(fused_alone)
+
+
+@pytest.mark.accelerators
+@pytest.mark.parametrize("case", DENSE, ids=lambda case: case.name)
+def test_a_program_fits_its_accelerator(case, tmp_path):
+    check(case, tmp_path)
+
+
+@pytest.mark.accelerators
+@pytest.mark.parametrize("case", CONVOLUTIONAL, ids=lambda case: case.name)
+def test_a_convolutional_program_fits_its_accelerator(case, tmp_path):
+    check(case, tmp_path)
+
+
+def check(case, folder):
+    if sentence := accelerators.lacks(case):
+        pytest.skip(sentence)
+    report = accelerators.compiled(case, folder)
+    if case.target != "h100":  # a GPU has units for it, and the prior's products use them
+        assert report["float64_values"] == 0
+        assert set(report["custom_calls"]) <= OWN_CALLS
+    assert not [call for call in report["custom_calls"] if "callback" in call or "host" in call]
+    assert report["to_host"] == []
+    assert report["aliased"] == report["donated_leaves"]
+    assert (report["donated_leaves"] > 0) == (case.program == "epoch")
+    assert report["memory"]["peak_memory"] < 1e6 * MOST[case.program][case.model]
+    config = ahead_of_time.config_of(case)
+    check_buffers(case, config, report["buffers"])
+    if case.program in ("epoch", "log_likelihood"):
+        check_loops(case, config, report["loops"])
+
+
+def check_buffers(case, config, buffers):
+    """No density of each latent of each example under each component, [B, K, D], in any order."""
+    components, latents = config.num_components, config.latent_dim
+    batch = -(-config.batch_size // case.num_devices) * config.num_importance_samples
+    rows = batch if case.program == "epoch" else 100
+    for kind, *dims in buffers:
+        if kind[0] not in "bf" or kind == "pred":
+            continue
+        apart = components in dims and latents in dims
+        assert not (apart and math.prod(dims) >= rows * components * latents), (kind, dims)
+        if case.model not in accelerators.CONVOLUTIONAL and case.num_devices == 1:
+            assert math.prod(dims) < max(rows, 100) * components * latents, (kind, dims)
+
+
+def check_loops(case, config, loops):
+    """Steps and validation, or batches and chunks of samples; one that runs once is none."""
+    trips = [loop[0] for loop in loops]
+    if case.program == "log_likelihood":
+        ...
