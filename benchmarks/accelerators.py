@@ -78,17 +78,19 @@ def main():
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accelerators", description=__doc__.split("\n")[0]
     )
-    text = "a regular expression of names of programs, such as epoch_vae; ? lists all of them"
+    text = "a regular expression of the names of some programs, such as epoch_vae"
     parser.add_argument("--only", default="", help=text)
+    parser.add_argument("--list", action="store_true", help="the names, nothing is compiled")
     parser.add_argument("--table", action="store_true", help="the page anew, nothing is compiled")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    if options.only == "?":
-        print(*(case.name for case in CASES), sep="\n")
+    chosen = [case for case in CASES if re.search(options.only, case.name)]
+    if not chosen:
+        parser.error(f"--only={options.only} is in the name of no program; --list has the names.")
+    if options.list:
+        print(*(case.name for case in chosen), sep="\n")
         return
-    for case in [] if options.table else CASES:
-        if not re.search(options.only, case.name):
-            continue
+    for case in [] if options.table else chosen:
         if sentence := lacks(case):
             print(f"{case.name}: {sentence}")
             continue
@@ -96,7 +98,12 @@ def main():
             results[case.name] = kept(compiled(case, pathlib.Path(folder)))
         print(f"{case.name}: {results[case.name]['compile_seconds']:.0f} s", flush=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    PAGE.write_text(page([(case, results[case.name]) for case in CASES if case.name in results]))
+    PAGE.write_text(page_of(results))
+
+
+def page_of(results: dict) -> str:
+    """Returns accelerators.md from what accelerators.json holds."""
+    return page([(case, results[case.name]) for case in CASES if case.name in results])
 
 
 def kept(report: dict) -> dict:

@@ -52,7 +52,7 @@ def page(found: list[tuple[Case, dict]]) -> str:
         ]
         if rows:
             header = ("model", "chips", "compiles in", "arguments", "peak", "code", "estimated")
-            width = len(header) - (target == "h100")  # which estimates nothing
+            width = 5 if target == "h100" else len(header)  # for which nothing more is said
             parts.append(f"## {title}\n")
             parts.append(markdown.table(header[:width], [cells[:width] for cells in rows]) + "\n")
     return "\n".join([*parts, TAIL])

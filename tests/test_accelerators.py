@@ -5,14 +5,15 @@
 compiler for TPUs works at an epoch in float32 for half an hour and more.
 """
 
-import functools
+import json
 import math
 
 import pytest
 
 from benchmarks import accelerators, ahead_of_time, compiled_text
-from benchmarks.ahead_of_time import CONFIGS, Case
+from benchmarks.ahead_of_time import CONFIGS, SEQUENCES
 from vamp_jax import choices
+from vamp_jax.sequences import num_examples
 
 DENSE = [case for case in accelerators.CASES if case.model not in accelerators.CONVOLUTIONAL]
 CONVOLUTIONAL = [case for case in accelerators.CASES if case not in DENSE]
@@ -75,6 +76,13 @@ def test_what_a_program_says_of_itself():
     assert ("f32", 4, 5) in compiled_text.buffers(fused_alone)
 
 
+def test_the_page_is_that_of_the_results():
+    results = json.loads(accelerators.RESULTS.read_text())
+    known = {case.name for case in accelerators.CASES}
+    assert results.keys() <= known, "a program that is none any more"
+    assert accelerators.PAGE.read_text() == accelerators.page_of(results)
+
+
 @pytest.mark.accelerators
 @pytest.mark.parametrize("case", DENSE, ids=lambda case: case.name)
 def test_a_program_fits_its_accelerator(case, tmp_path):
@@ -120,7 +128,19 @@ def check_buffers(case, config, buffers):
 
 
 def check_loops(case, config, loops):
-    """Steps and validation, or batches and chunks of samples; one that runs once is none."""
-    trips = [loop[0] for loop in loops]
+    """Steps and validation, or batches and chunks of samples; what runs once is no loop."""
     if case.program == "log_likelihood":
-        ...
+        batches = 1 if case.model in accelerators.CONVOLUTIONAL else 10
+        outer = loops[0] if batches > 1 else (1, 0, loops)
+        chunks = [trips for trips, _, inner in outer[2]]
+        assert outer[0] == batches and config.num_samples // 100 in chunks
+        return
+    dataset = ahead_of_time.dataset_of(case)
+    at_once = config.eval_batch_size // config.num_importance_samples * case.num_devices
+    steps = -(-num_examples(dataset.train) // config.batch_size)
+    chunks = -(-num_examples(dataset.validation) // at_once)
+    if case.model == SEQUENCES:  # whose other loops are over time
+        assert loops[0][0] == steps
+        return
+    assert [trips for trips, _, _ in loops] == [steps, chunks]
+    assert not any(inner for _, _, inner in loops)
