@@ -22,8 +22,9 @@ S = 5000, float32 unless said; for the SeqVAE Bach's chorales.
 
 TAIL = """## What the tests hold them to
 
-* No number of 64 bits is left in a program for TPUs, and nothing goes to the host or comes from it:
-  no callback, no infeed, outfeed, send or receive.
+* A program for TPUs, which have no 64 bits, asks for them in sums, differences and maxima of the
+  prior's density alone, in no product; the compiler puts pairs of float32 in their place.
+* Nothing goes to the host or comes from it: no callback, no infeed, outfeed, send or receive.
 * The state of an epoch is donated, every array of it.
 * No array of examples times components times latents, [B, K, D], is written to memory.
 * The loops are those over steps, validation, batches and chunks of samples, as often as meant.

@@ -91,6 +91,7 @@ def main():
             for name in ("argument_size", "temp_size", "peak_memory", "generated_code_size")
         },
     }
+    report["float64_operations"] = compiled_text.float64_operations(lowered.as_text())
     report |= compiled_text.summary(text)
     (folder / "report.json").write_text(json.dumps(report, indent=1))
 
@@ -135,7 +136,7 @@ def dataset_of(case: Case):
 
 
 def lower(case: Case, config, devices: list):
-    """The program as JAX hands it to the compiler, and how many arrays of it are donated."""
+    """The program as JAX hands it to the compiler, and how many of its arguments are donated."""
     import jax
     import numpy as np
 
@@ -150,7 +151,9 @@ def lower(case: Case, config, devices: list):
 
         splits = jax.tree.map(shape_of, (dataset.train, dataset.validation))
         lowered = make_epoch(plan, devices).lower(before, *splits)
-        return lowered, len(jax.tree.leaves(before))
+        # Statistics that an epoch collects anew are no argument of its program.
+        unread = before.batch_stats if plan.autoencoder.collects_statistics else {}
+        return lowered, len(jax.tree.leaves(before)) - len(jax.tree.leaves(unread))
     key = jax.eval_shape(lambda: jax.random.key(0))
     if case.program == "log_likelihood":
         x = jax.eval_shape(plan.inputs.of, rows(dataset.test, np.arange(10)))

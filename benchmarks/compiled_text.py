@@ -11,6 +11,7 @@ SHAPE = re.compile(r"\b(pred|bf16|[sufc]\d+)\[([\d,]*)\]")
 CALLED = re.compile(r"\b(?:calls|to_apply)=%?([\w.\-]+)")
 # What moves data to or from the host.
 TO_HOST = re.compile(r" (infeed|outfeed|send|recv|send-done|recv-done)\(")
+OPERATION = re.compile(r"= \"?(?:stablehlo|chlo)\.(\w+)")
 LIMIT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|reduce-scatter)(?:-start)?\(")
 
@@ -37,6 +38,17 @@ def summary(text: str) -> dict[str, Any]:
         "cycles": cycles,
         "loops": loops,
     }
+
+
+def float64_operations(lowered: str) -> dict[str, int]:
+    """What is done in 64 bits, before a compiler for TPUs puts two of 32 in their place.
+
+    Args:
+      lowered: the program as JAX hands it to the compiler.
+    """
+    lines = [line for line in lowered.splitlines() if "f64" in line]
+    names = [name for line in lines for name in OPERATION.findall(line)]
+    return dict(collections.Counter(names))
 
 
 def buffers(text: str) -> set[tuple]:

@@ -87,7 +87,7 @@ def test_steps_with_shared_work_have_the_same_bits():
 
         def step(params, _):
             grads = devices.sum_over(jax.grad(loss)(params), 3)
-            return jax.tree.map(lambda p, g: p - 0.01 * g, params, grads), loss(params)
+            return jax.tree.map(lambda p, g: p - 1e-3 * g, params, grads), loss(params)
 
         params, losses = jax.lax.scan(step, params, None, length=4)
         return params, devices.sum_over(losses, 3)
