@@ -12,19 +12,19 @@ HEAD = """# On TPUs and GPUs, as their compilers see it
 Made by `python -m benchmarks.accelerators`, not to be edited. **Nothing here ran on a TPU or a
 GPU.** Each row is one of the product's own programs, compiled ahead of time for the machine that it
 names, without that machine. `python -m pytest -m accelerators` compiles them anew and holds them to
-what is said below (`pip install -r requirements-accelerators.txt` first).
+what is said below, with what `requirements-accelerators.txt` asks for.
 
 Sizes are the compiler's. *Estimated* is the sum of the cycles that it expects of each operation, at
 the 1.5 GHz of a TPU v5e: **the compiler's estimate, not a measurement**. It leaves out gathers,
 copies beside other work, collectives, and what lies between operations, so it is low. Compiling is
 work of one thread, given in seconds of a core. Static MNIST with the VampPrior and the sizes of
-`configs/` (K = 500, batch 100, S = 5000 for the paper's models), float32 unless said; for the SeqVAE
-Bach's chorales. A log-likelihood is that of one dispatch: ten batches of ten examples on each chip,
-one batch where there are convolutions.
+`configs/` (K = 500, batch 100, S = 5000 for the paper's models), float32 unless said; for the
+SeqVAE Bach's chorales. A log-likelihood is that of one dispatch: ten batches of ten examples on a
+chip, one batch where there are convolutions.
 """
 
-TAIL = """Programs without a row have not been compiled for this page (`--list` names all, `--only` chooses):
-in float32 the epochs of the convolutional models keep the compiler for TPUs busy for very long.
+TAIL = """Programs without a row have not been compiled for this page (`--list` names all, `--only`
+chooses some): in float32 the convolutional models keep the compiler for TPUs busy for long.
 
 ## What the tests hold them to
 
@@ -36,8 +36,8 @@ in float32 the epochs of the convolutional models keep the compiler for TPUs bus
 * The loops are those over steps, validation, batches and chunks of samples, as often as meant.
 * The peak of memory stays under a bound for each program.
 
-On several chips each encodes its part of the pseudo-inputs. A batch of 100 is small: more chips make
-its step little faster, and what they send each other is not even in the estimate.
+On several chips each encodes its part of the pseudo-inputs. A batch of 100 is small: more chips
+make its step little faster, and what they send each other is not even in the estimate.
 """
 
 
