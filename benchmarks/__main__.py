@@ -15,11 +15,12 @@ from pathlib import Path
 
 from benchmarks import startup, tables
 from benchmarks.systems import SYSTEMS
+from benchmarks.turns import TURNS
 from benchmarks.workers import ROOT, alternate, cores, foreign, ours, say
 
 MODELS = ("vae", "hvae", "conv_hvae", "pixel_hvae")
 PRIORS = ("standard", "vamp")
-PARTS = ("training", "log_likelihood", "systems", "startup", "growth", "tables")
+PARTS = ("training", "log_likelihood", "systems", "turns", "startup", "growth", "tables")
 DENSE = ("vae", "hvae")  # quick enough for whole epochs
 AMAT = "binarized_mnist_train.amat"
 
@@ -164,6 +165,23 @@ def systems_cases(options):
     yield "standard", measure
 
 
+def turns_cases(options):
+    """Steps with all components encoded, with some, and without any."""
+    for model in options.models:
+
+        def measure(model=model):
+            shared = {"task": "training", "model": model, "whole_epochs": False}
+            steps = 3 if options.tiny else 100 if model in DENSE else options.conv_steps
+            shared |= {"data_dir": options.data_dir, "steps": steps, "validation_images": 100}
+            sides = {
+                name: ours("jax_worker", **shared, prior=prior, fields=fields)
+                for name, (prior, fields) in TURNS.items()
+            }
+            return {"sides": alternate(sides, options.repeats)}
+
+        yield model, measure
+
+
 def startup_cases(options):
     """The whole first epoch of static MNIST, or where that takes too long, of the digits."""
     for model in options.models:
@@ -198,6 +216,7 @@ CASES = {
     "training": worker_cases("training"),
     "log_likelihood": worker_cases("log_likelihood"),
     "systems": systems_cases,
+    "turns": turns_cases,
     "startup": startup_cases,
     "growth": growth_cases,
 }

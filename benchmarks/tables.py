@@ -5,6 +5,7 @@ from statistics import median
 from benchmarks.markdown import NAMES, in_order, ratio, spread, table, titles
 from benchmarks.roofline import roofline
 from benchmarks.systems import LARGER, MOST
+from benchmarks.turns import MOST as MOST_OF_TURNS
 
 TRAIN_IMAGES, VALIDATION_IMAGES, BATCH = 50000, 10000, 100
 STEPS = TRAIN_IMAGES // BATCH
@@ -34,6 +35,7 @@ def report(results: dict) -> str:
         ("Training", training, part("training")),
         ("Log-likelihood, S = 5000", log_likelihood, part("log_likelihood")),
         ("Other systems", systems, part("systems")),
+        ("Components that take turns", turns, part("turns")),
         ("Start-up", startup, part("startup")),
         ("Roofline", roofline, {k: part(k) for k in ("training", "log_likelihood")}),
         ("As the work grows", growth, part("growth")),
@@ -175,6 +177,22 @@ def systems(cases):
         "a step that takes longer than the VAE's; the last column has those that are to take at "
         f"most {MOST} times as long.",
         table(("system", "step, ms", "of the VAE's", f"at most {MOST}"), rows),
+    ]
+
+
+def turns(cases):
+    rows = []
+    for model, result in in_order(cases):
+        sides = result["sides"]
+        standard = next(iter(sides.values()))["step"]
+        for name, side in sides.items():
+            against = ratio(side["step"], standard) if side["step"] is not standard else ""
+            rows.append((NAMES[model], name, spread(side["step"], 1e3), against))
+    return [
+        "A training step with `components_per_step`, beside the standard prior's; K = 500 unless "
+        "said. A ratio above 1 is a step that takes longer than the standard prior's; the aim for "
+        f"a fifth of the components is {MOST_OF_TURNS}.",
+        table(("model", "prior", "step, ms", "of the standard prior's"), rows),
     ]
 
 
