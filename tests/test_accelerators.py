@@ -3,7 +3,7 @@
 `python -m pytest -m accelerators`, with what requirements-accelerators.txt names. With
 `-k "not convolutional"` it takes twenty minutes on a core. Of the convolutional models the compiler
 for TPUs works at an epoch in float32 for some half an hour, so all of them are a matter of hours;
-`-k bfloat16` takes ten minutes.
+`-k bfloat16` takes seven minutes.
 """
 
 import json
