@@ -15,13 +15,12 @@ import tempfile
 
 from benchmarks.accelerators_page import page
 from benchmarks.ahead_of_time import CONFIGS, Case, environment
+from vamp_jax import choices
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "accelerators.json"
 PAGE = ROOT / "docs" / "accelerators.md"
 
-# In float32 the compiler for TPUs takes tens of minutes for their epochs.
-CONVOLUTIONAL = ("conv_hvae", "pixel_hvae")
 # Of the model, and for what: one chip, four, and sixteen of four hosts.
 TOPOLOGIES = {"v5e:2x2": (1, 4), "v5e:4x4": (16,)}
 NEEDS = {
@@ -39,7 +38,7 @@ def cases(model: str) -> list[Case]:
     ]
     found += [Case("log_likelihood", model, num_devices=count) for count in (1, 4)]
     found += [Case("sampler", model), Case("prior", model), Case("epoch", model, "h100")]
-    if model in CONVOLUTIONAL:
+    if model in choices.CONVOLUTIONAL:  # which take the compiler far less time so
         found.append(Case("epoch", model, fields={"matmul_precision": "bfloat16"}))
     return found
 

@@ -1,9 +1,9 @@
 """docs/accelerators.md from what the compilers say; a pure function of it."""
 
 from benchmarks import markdown
-from benchmarks.ahead_of_time import SEQUENCES, Case
+from benchmarks.ahead_of_time import Case
 from benchmarks.compiled_text import CLOCK
-from vamp_jax.choices import LADDERS
+from vamp_jax import choices
 
 NAMES = markdown.NAMES | {"seq_vae": "SeqVAE", "lvae": "LVAE", "iwae_net": "IWAE's net"}
 
@@ -84,11 +84,11 @@ def estimate(case: Case, report: dict) -> str:
     """Milliseconds of a pass through the loops that are told apart, and of all."""
     milliseconds = lambda cycles: f"{markdown.number(cycles / CLOCK * 1e3)} ms"  # noqa: E731
     loops = report["loops"]
-    if case.program == "epoch" and case.model == SEQUENCES:
+    if case.program == "epoch" and case.model in choices.SEQUENTIAL:
         passes = {"a step": loops[0]}  # validation is one chunk, the other loops are over time
     elif case.program == "epoch":
         names = ["a step", "a chunk of validation"]
-        if case.model in LADDERS:
+        if case.model in choices.LADDERS:
             names.insert(1, "a batch's statistics")
         passes = dict(zip(names, loops, strict=True))
     elif case.program == "log_likelihood":

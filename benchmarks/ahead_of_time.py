@@ -2,7 +2,8 @@
 
 `python -m benchmarks.ahead_of_time '{"program": "epoch", ...}' FOLDER` takes a `Case` as JSON, and
 writes the optimised program to FOLDER/program.txt and what the compiler says of it to
-FOLDER/report.json. A process each, since compilers read their settings when they start.
+FOLDER/report.json. A process each, since compilers read their settings (`environment`) when they
+start.
 """
 
 import importlib
@@ -14,7 +15,16 @@ import sys
 import time
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+from jax.experimental import topologies
+
 from benchmarks import compiled_text
+from vamp_jax import choices, datasets, generation, log_likelihood
+from vamp_jax.datasets import sequences
+from vamp_jax.sequences import rows_of
+from vamp_jax.training import plans, state
+from vamp_jax.training.epoch import make_epoch
 
 # Of each network, the config with the VampPrior.
 CONFIGS = {
@@ -26,7 +36,6 @@ CONFIGS = {
     "lvae": "vamp_lvae",
     "iwae_net": "vamp_iwae",
 }
-SEQUENCES = "seq_vae"
 H100 = pathlib.Path(__file__).with_name("h100.txtpb")
 
 
@@ -67,8 +76,6 @@ def environment(target: str) -> dict[str, str]:
 
 def main():
     case, folder = Case(**json.loads(sys.argv[1])), pathlib.Path(sys.argv[2])
-    import jax
-
     config = config_of(case)
     start = time.perf_counter()
     with jax.default_matmul_precision(config.matmul_precision):
@@ -104,8 +111,6 @@ def compiler(case: Case) -> str:
 
 def devices_of(case: Case) -> list:
     """The devices of the target, which are not here."""
-    from jax.experimental import topologies
-
     if case.target == "h100":
         size = {"target_config": H100.read_text(), "topology": f"1x1x{case.num_devices}"}
         found = topologies.get_topology_desc("", platform="cuda", **size).devices
@@ -116,7 +121,7 @@ def devices_of(case: Case) -> list:
 
 def config_of(case: Case):
     """The config of the paper's size, with the case's fields."""
-    name = "jsb_chorales" if case.model == SEQUENCES else "static_mnist"
+    name = "jsb_chorales" if case.model in choices.SEQUENTIAL else "static_mnist"
     config = importlib.import_module(f"configs.{CONFIGS[case.model]}").get_config(name)
     config.update(case.fields)
     return config
@@ -124,12 +129,7 @@ def config_of(case: Case):
 
 def dataset_of(case: Case):
     """Data of the right shapes: the chorales that ship, or 50,000 + 10,000 black images."""
-    import numpy as np
-
-    from vamp_jax import datasets
-    from vamp_jax.datasets import sequences
-
-    if case.model == SEQUENCES:
+    if case.model in choices.SEQUENTIAL:
         return sequences.load("jsb_chorales", [], pathlib.Path())
     splits = [np.zeros((count, 28, 28, 1), np.uint8) for count in (50_000, 10_000, 10_000)]
     return datasets.Dataset("static_mnist", *splits, "bernoulli", False, 1, 0.05, 0.01, {})
@@ -137,18 +137,11 @@ def dataset_of(case: Case):
 
 def lower(case: Case, config, devices: list):
     """The program as JAX hands it to the compiler, and how many of its arguments are donated."""
-    import jax
-    import numpy as np
-
-    from vamp_jax.training import plans, state
-
     dataset = dataset_of(case)
     plan = plans.make(config, dataset)
     start = (plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed)
     before = jax.eval_shape(lambda: state.init_state(*start))
     if case.program == "epoch":
-        from vamp_jax.training.epoch import make_epoch
-
         splits = jax.tree.map(shape_of, (dataset.train, dataset.validation))
         lowered = make_epoch(plan, devices).lower(before, *splits)
         # Statistics that an epoch collects anew are no argument of its program.
@@ -156,46 +149,30 @@ def lower(case: Case, config, devices: list):
         return lowered, len(jax.tree.leaves(before)) - len(jax.tree.leaves(unread))
     key = jax.eval_shape(lambda: jax.random.key(0))
     if case.program == "log_likelihood":
-        x = jax.eval_shape(plan.inputs.of, rows(dataset.test, np.arange(10)))
+        x = jax.eval_shape(plan.inputs.of, rows_of(dataset.test, np.arange(10)))
         return lower_log_likelihood(config, plan, before.variables, x, key, devices), 0
     # These run on one device.
     place = jax.sharding.SingleDeviceSharding(devices[0])
     variables, key = jax.tree.map(lambda leaf: shape_of(leaf, place), (before.variables, key))
     if case.program == "prior":
         return jax.jit(plan.autoencoder.prior_density).lower(variables), 0
-    from vamp_jax import generation
-
     return generation.generate.lower(plan.autoencoder, variables, key, 100), 0
 
 
 def lower_log_likelihood(config, plan, variables, x, key, devices):
     """Ten examples at a time, as `estimate` takes them."""
-    import jax
-
-    from vamp_jax import log_likelihood
-
-    platform = devices[0].platform
-    sizes = log_likelihood.batch_sizes(plan.autoencoder.network, platform)
-    batches = sizes["batches_per_dispatch"]
+    sizes = log_likelihood.batch_sizes(plan.autoencoder.network, devices[0].platform)
     run = log_likelihood.over_batches(
         plan.autoencoder, config.num_samples, 10, sizes["rows_per_chunk"], devices
     )
     prior = jax.eval_shape(plan.autoencoder.prior_density, variables)
-    shape = (len(devices), batches)
+    shape = (len(devices), sizes["batches_per_dispatch"])
     x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*shape, *leaf.shape), leaf.dtype), x)
     index = jax.ShapeDtypeStruct((*shape, 10), "int32")
     return run.lower(variables, prior, x, index, key)
 
 
-def rows(data, index):
-    import jax
-
-    return jax.tree.map(lambda leaf: leaf[index], data)
-
-
 def shape_of(leaf, sharding=None):
-    import jax
-
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 

@@ -12,11 +12,11 @@ import math
 import pytest
 
 from benchmarks import accelerators, ahead_of_time, compiled_text
-from benchmarks.ahead_of_time import CONFIGS, SEQUENCES
+from benchmarks.ahead_of_time import CONFIGS
 from vamp_jax import choices
 from vamp_jax.sequences import num_examples
 
-DENSE = [case for case in accelerators.CASES if case.model not in accelerators.CONVOLUTIONAL]
+DENSE = [case for case in accelerators.CASES if case.model not in choices.CONVOLUTIONAL]
 CONVOLUTIONAL = [case for case in accelerators.CASES if case not in DENSE]
 # Functions that the compilers for TPUs call of their own; none goes to the host.
 OWN_CALLS = {
@@ -152,7 +152,7 @@ def check_buffers(case, config, buffers):
 def check_loops(case, config, loops):
     """Steps and validation, or batches and chunks of samples; what runs once is no loop."""
     if case.program == "log_likelihood":
-        batches = 1 if case.model in accelerators.CONVOLUTIONAL else 10
+        batches = 1 if case.model in choices.CONVOLUTIONAL else 10
         outer = loops[0] if batches > 1 else (1, 0, loops)
         chunks = [trips for trips, _, inner in outer[2]]
         assert outer[0] == batches and config.num_samples // 100 in chunks
@@ -161,7 +161,7 @@ def check_loops(case, config, loops):
     at_once = config.eval_batch_size // config.num_importance_samples * case.num_devices
     steps = -(-num_examples(dataset.train) // config.batch_size)
     chunks = -(-num_examples(dataset.validation) // at_once)
-    if case.model == SEQUENCES:  # whose other loops are over time
+    if case.model in choices.SEQUENTIAL:  # whose other loops are over time
         assert loops[0][0] == steps
         return
     passes = 2 if case.model in choices.LADDERS else 1  # one for the statistics of batch norm
