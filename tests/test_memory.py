@@ -14,13 +14,14 @@ import pytest
 
 from tests.cases import (
     compiled_epoch,
+    data_for,
     plan_for,
     small_config,
     small_data,
     start_of,
     start_on_devices,
 )
-from vamp_jax import memory
+from vamp_jax import choices, memory
 from vamp_jax.errors import UsageError
 from vamp_jax.process import free_memory
 from vamp_jax.process.free_memory import Free
@@ -120,8 +121,10 @@ def test_a_streamed_set_need_not_fit():
     assert memory._needs(config, large, machine(2 * GB, 2))["data"] > 78 * GB
 
 
-def test_an_ordinary_run_fits():
-    memory.check(small_config(), small_data())
+@pytest.mark.parametrize("network", choices.NETWORKS)
+def test_an_ordinary_run_fits(network):
+    config = small_config(model=network)
+    memory.check(config, data_for(config))
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,8 @@ def test_what_cannot_be_is_a_sentence(model, x):
         model.encode(x[:, :5])
     with pytest.raises(ValueError, match=r"x must lie in \[0, 1\]"):
         model.encode(3 * x)
+    with pytest.raises(ValueError, match="x must be whole numbers for bernoulli.* has 0.5"):
+        model.encode(0.5 * x)
     with pytest.raises(ValueError, match="z must be a dict z1"):
         model.decode(np.zeros((4, 3)))
     with pytest.raises(ValueError, match="component is 11; this prior has 11"):

@@ -146,21 +146,21 @@ def _kept(plan: Plan, variables: Variables, dataset: Dataset, rows: int) -> int:
 
 
 def _of_decoded_row(autoencoder: Autoencoder, variables: Variables, x: Any) -> int:
-    def reconstruction(params, latents, x):
+    def reconstruction(params, variables, latents, x):
         heads, _ = autoencoder.decode(variables | {"params": params}, latents, x)
         return likelihoods.log_prob(autoencoder.likelihood, x, heads, 2)
 
     shapes = autoencoder.network.latent_shapes
     latents = {layer: _row_of((1, *shape)) for layer, shape in shapes.items()}
-    return _kept_of_a_row(reconstruction, variables["params"], latents, x)
+    return _kept_of_a_row(reconstruction, variables["params"], variables, latents, x)
 
 
 def _of_encoded_row(autoencoder: Autoencoder, variables: Variables, u: Any) -> int:
-    def components(params, u):
+    def components(params, variables, u):
         return autoencoder.encode_components(variables | {"params": params}, u)
 
     rows = jax.tree.map(lambda leaf: _row_of(leaf.shape[1:], leaf.dtype), u)
-    return _kept_of_a_row(components, variables["params"], rows)
+    return _kept_of_a_row(components, variables["params"], variables, rows)
 
 
 def _row_of(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:

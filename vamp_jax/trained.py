@@ -150,6 +150,12 @@ class Trained:
         x = jax.tree.map(np.asarray, x) if is_sequences(x) else np.asarray(x)
         check_examples(name, x, tuple(self.spec.shape))
         likelihood = self.autoencoder.likelihood
+        broken = likelihood.whole & (values_of(x) - np.floor(values_of(x)) > 0)  # nan is not
+        if np.any(broken):
+            raise ValueError(
+                f"{name}: x must be whole numbers for {likelihood.name}, as the model's data are, "
+                f"but has {values_of(x)[broken][0]:g}."
+            )
         x = jax.tree.map(np.asarray, likelihood.from_stored(jax.tree.map(jnp.asarray, x), 1.0))
         low, high = likelihood.support
         smallest, largest = (

@@ -4,6 +4,7 @@ Weights and biases start as PyTorch's do by default, U(+-1/sqrt(fan_in)), as in 
 """
 
 import math
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,8 +20,8 @@ Array = jax.Array
 
 
 def _over_leading_axes(function, x: Array) -> Array:
-    """Applies a function of [N, H, W, C] to [..., H, W, C]."""
-    result = function(x.reshape(-1, *x.shape[-3:]))
+    """Applies a function of real numbers [N, H, W, C] to [..., H, W, C]."""
+    result = function(jnp.asarray(x, jnp.float32).reshape(-1, *x.shape[-3:]))
     return result.reshape(*x.shape[:-3], *result.shape[1:])
 
 
@@ -54,6 +55,27 @@ class GatedConv(nn.Module):
         return _over_leading_axes(lambda x: gated_conv(x, kernel, bias, self.stride), x)
 
 
+class ColourOrder(NamedTuple):
+    """Which features of a pixel are of which of its colours: an output sees earlier ones alone.
+
+    van den Oord et al. 2016 (arXiv 1601.06759), section 3.4: red, then green, then blue.
+    """
+
+    inputs: tuple[int, ...]  # the colour's number of each input
+    outputs: tuple[int, ...]  # of each output
+    own: bool  # whether an output also sees inputs of its own colour
+
+    def mask(self) -> np.ndarray:
+        """[inputs, outputs] of zeros and ones."""
+        seen = np.array(self.inputs)[:, None] < np.array(self.outputs) + self.own
+        return seen.astype(np.float32)
+
+
+def colours_of(num_features: int, num_colours: int) -> tuple[int, ...]:
+    """The colour's number of each of so many features: equal shares, side by side."""
+    return tuple(i * num_colours // num_features for i in range(num_features))
+
+
 class MaskedConv(nn.Module):
     """3x3 convolution without bias of the concatenation of the inputs, each with its own mask.
 
@@ -64,6 +86,7 @@ class MaskedConv(nn.Module):
     features: int
     kinds: tuple[str, ...]  # keys of MASKS, one an input
     channels: tuple[int, ...]  # of the inputs
+    order: ColourOrder | None = None  # at the centre, of the first input
 
     def setup(self):
         shape = (3, 3, sum(self.channels), self.features)
@@ -71,8 +94,11 @@ class MaskedConv(nn.Module):
         self.kernel = self.param("kernel", init, shape)
 
     def parts(self) -> list[Array]:
-        """The kernel's part for each input, not masked yet: [3, 3, C_i, features]."""
-        return jnp.split(self.kernel, np.cumsum(self.channels)[:-1], axis=2)
+        """The kernel's part for each input, masked by colours alone: [3, 3, C_i, features]."""
+        first, *rest = jnp.split(self.kernel, np.cumsum(self.channels)[:-1], axis=2)
+        if self.order is not None:
+            first = first.at[1, 1].multiply(self.order.mask())
+        return [first, *rest]
 
     def of_input(self, index: int, x: Array) -> Array:
         """One input's share of the sum: [..., H, W, C_i] -> [..., H, W, features]."""
@@ -84,8 +110,8 @@ class MaskedConv(nn.Module):
 
     def after_relu(self, x: Array, norm: batch_norm.Affine) -> Array:
         """The same of the only input max(0, norm(x)): [..., H, W, C] -> [..., H, W, features]."""
-        (kind,) = self.kinds
-        return _over_leading_axes(lambda x: masked_conv_of_relu(x, norm, self.kernel, kind), x)
+        (kind,), (kernel,) = self.kinds, self.parts()
+        return _over_leading_axes(lambda x: masked_conv_of_relu(x, norm, kernel, kind), x)
 
     # The first input's share again, tap by tap, for those who go through an image in raster order.
 
@@ -119,28 +145,42 @@ class PointwiseConv(nn.Module):
     """1x1 convolution with bias: a matrix product, for any leading axes [..., C]."""
 
     features: int
+    order: ColourOrder | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         init = uniform_fan_in(x.shape[-1])
-        kernel = self.param("kernel", init, (1, 1, x.shape[-1], self.features))
-        return x @ kernel[0, 0] + self.param("bias", init, (self.features,))
+        kernel = self.param("kernel", init, (1, 1, x.shape[-1], self.features))[0, 0]
+        if self.order is not None:
+            kernel = kernel * self.order.mask()
+        return x @ kernel + self.param("bias", init, (self.features,))
 
 
 class Head(nn.Module):
     """The likelihood's heads by 1x1 convolutions: [..., H, W, F] -> [..., H, W, C] each.
 
-    Or of a single pixel: [..., F] -> [..., C].
+    Or of a single pixel: [..., F] -> [..., C]. With `colours` a colour's heads see the features of
+    this colour and earlier ones alone.
     """
 
     likelihood: Likelihood
     x_shape: tuple[int, ...]
+    colours: int = 1
 
     @nn.compact
     def __call__(self, h: Array) -> tuple[Array, ...]:
         return tuple(
             self.param(name, nn.initializers.zeros_init(), shape)
             if name in self.likelihood.free
-            else PointwiseConv(shape[-1], name=name)(h)
+            else self._of_a_pixel(name, shape[2:], h)
             for name, shape in self.likelihood.heads(self.x_shape).items()
         )
+
+    def _of_a_pixel(self, name: str, shape: tuple[int, ...], h: Array) -> Array:
+        features, order = math.prod(shape), None
+        if self.colours > 1:
+            order = ColourOrder(
+                colours_of(h.shape[-1], self.colours), colours_of(features, self.colours), own=True
+            )
+        out = PointwiseConv(features, order, name=name)(h)
+        return out.reshape(*h.shape[:-1], *shape)

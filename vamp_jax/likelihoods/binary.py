@@ -48,4 +48,5 @@ BERNOULLI = Likelihood(
     sample=_sample,
     from_stored=divided_by_scale,
     support=(0.0, 1.0),
+    whole=True,
 )

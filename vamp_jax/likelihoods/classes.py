@@ -58,6 +58,7 @@ def categorical(num_classes: int, *, one_hot: bool = False) -> Likelihood:
         sample=jax.random.categorical,
         from_stored=_as_classes,
         support=(0.0, num_classes - 1.0),
+        whole=True,
         relax=functools.partial(jax.nn.one_hot, num_classes=num_classes) if one_hot else None,
         relaxed_support=(0.0, 1.0) if one_hot else None,
     )

@@ -121,6 +121,7 @@ _POISSON = Likelihood(
     sample=_poisson_sample,
     from_stored=_as_counts,
     support=(0.0, math.inf),
+    whole=True,
 )
 
 

@@ -81,6 +81,7 @@ def _discretised_logistic(proper: bool) -> Likelihood:
         sample=discretised_logistic_sample,
         from_stored=bin_centre,
         support=(0.0, 1.0),
+        whole=True,
         in_bits=True,
     )
 

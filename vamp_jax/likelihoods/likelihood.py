@@ -36,6 +36,7 @@ class Likelihood(NamedTuple):
     support: tuple[float, float]  # of x, and so of pseudo-inputs
     in_bits: bool = False  # results are also given in bits per dimension
     free: tuple[str, ...] = ()  # heads that are parameters of the decoder and no functions of z
+    whole: bool = False  # whether data as people have them are whole numbers
     event_axes: int = 0  # last axes of x that make one value together
     # Of values that are no real numbers (symbols): x -> what stands for it among pseudo-inputs,
     # real numbers of [0, 1]. None: x itself, in its support.

@@ -148,6 +148,7 @@ def rgb_logistic_mixture(num_mixtures: int = 10) -> Likelihood:
         sample=_sample,
         from_stored=bin_centre,
         support=(0.0, 1.0),
+        whole=True,
         in_bits=True,
         event_axes=1,
     )

@@ -27,12 +27,6 @@ class ConvHVAE(hvae.HVAE):
                 f"{type(self).__name__} needs images [H, W, C], not data of shape {self.x_shape}: "
                 "take a dense model, as configs/hvae.py."
             )
-        for name, shape in self.likelihood.heads(self.x_shape).items():
-            if len(shape) != 3 and name not in self.likelihood.free:
-                raise errors.UsageError(
-                    f"{type(self).__name__} has no output for likelihood {self.likelihood.name!r}: "
-                    "take a dense model."
-                )
         height, width, _ = self.x_shape
         if height % 4 or width % 4:
             side = 4 * math.ceil(max(height, width) / 4)

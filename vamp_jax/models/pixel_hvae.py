@@ -2,9 +2,11 @@
 
 The PixelCNN predicts each pixel from z1, z2 and the pixels before it in raster order. It comes in
 two forms, each with a second way through it, a row and then a pixel at a time, that keeps what
-earlier pixels have already cost; `sample_pixels` draws images that way.
+earlier pixels have already cost; `sample_pixels` draws images that way. Where a likelihood takes
+the colours of a pixel one by one, a colour is also predicted from those before it.
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -21,6 +23,14 @@ NUM_LAYERS = 8
 FEATURES = 64
 
 
+def _order(inputs: int, colours: int, *, own: bool, gates: int = 1) -> conv.ColourOrder | None:
+    """Of a layer from so many inputs to FEATURES, of which each has so many gates."""
+    if colours == 1:
+        return None
+    outputs = conv.colours_of(FEATURES, colours) * gates
+    return conv.ColourOrder(conv.colours_of(inputs, colours), outputs, own)
+
+
 class MaskedStack(nn.Module):
     """The paper's: eight masked convolutions, each with batch norm and ReLU.
 
@@ -29,14 +39,17 @@ class MaskedStack(nn.Module):
     """
 
     channels: int
+    colours: int  # that are predicted one after the other
     mask_z: bool
     axis_name: str | None
 
     def setup(self):
-        kinds = ("A", "A" if self.mask_z else "all")
-        first = conv.MaskedConv(FEATURES, kinds, (self.channels, 2 * self.channels))
-        rest = [conv.MaskedConv(FEATURES, ("B",), (FEATURES,)) for _ in range(NUM_LAYERS - 1)]
-        self.convs = [first, *rest]
+        kinds = ("A" if self.colours == 1 else "B", "A" if self.mask_z else "all")
+        order = _order(self.channels, self.colours, own=False)
+        first = conv.MaskedConv(FEATURES, kinds, (self.channels, 2 * self.channels), order)
+        order = _order(FEATURES, self.colours, own=True)
+        later = (FEATURES, ("B",), (FEATURES,), order)
+        self.convs = [first, *(conv.MaskedConv(*later) for _ in range(NUM_LAYERS - 1))]
         self.norms = [batch_norm.BatchNorm(self.axis_name) for _ in range(NUM_LAYERS)]
 
     def __call__(self, x: Array, z: Array, **norm_kwargs) -> Array:
@@ -57,9 +70,11 @@ class MaskedStack(nn.Module):
         result += [c.from_above(h) for c, h in zip(self.convs[1:], above, strict=False)]
         return jnp.stack(result), ()
 
-    def next_pixel(self, from_above, x_left, left):
+    def next_pixel(self, from_above, x_left, left, x):
         """The layers' outputs at one pixel: see `sample_pixels`."""
         total = from_above[0] + self.convs[0].from_left(x_left)
+        if self.colours > 1:
+            total = total + self.convs[0].from_same(x)
         h = batch_norm.relu(total, self.norms[0](total))
         result = [h]
         for i in range(1, NUM_LAYERS):
@@ -78,21 +93,26 @@ class GatedStacks(nn.Module):
     """
 
     channels: int
+    colours: int  # that are predicted one after the other
     mask_z: bool
 
     def setup(self):
-        def convs(first, later):
+        def convs(of_x, of_z, later, order=(None, None)):
             inputs = (self.channels, 2 * self.channels)
-            kinds = (first, first if self.mask_z else "all")
-            return [conv.MaskedConv(2 * FEATURES, kinds, inputs)] + [
-                conv.MaskedConv(2 * FEATURES, (later,), (FEATURES,)) for _ in range(NUM_LAYERS - 1)
+            kinds = (of_x, of_z if self.mask_z else "all")
+            return [conv.MaskedConv(2 * FEATURES, kinds, inputs, order[0])] + [
+                conv.MaskedConv(2 * FEATURES, (later,), (FEATURES,), order[1])
+                for _ in range(NUM_LAYERS - 1)
             ]
 
-        self.vertical = convs("above", "above_and_row")
-        self.horizontal = convs("left", "left_and_self")
+        order = functools.partial(_order, colours=self.colours)
+        of_rows = order(self.channels, own=False, gates=2), order(FEATURES, own=True, gates=2)
+        of_x = "left" if self.colours == 1 else "left_and_self"
+        self.vertical = convs("above", "above", "above_and_row")
+        self.horizontal = convs(of_x, "left", "left_and_self", of_rows)
         pointwise = conv.PointwiseConv
         self.across = [pointwise(2 * FEATURES) for _ in range(NUM_LAYERS)]
-        self.out = [pointwise(FEATURES) for _ in range(NUM_LAYERS)]
+        self.out = [pointwise(FEATURES, order(FEATURES, own=True)) for _ in range(NUM_LAYERS)]
 
     def __call__(self, x: Array, z: Array, **norm_kwargs) -> Array:
         """Images and maps of z [..., H, W, C], whose leading axes broadcast -> [..., H, W, F]."""
@@ -124,9 +144,11 @@ class GatedStacks(nn.Module):
             result.append(self.across[i](total))
         return jnp.stack(result), tuple(stack)
 
-    def next_pixel(self, from_above, x_left, left):
+    def next_pixel(self, from_above, x_left, left, x):
         """The layers' outputs at one pixel: see `sample_pixels`."""
         total = from_above[0] + self.horizontal[0].from_left(x_left)
+        if self.colours > 1:
+            total = total + self.horizontal[0].from_same(x)
         h = self._horizontal_output(0, total, 0.0)
         result = [h]
         for i in range(1, NUM_LAYERS):
@@ -145,7 +167,8 @@ def _gate(x):
 class PixelHVAE(conv_hvae.ConvHVAE):
     """q(z2|x) q(z1|x,z2) and p(z1|z2) as ConvHVAE; p(x|z1,z2) = prod_i p(x_i|x_<i,z1,z2).
 
-    Images of one channel: the masks know no order of channels.
+    A pixel's colours are one x_i where the likelihood takes them together (a mixture of logistics
+    for RGB). Where it takes each by itself they are three, red before green before blue.
     """
 
     mask_z: bool = True  # as the authors do: z's maps, too, are seen at earlier pixels only
@@ -154,11 +177,6 @@ class PixelHVAE(conv_hvae.ConvHVAE):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.x_shape[-1] != 1:
-            raise errors.UsageError(
-                f"PixelHVAE needs images of one channel, not {self.x_shape[-1]}: its masks know no "
-                "order of channels. Take another model."
-            )
         shapes = self.likelihood.heads(self.x_shape)
         if any(shapes[name] for name in self.likelihood.free):
             raise errors.UsageError(
@@ -166,16 +184,21 @@ class PixelHVAE(conv_hvae.ConvHVAE):
                 "take another variance, or another model."
             )
 
+    @property
+    def colours(self) -> int:
+        """How many numbers of a pixel are predicted one after the other."""
+        return 1 if self.likelihood.event_axes else self.x_shape[-1]
+
     def setup_decoder(self):
         """The layers of p(x|z1,z2)."""
-        channels = self.x_shape[-1]
+        shared = self.x_shape[-1], self.colours, self.mask_z
         self.p_x_from_z1 = self.gated(math.prod(self.x_shape))
         self.p_x_from_z2 = self.gated(math.prod(self.x_shape))
         if self.gated_stacks:
-            self.p_x_stack = GatedStacks(channels, self.mask_z)
+            self.p_x_stack = GatedStacks(*shared)
         else:
-            self.p_x_stack = MaskedStack(channels, self.mask_z, self.axis_name)
-        self.p_x = conv.Head(self.likelihood, self.x_shape)
+            self.p_x_stack = MaskedStack(*shared, self.axis_name)
+        self.p_x = conv.Head(self.likelihood, self.x_shape, self.colours)
 
     def decode(
         self,
@@ -253,9 +276,11 @@ def sample_pixels(model: PixelHVAE, variables, rng: Array, latents: dict[str, Ar
         def pixel_step(carry, inputs):
             x_left, left = carry  # [N, C], [L, N, F]
             column, from_above = inputs
-            features, decoded = call("next_pixel", from_above, x_left, left)
             key = jax.random.fold_in(rng, row * width + column)
-            x = model.likelihood.sample(key, *decoded)
+            x = jnp.zeros_like(x_left)
+            for _ in range(model.colours):  # the same draws each time: one colour more is settled
+                features, decoded = call("next_pixel", from_above, x_left, left, x)
+                x = model.likelihood.sample(key, *decoded).astype(x.dtype)
             return (x, features), (x, features)
 
         start = (jnp.zeros_like(x_above[:, 0]), jnp.zeros_like(above[:, :, 0]))
