@@ -17,8 +17,9 @@ import numpy as np
 from vamp_jax import log_likelihood, priors
 from vamp_jax.datasets import Dataset
 from vamp_jax.layers import conv_gradients
+from vamp_jax.parallel import AXIS
 from vamp_jax.training import plans
-from vamp_jax.training.devices import AXIS, replicated
+from vamp_jax.training.devices import replicated
 from vamp_jax.training.epoch import train_epoch
 from vamp_jax.training.state import init_state, init_variables
 

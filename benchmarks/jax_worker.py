@@ -128,7 +128,7 @@ def log_likelihood(pipe, config, dataset):
         num_samples=settings["samples"],
         rng=stream(config.seed, EVALUATION),
         examples_per_batch=min(10, settings["images"]),
-        **log_likelihood.batch_sizes(autoencoder.network)
+        **log_likelihood.batch_sizes(autoencoder.network, jax.default_backend())
         | {"batches_per_dispatch": -(-settings["images"] // 10)},
         report=report,
     )

@@ -12,6 +12,7 @@ from configs import default
 from tests.reference import SHAPE
 from vamp_jax import choices, datasets, likelihoods, trainable_priors
 from vamp_jax.autoencoder import Autoencoder
+from vamp_jax.parallel import AXIS
 from vamp_jax.training import devices, plans
 from vamp_jax.training.checkpoints import Checkpoints
 from vamp_jax.training.epoch import train_epoch
@@ -103,7 +104,7 @@ def compiled_epoch(plan, state, train, validation, num_devices=1):
         lambda state, train, validation, _: train_epoch(
             state, train, validation, plan=plan, num_devices=num_devices
         ),
-        axis_name=devices.AXIS,
+        axis_name=AXIS,
         in_axes=(None, None, None, 0),
         out_axes=None,
         devices=jax.devices()[:num_devices],

@@ -30,6 +30,7 @@ from vamp_jax import ais, generation, priors
 from vamp_jax.autoencoder import Autoencoder, Encoded, Variables, network_variables
 from vamp_jax.batches import in_dispatches
 from vamp_jax.network import Draw, Latents
+from vamp_jax.parallel import over_devices
 from vamp_jax.random_streams import example_keys
 from vamp_jax.sequences import check_examples, num_examples
 
@@ -156,10 +157,10 @@ def estimate(
             "there must be an index of each example, and two chains at least."
         )
     betas = ais.schedule(num_distributions)
-    compiled = jax.pmap(
+    compiled = over_devices(
         functools.partial(_on_device, autoencoder, start=start, betas=betas, num_chains=num_chains),
         in_axes=(None, None, None, 0),
-        devices=jax.local_devices(),
+        on=jax.local_devices(),
     )
     prior = jax.jit(autoencoder.prior_density)(variables)
     devices = jax.local_device_count()

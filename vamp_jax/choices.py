@@ -125,21 +125,21 @@ def _without_fields(name: str):
 
 
 def _pixel_hvae(config: Config):
+    from vamp_jax import parallel
     from vamp_jax.models import PixelHVAE
-    from vamp_jax.training import devices
 
     return PixelHVAE, {
         "mask_z": config.pixel_mask_z,
         "gated_stacks": config.pixel_gated_stacks,
-        "axis_name": devices.AXIS,
+        "axis_name": parallel.AXIS,
     }
 
 
 def _lvae(config: Config):
+    from vamp_jax import parallel
     from vamp_jax.models import LVAE
-    from vamp_jax.training import devices
 
-    return LVAE, {"num_layers": config.num_layers, "axis_name": devices.AXIS}
+    return LVAE, {"num_layers": config.num_layers, "axis_name": parallel.AXIS}
 
 
 NETWORKS = {

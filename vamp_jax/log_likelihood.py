@@ -9,7 +9,7 @@ with a running logsumexp, so memory does not grow with S. The noise of a sample 
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -19,6 +19,7 @@ import numpy as np
 from vamp_jax.autoencoder import Autoencoder, Terms, Variables
 from vamp_jax.batches import in_dispatches
 from vamp_jax.network import Network
+from vamp_jax.parallel import over_devices
 from vamp_jax.random_streams import example_keys, noise_of_samples
 from vamp_jax.sequences import check_examples, num_examples, values_of
 
@@ -87,12 +88,8 @@ def estimate(
     devices = jax.local_device_count()
     examples_per_batch = min(examples_per_batch, -(-count // devices))
     most = -(-count // (devices * examples_per_batch))
-    chunk = max(1, min(num_samples, rows_per_chunk // examples_per_batch))
-    compiled = jax.pmap(
-        functools.partial(on_device, autoencoder, num_samples=num_samples, chunk=chunk),
-        in_axes=(None, None, 0, 0, None),
-        devices=jax.local_devices(),  # of several hosts, one evaluates
-    )
+    of_batches = num_samples, examples_per_batch, rows_per_chunk
+    compiled = over_batches(autoencoder, *of_batches, jax.local_devices())
     prior = jax.jit(autoencoder.prior_density)(variables)
     shape = (devices, min(batches_per_dispatch, most), examples_per_batch)
     result = in_dispatches(
@@ -101,15 +98,28 @@ def estimate(
     return cast(ImportanceSampled, result)
 
 
-def batch_sizes(network: Network) -> dict[str, int]:
-    """Batch sizes for `estimate`, chosen for speed.
+def over_batches(
+    autoencoder: Autoencoder,
+    num_samples: int,
+    examples_per_batch: int,
+    rows_per_chunk: int,
+    on: Sequence[jax.Device],  # of several hosts, one evaluates
+) -> Callable[..., ImportanceSampled]:
+    """Returns `on_device` over devices: of variables, prior, x and index [devices, ...], key."""
+    chunk = max(1, min(num_samples, rows_per_chunk // examples_per_batch))
+    run = functools.partial(on_device, autoencoder, num_samples=num_samples, chunk=chunk)
+    return over_devices(run, in_axes=(None, None, 0, 0, None), on=on)
+
+
+def batch_sizes(network: Network, platform: str) -> dict[str, int]:
+    """Batch sizes for `estimate` on a platform ("cpu", "gpu", "tpu"), chosen for speed.
 
     By convolutions on a CPU, few rows stay in its cache (1.4 times as fast), and ten images are a
     minute: more would show no progress.
     """
     if not network.convolutional:
         return {"rows_per_chunk": 1000, "batches_per_dispatch": 10}
-    rows = 20 if jax.default_backend() == "cpu" else 1000
+    rows = 20 if platform == "cpu" else 1000
     return {"rows_per_chunk": rows, "batches_per_dispatch": 1}
 
 

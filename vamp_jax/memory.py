@@ -102,10 +102,11 @@ def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
     held = choices.SHARES_OF_DATA[config.data_placement](jax.device_count())
     on_one = int(held * _bytes(dataset.train)) + _bytes(dataset.validation)
     training["data"] = max(0, copies) * on_one
+    at_once = batch_sizes(plan.autoencoder.network, jax.default_backend())
     evaluation = {
         "best parameters": max(1, place.devices) * _bytes(state.best_params),
         "a chunk of the evaluation's samples": place.devices
-        * min(batch_sizes(plan.autoencoder.network)["rows_per_chunk"], config.num_samples)
+        * min(config.num_samples, at_once["rows_per_chunk"])
         * of_rows,
         "data in evaluation": place.is_host * _of_evaluated(dataset),
     }

@@ -190,7 +190,7 @@ def _sample(
         num_samples=num_samples,
         rng=rng,
         index=index,
-        **log_likelihood.batch_sizes(autoencoder.network),
+        **log_likelihood.batch_sizes(autoencoder.network, jax.default_backend()),
     )
     what = f"log-likelihood, S = {num_samples}"
     unfinished = path + UNFINISHED

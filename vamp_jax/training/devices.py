@@ -1,7 +1,4 @@
-"""Several devices: the mapped axis, replicated values, sums, and the pseudo-inputs shared out.
-
-The only place that calls `jax.pmap` for training.
-"""
+"""Several devices: replicated values, sums, and the pseudo-inputs shared out."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-AXIS = "devices"  # the mapped axis of training, over which batch norm sums
+from vamp_jax.parallel import AXIS
 
 
 def replicated() -> NamedSharding:
@@ -56,26 +53,3 @@ def share_out(encode: Callable, num_devices: int) -> Callable:
 def _rows(array, rows):
     # By flat rows: XLA for TPU would lay [K, H, W, C], and all that follows it, in padded tiles.
     return array.reshape(len(array), -1)[rows].reshape(len(rows), *array.shape[1:])
-
-
-def over_devices(
-    function: Callable, in_axes: tuple, out_axes: Any = None, donate: tuple[int, ...] = (0,)
-) -> Callable:
-    """Returns `function` mapped over all devices of all processes.
-
-    Args:
-      function: of trees; may use AXIS.
-      in_axes: of each argument None where it is replicated, 0 where it has a row for each device.
-      out_axes: of each result, likewise.
-      donate: the numbers of the arguments that are donated.
-    """
-    mapped = jax.pmap(
-        lambda *args: function(*args[:-1]),
-        axis_name=AXIS,
-        in_axes=(*in_axes, 0),
-        out_axes=out_axes,
-        donate_argnums=donate,
-    )
-    # pmap wants one argument with the devices' axis.
-    local = np.zeros(jax.local_device_count(), np.int32)
-    return lambda *args: mapped(*args, local)

@@ -8,7 +8,7 @@ same parts: `begin`, `train_batch`, `train_step`, `end`.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ import optax
 from vamp_jax.autoencoder import Autoencoder, Terms, Variables
 from vamp_jax.datasets.inputs import Inputs
 from vamp_jax.objectives import Objective
+from vamp_jax.parallel import AXIS, over_devices
 from vamp_jax.random_streams import (
     BINARISE,
     NOISE,
@@ -61,13 +62,19 @@ class Batch(NamedTuple):
     noise: dict[str, Array]  # [M, B, *shape] for each layer
 
 
-def make_epoch(plan: Plan) -> Callable[[TrainState, Any, Any], tuple[TrainState, Sums]]:
+def make_epoch(
+    plan: Plan, on: Sequence[jax.Device] | None = None
+) -> Callable[[TrainState, Any, Any], tuple[TrainState, Sums]]:
     """Returns `train_epoch` over all devices: (state, train, validation) -> (state, metrics).
 
     The arguments are to lie on the devices as `devices.replicated()`; the state is donated.
+
+    Args:
+      on: the devices of a topology, to compile for it ahead of time; None: those that there are.
     """
-    run = functools.partial(train_epoch, plan=plan, num_devices=jax.device_count())
-    return devices.over_devices(run, in_axes=(None, None, None))
+    count = jax.device_count() if on is None else len(on)
+    run = functools.partial(train_epoch, plan=plan, num_devices=count)
+    return over_devices(run, (None, None, None), out_axes=None, donate=(0,), on=on)
 
 
 def train_epoch(
@@ -176,7 +183,7 @@ def train_batch(
 ) -> Batch:
     """This device's rows of a batch; `fetch` gives examples as stored, by their numbers [rows]."""
     binarise_key, noise_key = settings.keys
-    index, weight = places(settings, order, step, jax.lax.axis_index(devices.AXIS))
+    index, weight = places(settings, order, step, jax.lax.axis_index(AXIS))
     x = settings.plan.inputs.drawn(fetch(index), binarise_key, index)
     return Batch(x, index, weight, _noise(settings.plan, noise_key, index))
 
@@ -313,7 +320,7 @@ def _validate(settings: Settings, variables: Variables, validation: Any) -> Sums
     chunk = min(chunk, -(-count // num_devices))
 
     def sums_of(step):
-        place = (step * num_devices + jax.lax.axis_index(devices.AXIS)) * chunk + jnp.arange(chunk)
+        place = (step * num_devices + jax.lax.axis_index(AXIS)) * chunk + jnp.arange(chunk)
         weight = (place < count).astype(jnp.float32)
         index = jnp.minimum(place, count - 1)
         x = plan.inputs.of(rows_of(validation, index))

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vamp_jax.datasets import mapped
+from vamp_jax.parallel import AXIS, over_devices
 from vamp_jax.sequences import num_examples
 from vamp_jax.training import devices
 from vamp_jax.training import epoch as epochs
@@ -66,7 +67,7 @@ def sharded(plan: Plan, train: Any, validation: Any) -> Epoch:
         carry, sums = jax.lax.scan(step, carry, jnp.arange(settings.num_steps))
         return epochs.end(settings, epochs.with_carry(state, carry), sums, validation)
 
-    run = devices.over_devices(epoch, in_axes=(None, 0, None))
+    run = over_devices(epoch, (None, 0, None), out_axes=None, donate=(0,))
     return lambda state: run(state, parts, validation)
 
 
@@ -76,10 +77,10 @@ def _from_parts(settings: Settings, order: Array, step: Array, part: Any, mine: 
     wanted = jax.vmap(lambda device: epochs.places(settings, order, step, device)[0])(numbers)
     share = jax.tree.leaves(part)[0].shape[0]
     # What is not here is sent as some other row, which the receiver does not look at.
-    here = jnp.clip(wanted - jax.lax.axis_index(devices.AXIS) * share, 0, share - 1)
+    here = jnp.clip(wanted - jax.lax.axis_index(AXIS) * share, 0, share - 1)
 
     def exchange(leaf):
-        received = jax.lax.all_to_all(leaf[here], devices.AXIS, split_axis=0, concat_axis=0)
+        received = jax.lax.all_to_all(leaf[here], AXIS, split_axis=0, concat_axis=0)
         return received[mine // share, jnp.arange(len(mine))]
 
     return jax.tree.map(exchange, part)
@@ -98,19 +99,18 @@ def streamed(plan: Plan, train: Any, validation: Any) -> Epoch:
     validation = jax.device_put(validation, devices.replicated())
     of_all = plan, count, num_devices
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), train)
-    begin = devices.over_devices(
-        functools.partial(_begin, of_all, like),
-        in_axes=(None,),
-        out_axes=(None, None, 0),
-        donate=(),
+    begin = over_devices(
+        functools.partial(_begin, of_all, like), in_axes=(None,), out_axes=(None, None, 0)
     )
-    run = devices.over_devices(
+    run = over_devices(
         functools.partial(_steps, of_all),
         in_axes=(None, 0, *[None] * 5, 0),
         out_axes=(None, 0),
         donate=(0, 1),
     )
-    end = devices.over_devices(functools.partial(_end, of_all), in_axes=(None, 0, None))
+    end = over_devices(
+        functools.partial(_end, of_all), in_axes=(None, 0, None), out_axes=None, donate=(0,)
+    )
     files = mapped.as_they_are(train)
 
     def fetch(order, steps):
