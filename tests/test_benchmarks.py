@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import markdown, operations, systems, tables
+from benchmarks import markdown, operations, systems, tables, turns
 from tests.cases import paper_config, plan_for, variables_for
 from vamp_jax import config_checks
 from vamp_jax.datasets import Dataset
@@ -87,7 +87,7 @@ def test_report_has_ratios_targets_and_who_was_left_out():
     assert "| VAE | VampPrior | torch, tuned | not measured |" in text
     assert "| VAE | VampPrior | pythae | not measured |" in text
     assert "a machine, 2 cores | Python 3.11, device cpu, jax 0.0.1, torch 0.0.2 |" in text
-    assert text.count("Not measured.") == 4  # the other parts
+    assert text.count("Not measured.") == 5  # the other parts
 
 
 def test_other_systems_stand_beside_the_plain_vae():
@@ -102,6 +102,21 @@ def test_other_systems_stand_beside_the_plain_vae():
     assert f"| {systems.LARGER[0]} | 10 (10 to 10) | 2.50 (2.50 to 2.50) |  |" in text
     for fields in systems.SYSTEMS.values():
         config = paper_config("vae")
+        config.update(fields)
+        config_checks.check(config)
+
+
+def test_components_that_take_turns_stand_beside_the_standard_prior():
+    environment = _results()["training/vae/vamp"]["environment"]
+    sides = {
+        name: {"ready": {}, "step": [step, step], "peak_mib": 1.0}
+        for name, step in zip(turns.TURNS, (0.004, 0.01, 0.005), strict=False)
+    }
+    text = tables.report({"turns/vae": {"sides": sides, "environment": environment}})
+    assert "| VAE | standard prior | 4 (4 to 4) |  |" in text
+    assert "| VAE | VampPrior, 100 components a step | 5 (5 to 5) | 1.25 (1.25 to 1.25) |" in text
+    for prior, fields in turns.TURNS.values():
+        config = paper_config("vamp_vae" if prior == "vamp" else "vae")
         config.update(fields)
         config_checks.check(config)
 
