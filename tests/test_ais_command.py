@@ -59,7 +59,8 @@ def test_the_record_stands_beside_the_evaluation_s(run, capsys):
     assert gap["num_examples"] == 4
     said = capsys.readouterr().out
     assert "2 of 3 distributions, from the posterior" in said and "(S = 7); here" in said
-    assert "(4 examples)" in said
+    assert "(4 examples)" in said and f"  {100 * record['acceptance']:.0f} %" in said
+    assert f"here {beside['difference']:.3f} +- " in said and f"gap of {gap['gap']:.3f}" in said
 
 
 def test_an_interrupted_one_ends_with_the_same_bits(run, monkeypatch, capsys):

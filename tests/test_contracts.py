@@ -115,7 +115,7 @@ def check_run(folder, **fields):
     """Four epochs lower the loss, and end with the same bits when resumed from a checkpoint."""
     config = small_config(**dict(batch_size=25, warmup_epochs=1) | fields, **few_layers(fields))
     data = data_for(config, dynamic=False)
-    _, history = run_resumed(config, data, folder, optax.sgd(1e-2), num_epochs=4)
+    _, history = run_resumed(config, data, folder, optax.adam(1e-2), num_epochs=4)
     losses = [float(metrics["train_loss"]) for metrics in history]
     assert losses[-1] < losses[0]
 

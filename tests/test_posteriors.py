@@ -38,6 +38,8 @@ def test_the_value_has_the_functions_as_methods(shape):
     mean, noise, z = (rng.standard_normal(shape).astype(F32) for _ in range(3))
     log_var = rng.uniform(-6, 2, shape).astype(F32)
     normal = Normal(mean, log_var)
+    back = normal.noise_of(normal.sample(noise))
+    np.testing.assert_allclose(back, noise, rtol=1e-3, atol=1e-4)
     drawn, log_q = normal.sample_and_log_prob(noise)
     chex.assert_trees_all_equal(drawn, posteriors.normal_sample(noise, mean, log_var))
     chex.assert_trees_all_equal(normal.sample(noise), drawn)
