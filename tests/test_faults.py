@@ -1,7 +1,7 @@
 """Faults, tried for real on train.py as a process: killed at any moment, a full disk, a folder that
 cannot be written, a log cut in the middle. In the end the bits are those of an undisturbed run.
 
-The normal suite has a short form of each; python -m pytest -m slow tests/test_faults.py the rest.
+The normal suite has a short form of some; python -m pytest -m slow tests/test_faults.py the rest.
 """
 
 import contextlib
@@ -237,7 +237,8 @@ def test_disk_that_fills_up_later(start, undisturbed, small_disk):
     check_goes_on(start, disk / "run", undisturbed)
 
 
-@pytest.mark.parametrize("kib", [20])
+@pytest.mark.slow
+@pytest.mark.parametrize("kib", [0, 1, 3, 6, 10, 20])
 def test_files_that_cannot_grow(tmp_path, start, undisturbed, kib):
     """What a full disk or a quota is to a process, without a disk: no file over so many KiB."""
     limit = (
@@ -248,12 +249,6 @@ def test_files_that_cannot_grow(tmp_path, start, undisturbed, kib):
     process = start(tmp_path / "run", before=(sys.executable, "-c", limit))
     check_said(*finish(process, timeout=120))
     check_goes_on(start, tmp_path / "run", undisturbed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kib", [0, 1, 3, 6, 10])
-def test_files_that_can_hardly_grow(tmp_path, start, undisturbed, kib):
-    test_files_that_cannot_grow(tmp_path, start, undisturbed, kib)
 
 
 @pytest.mark.slow

@@ -203,8 +203,6 @@ QUICK = {
     ("normal", "vamp"),
     ("householder", "vamp_flow"),
     ("iaf", "vamp_flow"),
-    ("sylvester", "mog"),
-    ("planar", "flow"),
 }
 
 

@@ -176,6 +176,7 @@ def test_statistics_are_those_of_the_rows_that_count():
     np.testing.assert_allclose(norm["var"], h.reshape(10, -1).var(0), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_after_an_epoch_statistics_are_those_of_the_training_set_on_any_devices():
     config = small_config(model="lvae", prior="vamp", latent_dim=2, num_layers=2, batch_size=20)
     data = small_data(count=50, dynamic=False)

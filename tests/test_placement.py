@@ -38,6 +38,7 @@ def test_on_one_device_a_streamed_set_gives_the_same_bits():
     assert done.stdout == "1 device\n"
 
 
+@pytest.mark.slow
 def test_on_eight_devices_all_placements_have_the_same_trajectory():
     # Seven examples a step: one device has nothing but padding.
     config = small_config(model="vae", prior="vamp", batch_size=7, components_per_step=4)

@@ -179,8 +179,12 @@ def test_langevin_steps_wander_through_the_posterior():
 
 @pytest.mark.parametrize(
     "fields",
-    [dict(pseudo_input_update="em", wake_steps=4), dict(prior="exemplar", num_neighbours=3)],
-    ids=["em", "exemplar"],
+    [
+        pytest.param(dict(pseudo_input_update="em", wake_steps=4), id="em"),
+        pytest.param(
+            dict(prior="exemplar", num_neighbours=3), id="exemplar", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_resumed_it_has_the_same_bits_and_on_8_devices_the_same_trajectory(fields, tmp_path):
     config, data = small_config(**FIELDS | fields), small_data()

@@ -137,9 +137,8 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(
     assert result_of(tmp_path) == result_of(uninterrupted[0])
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_run_goes_on(tmp_path, environment, uninterrupted, number):
     process = start(tmp_path, environment, "--checkpoint_seconds=0.1")
     wait_for_epoch(tmp_path, 3)

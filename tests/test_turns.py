@@ -40,7 +40,9 @@ def test_each_pseudo_input_has_its_turn_once_a_round():
     assert not np.array_equal(other.order, turn.order)
 
 
-@pytest.mark.parametrize("posterior", ["normal", "householder"])
+@pytest.mark.parametrize(
+    "posterior", ["normal", pytest.param("householder", marks=pytest.mark.slow)]
+)
 def test_the_mean_gradient_over_the_turns_is_the_full_one(posterior):
     """With fresh encodings: the value exactly, each turn; the gradient on average."""
     plan, variables, data = case(posterior=posterior, prior="vamp")
