@@ -210,7 +210,8 @@ def test_so_are_two_that_stream_their_data_from_files(processes, tmp_path):
     results = finish(*processes.start_two(workdir, 2, *streamed, **files))
     assert [code for code, _ in results] == [0, 0], results
     assert "Going on after epoch" in results[0][1]
-    assert_equal(result_of(workdir), result_of(alone), rtol=1e-5)
+    # Of 10,000 values the sums of two hosts differ by more than those of 64.
+    assert_equal(result_of(workdir), result_of(alone), rtol=1e-4)
 
 
 def test_what_one_process_sees_ends_both_with_a_sentence(processes, tmp_path):
