@@ -45,6 +45,7 @@ class Stored(NamedTuple):
     dynamic: bool = False
     max_value: int = 1
     num_classes: int | None = None
+    num_bins: int | None = None  # of levels, each of which stands for the centre of its bin
 
 
 class _Fit(NamedTuple):
@@ -236,7 +237,8 @@ def _store_bernoulli(splits: Splits, known: Facts) -> Stored:
 
 def _store_levels(splits: Splits, known: Facts) -> Stored:
     stored = _smallest(splits, GREY_LEVELS - 1, known)
-    return Stored(stored, "discretised_logistic", max_value=GREY_LEVELS - 1)
+    stands_for = dict(max_value=GREY_LEVELS - 1, num_bins=GREY_LEVELS)
+    return Stored(stored, "discretised_logistic", **stands_for)
 
 
 def _store_reals(splits: Splits, known: Facts) -> Stored:
@@ -322,8 +324,8 @@ def moments(stored: Stored, kind: str) -> tuple[float | np.ndarray, float | np.n
         share = 1 / stored.num_classes
         return share, (share * (1 - share)) ** 0.5
     mean, stddev = _mean_and_deviation(stored.splits["train"], kind)
-    if stored.likelihood == "discretised_logistic":
-        mean, stddev = (mean + 0.5) / GREY_LEVELS, stddev / GREY_LEVELS
+    if stored.num_bins is not None:
+        mean, stddev = (mean + 0.5) / stored.num_bins, stddev / stored.num_bins
     else:
         mean, stddev = mean / stored.max_value, stddev / stored.max_value
     if kind != "vectors":
