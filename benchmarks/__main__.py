@@ -152,34 +152,26 @@ def worker_cases(kind):
     return cases
 
 
+def steps_in_turns(options, model, sides):
+    """Seconds of a step, for each side's settings beside what all have."""
+    steps = 3 if options.tiny else 100 if model in DENSE else options.conv_steps
+    shared = {"task": "training", "model": model, "whole_epochs": False}
+    shared |= {"data_dir": options.data_dir, "steps": steps, "validation_images": 100}
+    workers = {name: ours("jax_worker", **shared, **own) for name, own in sides.items()}
+    return {"sides": alternate(workers, options.repeats)}
+
+
 def systems_cases(options):
     """Steps of all systems in turn: the first is the plain VAE."""
-
-    def measure():
-        shared = {"task": "training", "model": "vae", "prior": "standard", "whole_epochs": False}
-        shared |= {"data_dir": options.data_dir, "steps": 3 if options.tiny else 100}
-        shared |= {"validation_images": 100}
-        sides = {name: ours("jax_worker", **shared, fields=f) for name, f in SYSTEMS.items()}
-        return {"sides": alternate(sides, options.repeats)}
-
-    yield "standard", measure
+    sides = {name: {"prior": "standard", "fields": fields} for name, fields in SYSTEMS.items()}
+    yield "standard", lambda: steps_in_turns(options, "vae", sides)
 
 
 def turns_cases(options):
     """Steps with all components encoded, with some, and without any."""
+    sides = {name: {"prior": prior, "fields": fields} for name, (prior, fields) in TURNS.items()}
     for model in options.models:
-
-        def measure(model=model):
-            shared = {"task": "training", "model": model, "whole_epochs": False}
-            steps = 3 if options.tiny else 100 if model in DENSE else options.conv_steps
-            shared |= {"data_dir": options.data_dir, "steps": steps, "validation_images": 100}
-            sides = {
-                name: ours("jax_worker", **shared, prior=prior, fields=fields)
-                for name, (prior, fields) in TURNS.items()
-            }
-            return {"sides": alternate(sides, options.repeats)}
-
-        yield model, measure
+        yield model, lambda model=model: steps_in_turns(options, model, sides)
 
 
 def startup_cases(options):

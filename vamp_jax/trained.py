@@ -15,6 +15,7 @@ from vamp_jax import log_likelihood as estimates
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.batches import in_batches
 from vamp_jax.datasets.inputs import DataSpec
+from vamp_jax.datasets.values import fractional
 from vamp_jax.posteriors import Normal
 from vamp_jax.random_streams import EVALUATION, latent_noise, stream
 from vamp_jax.sequences import check_examples, is_sequences, num_examples, values_of
@@ -150,11 +151,10 @@ class Trained:
         x = jax.tree.map(np.asarray, x) if is_sequences(x) else np.asarray(x)
         check_examples(name, x, tuple(self.spec.shape))
         likelihood = self.autoencoder.likelihood
-        broken = likelihood.whole & (values_of(x) - np.floor(values_of(x)) > 0)  # nan is not
-        if np.any(broken):
+        if likelihood.whole and np.any(which := fractional(values_of(x))):
             raise ValueError(
                 f"{name}: x must be whole numbers for {likelihood.name}, as the model's data are, "
-                f"but has {values_of(x)[broken][0]:g}."
+                f"but has {values_of(x)[which][0]:g}."
             )
         x = jax.tree.map(np.asarray, likelihood.from_stored(jax.tree.map(jnp.asarray, x), 1.0))
         low, high = likelihood.support

@@ -96,7 +96,7 @@ def facts(where: str, kind: str, splits: Splits, *, in_bytes: bool, grey_levels:
         kind=kind,
         low=min(low for low, _ in ranges.values()),
         high=high,
-        whole=not any(mapped.any_of(_broken, a) for a in floats.values()),
+        whole=not any(mapped.any_of(fractional, a) for a in floats.values()),
         in_bytes=in_bytes,
         grey=in_bytes and (grey_levels or high >= _SURELY_GREY),
         missing=any(mapped.any_of(np.isnan, a) for a in floats.values()),
@@ -179,7 +179,7 @@ def _shown(value: np.generic) -> str:
     return str(int(value)) if value.dtype.kind in "iu" else f"{value:g}"
 
 
-def _broken(values: np.ndarray) -> np.ndarray:
+def fractional(values: np.ndarray) -> np.ndarray:
     """Which values have digits after the point."""
     if values.dtype.kind != "f":
         return np.zeros(values.shape, bool)
@@ -190,7 +190,7 @@ def _outside(low: float, high: float, whole: bool) -> Callable[[np.ndarray, Fact
     def outside(values, known):
         del known
         which = (values < low) | (values > high)
-        return which | _broken(values) if whole else which
+        return which | fractional(values) if whole else which
 
     return outside
 
