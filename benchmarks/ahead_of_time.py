@@ -33,6 +33,7 @@ CONFIGS = {
     "conv_hvae": "vamp_conv_hvae",
     "pixel_hvae": "vamp_pixel_hvae",
     "seq_vae": "vamp_seq_vae",
+    "vrnn": "vamp_vrnn",
     "lvae": "vamp_lvae",
     "iwae_net": "vamp_iwae",
 }
