@@ -33,6 +33,12 @@ from vamp_jax.autoencoder import network_variables
 from vamp_jax.experiment import train_and_evaluate
 from vamp_jax.random_streams import sample_noise
 
+# Of several lengths, and, once more for the one-hot inputs, symbols.
+KINDS = [
+    pytest.param(small_sequences(), id="keys"),
+    pytest.param(symbols(), id="symbols", marks=pytest.mark.slow),
+]
+
 
 def make(data, **fields):
     """(plan, variables) of a small VRNN whose weights are large."""
@@ -57,7 +63,7 @@ def prior_of(plan, variables, of_model, num_classes):
     return lambda z: float64.mixture(z, mean, log_var, np.full(5, -np.log(5)))
 
 
-@pytest.mark.parametrize("data", [small_sequences(), symbols()], ids=["keys", "symbols"])
+@pytest.mark.parametrize("data", KINDS)
 def test_terms_and_filter_are_those_of_one_sequence_at_a_time_in_float64(data):
     """Shifts by one, lengths, dropped steps, samples and particles, with a VampPrior."""
     plan, variables = make(data, word_dropout=0.4)
@@ -72,12 +78,16 @@ def test_terms_and_filter_are_those_of_one_sequence_at_a_time_in_float64(data):
         whole = {name: leaf for name, leaf in x.items() if name != "kept"}
         args = autoencoder, variables, autoencoder.prior_density(variables)
         encoded = autoencoder.encode(variables, whole)
+        single = jax.tree.map(lambda part: part[:1], noise)
         return (
             terms_at(plan, variables, x, noise),
             particle_filter.run_filter(*args, encoded, noise, uniform),
+            particle_filter.run_filter(*args, encoded, single, uniform).log_likelihood,
+            terms_at(plan, variables, whole, single).elbo()[0],
         )
 
-    terms, found = run(variables, x, noise)
+    terms, found, one_particle, elbo = run(variables, x, noise)
+    np.testing.assert_allclose(one_particle, elbo, rtol=2e-6)
     of_model = float64_model(variables)
     log_prior = prior_of(plan, variables, of_model, data.num_classes)
     of_steps = noise["later"].reshape(3, 4, num_later, 3)
@@ -101,7 +111,8 @@ def test_terms_and_filter_are_those_of_one_sequence_at_a_time_in_float64(data):
     assert often > 0
 
 
-def test_one_particle_is_one_draw_of_the_elbo():
+@pytest.mark.slow
+def test_a_filter_of_one_particle_draws_what_importance_sampling_draws():
     data = small_sequences()
     plan, variables = make(data)
     x = jax.device_get(plan.inputs.of(datasets.rows_of(data.train, np.arange(7))))
@@ -116,6 +127,7 @@ def test_one_particle_is_one_draw_of_the_elbo():
     assert not np.any(found.resamplings)
 
 
+@pytest.mark.slow
 def test_what_is_past_the_end_and_more_of_it_counts_for_nothing():
     plan, variables = make(small_sequences())
     train = small_sequences().train
@@ -148,6 +160,7 @@ def test_what_is_past_the_end_and_more_of_it_counts_for_nothing():
         value_and_grad(longer, x | {"values": with_noise_after(x["values"], x["length"], 9)})
 
 
+@pytest.mark.slow
 def test_sequences_of_one_step():
     rng = np.random.RandomState(0)
     splits = [
@@ -176,21 +189,22 @@ ALL = np.array(list(itertools.product(range(NUM_CLASSES), repeat=STEPS)))  # [27
 def tiny():
     """(plan, variables, p(x) of all 27 sequences by quadrature)."""
     data = symbols(length=STEPS)
-    plan, variables = make(data, seed=3, latent_dim=1, prior="standard", size=0.9)
+    plan, variables = make(data, seed=3, latent_dim=1, prior="standard", size=0.8)
     of_model = variables["params"]["model"]
     # Posteriors near the priors and wider: estimates whose error is known.
     for name in ("q_z1", "q_later"):
         of_model[name]["mean"] = jax.tree.map(lambda leaf: 0.3 * leaf, of_model[name]["mean"])
         of_model[name]["log_var"] = jax.tree.map(np.zeros_like, of_model[name]["log_var"])
         of_model[name]["log_var"]["bias"] += 0.5
-    exact = float64_vrnn.probabilities(float64_model(variables), NUM_CLASSES, STEPS, 24)
+    exact = float64_vrnn.probabilities(float64_model(variables), NUM_CLASSES, STEPS, 61)
     return plan, variables, exact
 
 
+@pytest.mark.slow
 def test_probabilities_of_all_sequences_sum_to_one_and_are_what_is_estimated(tiny):
     plan, variables, exact = tiny
     assert exact.sum() == pytest.approx(1.0, abs=1e-9) and exact.std() > 1e-2
-    coarser = float64_vrnn.probabilities(float64_model(variables), NUM_CLASSES, STEPS, 20)
+    coarser = float64_vrnn.probabilities(float64_model(variables), NUM_CLASSES, STEPS, 49)
     np.testing.assert_allclose(coarser, exact, rtol=1e-4)
     args = plan.autoencoder, variables, jax.device_get(plan.inputs.of(ALL))
     found = log_likelihood.estimate(*args, num_samples=4000, rng=jax.random.key(0))
@@ -218,6 +232,7 @@ def test_a_filter_s_mean_is_the_probability_and_more_particles_tighten_the_bound
     assert np.all(np.diff(bounds, axis=0) > 0) and np.all(bounds[-1] < np.log(exact[which]))
 
 
+@pytest.mark.slow
 def test_samples_are_distributed_as_the_density_says(tiny):
     plan, variables, exact = tiny
     count, shapes = 4000, plan.autoencoder.network.latent_shapes
@@ -252,6 +267,7 @@ def test_the_trajectory_is_the_same_on_1_and_8_devices():
     chex.assert_trees_all_equal(one[0].constants, start.constants)
 
 
+@pytest.mark.slow
 def test_a_network_without_steps_is_refused():
     plan, variables = large_weights(small_sequences(), model="seq_vae")
     x = jax.device_get(plan.inputs.of(small_sequences().test))
