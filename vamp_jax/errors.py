@@ -75,9 +75,9 @@ NO_MEMORY = (
 
 
 def out_of_memory(error: BaseException | None) -> BaseException | None:
-    """What says that there is no memory: this exception or one that it came from; None if none does.
+    """The exception that says that there is no memory: this one, or one it came from, or None.
 
-    A MemoryError that we turned into a UsageError stays one: that sentence is of what is too large.
+    A UsageError made of a MemoryError stays what it is: its sentence tells what is too large.
     """
     if error is None or isinstance(error, OutOfMemoryError | MemoryError):
         return error

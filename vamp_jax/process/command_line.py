@@ -27,8 +27,8 @@ from vamp_jax.errors import (
     TimeIsUp,
     UsageError,
     first_line,
-    out_of_memory,
     last_line,
+    out_of_memory,
 )
 from vamp_jax.process import limited_memory, signals, streams
 
