@@ -1,4 +1,4 @@
-"""A few components a step: exact values, each gradient once a round, and the same bits when resumed."""
+"""A few components a step: exact values, a gradient once a round, the same bits when resumed."""
 
 import jax
 import jax.numpy as jnp
