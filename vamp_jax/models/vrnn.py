@@ -119,13 +119,16 @@ class VRNN(nn.Module):
 
     def features(self, x: Sequences) -> StepFeatures:
         """What the posteriors of the later steps need of x."""
-        inputs = decoder_inputs(x, self.x_shape, self.likelihood)
-        if inputs.shape[-2] > self.x_shape[0]:
+        return StepFeatures(self._inputs(x), self._backward(x), real_steps(x))
+
+    def _inputs(self, x: Sequences) -> Array:
+        inputs, num_steps = decoder_inputs(x, self.x_shape, self.likelihood), self.x_shape[0]
+        if inputs.shape[-2] > num_steps:
             raise ValueError(
                 f"VRNN: x has {inputs.shape[-2]} steps; this network's latents are of at most "
-                f"{self.x_shape[0]}."
+                f"{num_steps}."
             )
-        return StepFeatures(inputs, self._backward(x), real_steps(x))
+        return inputs
 
     def _backward(self, x: Sequences) -> Array:
         inputs = step_inputs(x["values"], self.x_shape, self.likelihood)
@@ -158,8 +161,7 @@ class VRNN(nn.Module):
 
     def decode(self, latents: dict[str, Array], x: Sequences) -> tuple[Array, ...]:
         """p(x_t | x_<t, z_1..t) of every step, for x of B: heads [..., B, T, *shape]."""
-        inputs = decoder_inputs(x, self.x_shape, self.likelihood)
-        before = jnp.moveaxis(inputs, -2, 0)[:-1]
+        before = jnp.moveaxis(self._inputs(x), -2, 0)[:-1]
         e = _apart(latents["later"], self.latent_dim)[: len(before)]
         start = self.begin(latents["z1"])
         _, later = _scanned(VRNN._step)(self, start, (before, e))
@@ -227,7 +229,10 @@ class VRNN(nn.Module):
 
     @nn.nowrap
     def sample_x(self, variables, rng: Array, latents: dict[str, Array]) -> Sequences:
-        """Draws x and z_2..T step by step in one scan: latents of N -> N sequences of T steps."""
+        """Draws x and z_2..T step by step in one scan: latents of N -> N sequences of T steps.
+
+        z_t is made of e_t with the x that is drawn: of reconstructions, it is not quite that of x.
+        """
         e = _apart(latents["later"], self.latent_dim)
         e = jnp.concatenate([jnp.zeros((1, *latents["z1"].shape)), e])  # none at the first step
 
