@@ -139,7 +139,7 @@ def run_filter(
     carry = apply(z1, method="begin")
     (later,) = (part for layer, part in noise.items() if layer != top)
     parts = apply(encoded.features, later, method="steps")
-    values = jnp.moveaxis(x["values"], 1, 0)  # [T, B, ...]
+    values, nothing = jnp.moveaxis(x["values"], 1, 0), jnp.zeros(())  # [T, B, ...]
 
     def log_likelihood(carry, value, real):
         heads = apply(carry, method="emit")
@@ -157,7 +157,7 @@ def run_filter(
         log_weight = jnp.where(wanted, 0.0, log_weight)
         carry = jax.tree.map(lambda of: jnp.take_along_axis(of, index[..., None], 0), carry)
         carry, (e, log_q) = apply(carry, part, method="propose")
-        log_weight += normal_log_prob(e, 0.0, 0.0) - log_q
+        log_weight += normal_log_prob(e, nothing, nothing) - log_q
         log_weight += log_likelihood(carry, value, real)
         return (carry, log_weight, total, count + wanted), None
 
