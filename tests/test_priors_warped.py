@@ -39,21 +39,25 @@ def each_prior(dim):
     weights, params = weights_and_params(dim, learned_weights=True)
     params |= {"flow": perturbed(params["flow"], 3, scale=0.35)}
     encode = functools.partial(linear_encode, weights)
+    steps = priors.init_autoregressive_flow(jax.random.key(1), dim, num_steps=2, hidden=(8,))
+    steps = perturbed(steps["flow"], 3, scale=0.35)
     return {
         "flow": priors.flow(params, latent_dim=dim),
+        "autoregressive": priors.warp(random_mixture(1, 4, dim), steps),
         "mog": priors.warp(random_mixture(1, 4, dim), params["flow"]),
         "vamp_flow": priors.vamp_flow(params, encode),
         "vamp_data": priors.warp(priors.vamp_data(params, encode), params["flow"]),
     }
 
 
-NAMES = ("flow", "mog", "vamp_flow", "vamp_data")
+NAMES = ("flow", "autoregressive", "mog", "vamp_flow", "vamp_data")
 
 
+@pytest.mark.parametrize("init", [priors.init_flow, priors.init_autoregressive_flow])
 @pytest.mark.parametrize("dim", [1, 2, 5, 40])
-def test_starts_at_its_base_exactly(dim):
+def test_starts_at_its_base_exactly(dim, init):
     weights, params = weights_and_params(dim)
-    params |= priors.init_flow(jax.random.key(1), dim)  # the default size
+    params |= init(jax.random.key(1), dim)  # the default size
     encode = functools.partial(linear_encode, weights)
     z = np.random.RandomState(0).standard_normal((30, dim)).astype(np.float32)
     base, warped = priors.vamp(params, encode), priors.vamp_flow(params, encode)
@@ -79,7 +83,8 @@ def test_log_prob_is_that_of_float64_with_autodiff_s_determinant(name, dim):
     z = 1.5 * np.random.RandomState(4).standard_normal((40, dim)).astype(np.float32)
     with jax.enable_x64(True):
         flow = jax.tree.map(jnp.asarray, as_float64(prior.flow))
-        forward = functools.partial(lambda flow, z: flows.couplings(z, flow)[0], flow)
+        of = flows.autoregressive if "step_0" in flow else flows.couplings
+        forward = functools.partial(lambda flow, z: of(z, flow)[0], flow)
         moved, jacobian = jax.jit(lambda z: (forward(z), jax.vmap(jax.jacfwd(forward))(z)))(
             np.float64(z)
         )
@@ -238,6 +243,14 @@ MISTAKES = {
         "z must be [..., 2]",
     ),
     "no layers": (lambda: priors.init_flow(jax.random.key(0), 2, num_layers=0), "num_layers is 0"),
+    "no steps": (
+        lambda: priors.init_autoregressive_flow(jax.random.key(0), 2, num_steps=0),
+        "init_autoregressive_flow: num_steps is 0",
+    ),
+    "another D of steps": (
+        lambda: priors.flow(priors.init_autoregressive_flow(jax.random.key(0), 3), latent_dim=2),
+        "made for D = 3",
+    ),
     "no units": (
         lambda: priors.init_flow(jax.random.key(0), 2, hidden=(8, 0)),
         "hidden[1] is 0",
