@@ -1,0 +1,12 @@
+"""PixelVAE with the VampPrior: K learned pseudo-inputs.
+
+python train.py --config=configs/vamp_pixel_vae.py[:DATASET]
+"""
+
+from vamp_jax import default_config
+
+
+def get_config(dataset: str = "digits"):
+    config = default_config.of_pixel_vae(dataset)
+    config.prior = "vamp"
+    return config

@@ -1,0 +1,12 @@
+"""VLAE: a PixelCNN that sees a small window, and an autoregressive flow as the prior.
+
+python train.py --config=configs/vlae.py[:DATASET]
+"""
+
+from vamp_jax import default_config
+
+
+def get_config(dataset: str = "digits"):
+    config = default_config.of_vlae(dataset)
+    config.prior = "autoregressive_flow"
+    return config
