@@ -12,7 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vamp_jax.layers import batch_norm
-from vamp_jax.layers.conv_gradients import apply_mask, gated_conv, masked_conv, masked_conv_of_relu
+from vamp_jax.layers.conv_gradients import (
+    apply_mask,
+    gated_conv,
+    mask,
+    masked_conv,
+    masked_conv_of_relu,
+)
 from vamp_jax.layers.dense import uniform_fan_in
 from vamp_jax.likelihoods import Likelihood
 
@@ -88,11 +94,17 @@ class MaskedConv(nn.Module):
     channels: tuple[int, ...]  # of the inputs
     order: ColourOrder | None = None  # at the centre, of the first input
     reach: int = 1  # rows and columns at each side of the centre
+    # Kernels start at N(0, gain^2 / number of inputs that are seen); None: as PyTorch's.
+    gain: float | None = None
 
     def setup(self):
         size = 2 * self.reach + 1
         shape = (size, size, sum(self.channels), self.features)
         init = uniform_fan_in(math.prod(shape[:3]))
+        if self.gain is not None:
+            seen = zip(self.kinds, self.channels, strict=True)
+            count = sum(mask(kind, size).sum() * channels for kind, channels in seen)
+            init = nn.initializers.normal(self.gain * count**-0.5)
         self.kernel = self.param("kernel", init, shape)
 
     def parts(self) -> list[Array]:

@@ -100,6 +100,9 @@ class GatedStacks(nn.Module):
     z_as_bias: bool = False  # z is [..., D], not [..., H, W, 2 C]
     features: int = 64
     reaches: tuple[int, ...] = (1,) * 8  # of each layer; of the first at least 1
+    # Of the kernels, see MaskedConv. A gate near zero halves what comes in: at 2 a small signal
+    # goes through many layers neither fading nor growing.
+    gain: float | None = None
 
     @property
     def num_layers(self) -> int:
@@ -121,9 +124,13 @@ class GatedStacks(nn.Module):
             of_z = of_z if self.mask_z else "all"
             maps = () if self.z_as_bias else ((of_z, 2 * self.channels),)
             kinds, inputs = zip((of_x, self.channels), *maps, strict=True)
-            first = conv.MaskedConv(2 * self.features, kinds, inputs, orders[0], self.reaches[0])
+            first = conv.MaskedConv(
+                2 * self.features, kinds, inputs, orders[0], self.reaches[0], self.gain
+            )
             return [first] + [
-                conv.MaskedConv(2 * self.features, (later,), (self.features,), orders[1], reach)
+                conv.MaskedConv(
+                    2 * self.features, (later,), (self.features,), orders[1], reach, self.gain
+                )
                 for reach in self.reaches[1:]
             ]
 

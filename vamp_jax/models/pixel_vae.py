@@ -54,6 +54,7 @@ class PixelVAE(pixel_decoder.PixelDecoder, vae.VAE):
             z_as_bias=True,
             features=FEATURES,
             reaches=reaches(self.window),
+            gain=2.0,
         )
 
     def encode(self, x: Array):
