@@ -1,5 +1,6 @@
 """Memory: what a run needs is said before it starts, and what runs out all the same, too."""
 
+import errno
 import os
 import pathlib
 import re
@@ -22,7 +23,7 @@ from tests.cases import (
     start_on_devices,
 )
 from vamp_jax import choices, memory
-from vamp_jax.errors import UsageError, is_out_of_memory
+from vamp_jax.errors import PicturesError, UsageError, out_of_memory
 from vamp_jax.process import free_memory
 from vamp_jax.process.free_memory import Free
 
@@ -206,6 +207,8 @@ def main():
         bytearray(1 << 60)
     if how == "aborts":
         ctypes.CDLL(None).abort()
+    if how == "crashes":
+        ctypes.string_at(0)
     if how == "waits":
         lock = threading.Lock()
         lock.acquire()
@@ -224,10 +227,18 @@ def test_the_exception_behind_an_exception_tells_of_memory():
 
     no_memory = ImportError("lib.so: failed to map segment from shared object")
     broken = ImportError("the installation seems to be broken")
-    assert is_out_of_memory(raised(broken, no_memory))
-    assert is_out_of_memory(SystemError("error return without exception set"))
-    assert not is_out_of_memory(raised(ImportError("no module x"), KeyError("x")))
-    assert not is_out_of_memory(raised(UsageError("a file is too large"), no_memory))
+    assert out_of_memory(raised(broken, no_memory)) is no_memory
+    assert out_of_memory(SystemError("error return without exception set"))
+    assert not out_of_memory(raised(ImportError("no module x"), KeyError("x")))
+    # A sentence of ours about what could not be read, where the system had no memory to read it.
+    refused = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    for cause in (no_memory, refused, raised(broken, no_memory)):
+        assert out_of_memory(raised(UsageError("digits cannot be read"), cause))
+    # A sentence of ours that was made of a MemoryError says itself what is too large.
+    for made_of in (MemoryError(), raised(ValueError("too large"), MemoryError())):
+        assert not out_of_memory(raised(UsageError("a.npy needs more memory"), made_of))
+    assert not out_of_memory(raised(UsageError("no such file"), FileNotFoundError("x")))
+    assert not out_of_memory(raised(PicturesError("no figure"), no_memory))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="watched through /proc")
@@ -236,6 +247,7 @@ def test_the_exception_behind_an_exception_tells_of_memory():
     [
         ("raises", "Memory ran out (MemoryError)"),
         ("aborts", "Memory ran out (a library aborted under ulimit -v 4194304)"),
+        ("crashes", "Memory ran out (a library aborted under ulimit -v 4194304)"),
         ("waits", "Memory ran out (nothing has moved for 2 s under ulimit -v 4194304)"),
         ("works", None),
     ],

@@ -132,6 +132,20 @@ def test_a_short_or_changed_run_stands_apart(tmp_path, changes, says):
     assert says in text.split(title)[1] and "-99.00" in text.split(title)[1]
 
 
+def test_runs_whose_pseudo_inputs_take_turns_have_a_table_of_their_own(tmp_path):
+    title = "Pseudo-inputs that take turns"
+    add(tmp_path)
+    add(tmp_path, seed=1, config={"components_per_step": 50, "learning_rate": 1e-3})  # also else
+    add(tmp_path, seed=2, config={"components_per_step": 50}, num_samples=500)
+    assert title not in report_of(tmp_path)
+    for seed, count, value in ((0, 50, -86.0), (1, 50, -87.0), (0, 100, -85.0)):
+        add(tmp_path, seed=seed, value=value, config={"components_per_step": count})
+    table = section(report_of(tmp_path), title)
+    assert row_of(table, "|config") == ["config", "data", "all", "100 a step", "50 a step"]
+    values = ["-84.00 (1)", "-85.00 (1)", "-86.50 ± 0.71 (2)"]
+    assert row_of(table, "|`vamp_hvae`") == ["`vamp_hvae`", "static_mnist", *values]
+
+
 def test_a_field_that_a_record_lacks_is_a_difference(tmp_path):
     path = Path(add(tmp_path))
     values = json.loads(path.read_text())

@@ -74,22 +74,28 @@ NO_MEMORY = (
 )
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of Python or of a library, or the one behind it, says: no memory."""
-    if hasattr(error, "exit_code"):  # one of ours, which says what it is
-        return isinstance(error, OutOfMemoryError)
-    of_library = isinstance(error, RuntimeError | OSError | ImportError | SystemError)
-    if isinstance(error, MemoryError) or (
-        of_library and any(words in str(error) for words in NO_MEMORY)
-    ):
-        return True
+def out_of_memory(error: BaseException | None) -> BaseException | None:
+    """The exception that says that there is no memory: this one, or one it came from, or None.
+
+    A UsageError made of a MemoryError stays what it is: its sentence tells what is too large.
+    """
+    if error is None or isinstance(error, OutOfMemoryError | MemoryError):
+        return error
     behind = error.__cause__ or error.__context__
-    return behind is not None and is_out_of_memory(behind)
+    if isinstance(error, UsageError):
+        found = out_of_memory(behind)
+        return None if isinstance(found, MemoryError) else found
+    if hasattr(error, "exit_code"):
+        return None  # another of ours, which says what it is
+    of_library = isinstance(error, RuntimeError | OSError | ImportError | SystemError)
+    if of_library and any(words in str(error) for words in NO_MEMORY):
+        return error
+    return out_of_memory(behind)
 
 
 def exit_code(error: BaseException) -> int:
     """The exit code of a command that ends by this exception."""
-    if is_out_of_memory(error):
+    if out_of_memory(error):
         return OutOfMemoryError.exit_code
     return getattr(error, "exit_code", 1)
 

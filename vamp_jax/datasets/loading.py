@@ -10,7 +10,7 @@ from typing import NamedTuple
 from vamp_jax import disk
 from vamp_jax.datasets import arrays, files, protocols
 from vamp_jax.datasets.dataset import SPLITS, Dataset
-from vamp_jax.errors import UsageError, is_out_of_memory
+from vamp_jax.errors import UsageError
 
 _HOME = "vamp_jax"  # subfolder of the data folder: TFDS's own sets of the same names stay apart
 
@@ -65,8 +65,6 @@ def load(name: str, where: Places) -> Dataset:
     try:
         dataset = _load(name, [where.given, where.cache], target)
     except OSError as error:
-        if is_out_of_memory(error):
-            raise
         raise UsageError(
             f"{name} cannot be prepared in {target} ({error}): "
             "make room there or pass --data_dir=FOLDER with another folder"

@@ -13,7 +13,7 @@ from vamp_jax.datasets import pickles, readers
 from vamp_jax.datasets.dataset import SPLITS
 from vamp_jax.datasets.files import Source
 from vamp_jax.datasets.resizing import area_averages
-from vamp_jax.errors import UsageError, is_out_of_memory
+from vamp_jax.errors import UsageError
 
 VERSION = "1.0.0"  # of the prepared sets: to be raised whenever a protocol below changes
 _HELD_OUT_SEED = 777  # the authors'
@@ -186,8 +186,6 @@ def embedded_contents() -> dict[str, bytes]:
     try:
         from sklearn import datasets
     except ImportError as error:
-        if is_out_of_memory(error):
-            raise
         raise UsageError(
             f"digits needs scikit-learn ({error}): run pip install scikit-learn"
         ) from None

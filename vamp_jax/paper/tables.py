@@ -5,7 +5,7 @@ import re
 
 from vamp_jax import disk
 from vamp_jax.errors import UsageError
-from vamp_jax.paper import records
+from vamp_jax.paper import records, shares
 from vamp_jax.paper.numbers import (
     COLUMNS,
     DATASETS,
@@ -77,6 +77,12 @@ def report(runs: dict[str, Record], paper_config: PaperConfig) -> str:
         "## Short or changed runs",
         "These are in no cell above; the last column says why.\n\n" + _runs(others),
     ]
+    if of_shares := shares.shares(runs, paper_config):
+        says = (
+            "With `components_per_step`; all else is the paper's. In the tables above are those of "
+            "`all`. What a step costs is in [docs/speed.md](../docs/speed.md)."
+        )
+        parts += ["## Pseudo-inputs that take turns", says, _shares(of_shares)]
     if of_sequences:
         says = (
             "The paper has none. Nats a step are the sum over the split, divided by all its steps."
@@ -190,6 +196,16 @@ def _runs(runs: list[tuple[Record, str | None]]) -> str:
         header.append("what differs")
     rows.sort(key=lambda row: (list(DATASETS).index(row[1]) if row[1] in DATASETS else 9, row[0]))
     return table(header, rows)
+
+
+def _shares(found: shares.Shares) -> str:
+    """A line a cell, a column for each number of pseudo-inputs a step."""
+    counts = sorted({count for by_count in found.values() for count in by_count if count})[::-1]
+    rows = [
+        [f"`{name}`", dataset] + [_shown(by_count.get(count), dataset) for count in (0, *counts)]
+        for (name, dataset), by_count in found.items()
+    ]
+    return table(["config", "data", "all", *(f"{count} a step" for count in counts)], rows)
 
 
 def _sequences(runs: list[Record]) -> str:

@@ -27,8 +27,8 @@ from vamp_jax.errors import (
     TimeIsUp,
     UsageError,
     first_line,
-    is_out_of_memory,
     last_line,
+    out_of_memory,
 )
 from vamp_jax.process import limited_memory, signals, streams
 
@@ -66,10 +66,11 @@ def _memory_explained() -> Iterator[None]:
     """Raises an OutOfMemoryError for what Python and libraries raise when memory runs out."""
     try:
         yield
-    except (MemoryError, RuntimeError, OSError, ImportError, SystemError) as error:
-        if not is_out_of_memory(error):
+    except (MemoryError, RuntimeError, OSError, ImportError, SystemError, UsageError) as error:
+        found = out_of_memory(error)
+        if found is None:
             raise
-        raise OutOfMemoryError(first_line(error)) from None
+        raise OutOfMemoryError(first_line(found)) from None
 
 
 def _program() -> str:
