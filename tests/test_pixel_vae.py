@@ -51,13 +51,16 @@ def jacobians(shape, likelihood, **options):
     return np.asarray(of_x).reshape(len(of_x), -1) != 0, np.asarray(of_z["z"]) != 0
 
 
-@pytest.mark.parametrize("window", [0, 1, 2, 3, 6])
+@pytest.mark.parametrize(
+    "window", [6, *(pytest.param(window, marks=pytest.mark.slow) for window in (0, 1, 2, 3))]
+)
 def test_a_pixel_sees_all_before_it_in_its_window_and_nothing_else(window):
     of_x, of_z = jacobians((8, 12, 1), BINARY, window=window)
     np.testing.assert_array_equal(of_x, in_window(8, 12, window or pixel_vae.WHOLE))
     assert of_z.all()  # z is masked nowhere
 
 
+@pytest.mark.slow
 def test_a_colour_sees_earlier_ones_of_its_pixel_and_all_of_earlier_pixels():
     of_x, of_z = jacobians((4, 4, 3), GRAY, window=1)
     pixels = in_window(4, 4, 1)
@@ -76,6 +79,7 @@ def test_layers_together_look_as_far_as_the_window():
     assert pixel_vae.WHOLE == 27  # all of 28x28 pixels
 
 
+@pytest.mark.slow
 def test_z_is_a_bias_of_every_gate():
     module, variables = make(PixelVAE, (4, 4, 1), BINARY, window=2)
     x, z = images(2, 4, 4, 1), z_of(2)
@@ -130,7 +134,7 @@ def decode64(params, z, x):
     return product(params["p_x"]["logits"], np.maximum(0, h))
 
 
-@pytest.mark.parametrize("window", [0, 2])
+@pytest.mark.parametrize("window", [2, pytest.param(0, marks=pytest.mark.slow)])
 def test_decoder_against_float64(window):
     module, variables = make(PixelVAE, (4, 8, 1), BINARY, window=window)
     x, z = images(3, 4, 8, 1), z_of(3)
@@ -187,7 +191,7 @@ def test_draws_are_of_the_density_of_all_65536_images():
 @pytest.mark.parametrize(
     "window, shape, likelihood",
     [
-        (0, (4, 8, 1), BINARY),
+        pytest.param(0, (4, 8, 1), BINARY, marks=pytest.mark.slow),
         pytest.param(6, (4, 4, 3), GRAY, marks=pytest.mark.slow),
         pytest.param(2, (4, 4, 3), RGB, marks=pytest.mark.slow),
     ],
