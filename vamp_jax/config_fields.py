@@ -186,7 +186,7 @@ FIELDS = {
     "pixel_window": Field(
         0,
         "Rows above, and columns at each side, that a pixel sees; 0: as many as the layers reach, "
-        "27, all of 28x28 pixels. A small window leaves the rest to z.",
+        "27, all of 28x28 pixels. A window leaves the rest to z, whose maps each pixel then sees.",
         least=0,
         below=28,
         only_with=("model", ("pixel_vae",)),
