@@ -1,6 +1,9 @@
 """VLAE: a PixelCNN that sees a small window, and an autoregressive flow as the prior.
 
 python train.py --config=configs/vlae.py[:DATASET]
+
+A GPU's work on MNIST, left ready and not run so far:
+python train.py --config=configs/vlae.py:static_mnist
 """
 
 from vamp_jax import default_config
