@@ -92,7 +92,7 @@ def _scaled_and_shifted(m: Array, s: Array) -> tuple[Array, Array, Array]:
     return jnp.exp(log_scale), log_scale, m
 
 
-def _forward(z: Array, steps: Params, context: Array | None, affine: Affine):
+def _forward(z: Array, steps: Params, context: Array | None, affine: Affine) -> tuple[Array, Array]:
     """Applies z' = scale z + shift in each step, the units reversed between steps."""
     log_det: Array | float = 0.0
     for t in range(len(steps)):
@@ -103,7 +103,9 @@ def _forward(z: Array, steps: Params, context: Array | None, affine: Affine):
     return z, jnp.asarray(log_det)
 
 
-def _backward(z: Array, steps: Params, context: Array | None, affine: Affine):
+def _backward(
+    z: Array, steps: Params, context: Array | None, affine: Affine
+) -> tuple[Array, Array]:
     """Undoes `_forward`: D passes for each step."""
     log_det: Array | float = 0.0
     for t in reversed(range(len(steps))):
@@ -113,8 +115,10 @@ def _backward(z: Array, steps: Params, context: Array | None, affine: Affine):
     return z, jnp.asarray(log_det)
 
 
-def _invert_step(target: Array, step: Params, context: Array | None, affine: Affine):
-    units = jnp.arange(last_axis("inverse", target))
+def _invert_step(
+    target: Array, step: Params, context: Array | None, affine: Affine
+) -> tuple[Array, Array]:
+    units = jnp.arange(target.shape[-1])
 
     def one_pass(i, z):
         scale, _, shift = affine(*made(z, step, context))
@@ -157,6 +161,7 @@ def inverse_autoregressive_inverse(
     Pass i finds z_i = (z'_i - (1 - sigma_i) m_i) / sigma_i from z_1, ..., z_{i-1}. Where a sigma is
     far below 1, rounding grows by 1 / sigma.
     """
+    last_axis("inverse_autoregressive_inverse", z)
     return _backward(z, steps, context, _weighted_mean)
 
 
@@ -193,6 +198,7 @@ def autoregressive_inverse(z: Array, steps: Params) -> tuple[Array, Array]:
 
     Pass i finds z_i = (z'_i - m_i) exp(-s_i) from z_1, ..., z_{i-1}.
     """
+    last_axis("autoregressive_inverse", z)
     return _backward(_as_before(z, steps), steps, None, _scaled_and_shifted)
 
 
