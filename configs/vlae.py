@@ -2,7 +2,7 @@
 
 python train.py --config=configs/vlae.py[:DATASET]
 
-A GPU's work on MNIST, left ready and not run so far:
+Not run so far. MNIST is a GPU's work, left ready:
 python train.py --config=configs/vlae.py:static_mnist
 """
 
