@@ -207,6 +207,8 @@ def main():
         bytearray(1 << 60)
     if how == "aborts":
         ctypes.CDLL(None).abort()
+    if how == "crashes":
+        ctypes.string_at(0)
     if how == "waits":
         lock = threading.Lock()
         lock.acquire()
@@ -245,6 +247,7 @@ def test_the_exception_behind_an_exception_tells_of_memory():
     [
         ("raises", "Memory ran out (MemoryError)"),
         ("aborts", "Memory ran out (a library aborted under ulimit -v 4194304)"),
+        ("crashes", "Memory ran out (a library aborted under ulimit -v 4194304)"),
         ("waits", "Memory ran out (nothing has moved for 2 s under ulimit -v 4194304)"),
         ("works", None),
     ],

@@ -6,7 +6,7 @@ python draw_figure.py --figure=5 --workdirs=RUN,RUN                 # test image
 python draw_figure.py --figure=6 --workdirs=RUN,RUN                 # test images, reconstructions
 python draw_figure.py --figure=plane --workdirs=RUN                 # a latent space of two units
 python draw_figure.py --figure=histogram --workdirs=RUN,RUN         # test log-likelihoods
-python draw_figure.py --figure=curves --workdirs=RUN,RUN            # validation ELBO and epoch
+python draw_figure.py --figure=curves --workdirs=RUN,RUN            # validation ELBO, epoch, time
 python draw_figure.py --figure=report --workdirs=RUN,RUN            # one web page of runs
 python draw_figure.py --figure=priors                               # four priors in the plane
 python draw_figure.py --figure=music --workdirs=RUN                 # MIDI files, of a run on music

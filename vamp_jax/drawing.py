@@ -322,31 +322,44 @@ def log_likelihood_histograms(values: Mapping[str, np.ndarray], path: str) -> No
 
 @by_our_settings
 def validation_curves(rows: Mapping[str, Sequence[dict[str, float]]], path: str) -> None:
-    """The validation ELBO of several runs against the epoch: path.png and path.pdf.
+    """The validation ELBO of several runs against the epoch and the time: path.png and path.pdf.
 
     Args:
       rows: of each run's metrics.jsonl. A dot is the epoch of its best parameters.
       path: of the files, without .png or .pdf.
     """
-    figure = new_figure(4.5, 3.2)
-    axes = figure.subplots()
-    lows, highs = [], []
+    figure = new_figure(PAGE_WIDTH, 3.2)
+    by_epoch, by_time = figure.subplots(1, 2, sharey=True)
+    # Of an IWAE, too: its val_loss is another bound, which must not be compared with these.
+    elbos = [
+        np.array([row["val_reconstruction"] - row["val_kl"] for row in run])
+        for run in rows.values()
+    ]
+    seconds = [np.cumsum([row["seconds"] for row in run]) for run in rows.values()]
+    unit, size = ("hours", 3600) if max(each[-1] for each in seconds) >= 3600 else ("minutes", 60)
     for i, (title, run) in enumerate(rows.items()):
-        # Of an IWAE, too: its val_loss is another bound, which must not be compared with these.
-        elbos = [row["val_reconstruction"] - row["val_kl"] for row in run]
         epochs = [row["epoch"] for row in run]
-        best = min(range(len(run)), key=lambda j: run[j]["val_loss"])  # noqa: B023
+        best = int(np.argmin([row["val_loss"] for row in run]))
         line = {"color": f"C{i}", "linestyle": STYLES[i % 4], "linewidth": 0.9}
-        axes.plot(epochs, elbos, label=_wrapped(title, 64), **line)
-        axes.plot(epochs[best], elbos[best], "o", color=f"C{i}", markersize=4)
-        # The first epochs are far below all that follows.
-        lows.append(np.quantile(elbos, 0.1))
-        highs.append(max(elbos))
-    margin = 0.05 * (max(highs) - min(lows)) + 1e-3
-    axes.set_ylim(min(lows) - margin, max(highs) + margin)
-    axes.set(xlabel="epoch", ylabel="validation ELBO (nats)")
-    columns = 2 if max(map(len, rows)) <= 36 else 1  # as the width of the page allows
-    figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=8)
+        for axes, x in ((by_epoch, epochs), (by_time, seconds[i] / size)):
+            axes.plot(x, elbos[i], label=_wrapped(title, 64), **line)
+            axes.plot(x[best], elbos[i][best], "o", color=f"C{i}", markersize=4)
+    # The first epochs are far below all that follows.
+    low = min(np.quantile(each, 0.1) for each in elbos)
+    high = max(each.max() for each in elbos)
+    margin = 0.05 * (high - low) + 1e-3
+    by_epoch.set(
+        xlabel="epoch", ylabel="validation ELBO (nats)", ylim=(low - margin, high + margin)
+    )
+    by_time.set_xlabel(f"{unit} of training")
+    columns = 2 if max(map(len, rows)) <= 60 else 1  # as the width of the page allows
+    figure.legend(
+        *by_epoch.get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=columns,
+        frameon=False,
+        fontsize=8,
+    )
     save_for_paper(figure, path)
 
 

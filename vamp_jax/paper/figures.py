@@ -338,7 +338,7 @@ def draw_histograms(folders: Sequence[str], path: str) -> None:
 
 
 def draw_curves(folders: Sequence[str], path: str) -> None:
-    """The validation ELBO of runs against the epoch.
+    """The validation ELBO of runs against the epoch and the time.
 
     Raises:
       UsageError: as `read_configs`, and for a run without an epoch.

@@ -18,7 +18,7 @@ from vamp_jax.process import free_memory
 
 SECONDS = 30  # without a moment of work, all threads waiting for one another
 DONE = b"."
-FATAL = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
+CRASHES = (signal.SIGSEGV, signal.SIGBUS)
 
 
 @contextlib.contextmanager
@@ -34,7 +34,7 @@ def watched() -> Iterator[None]:
         os.close(tells)
         _watch(process, told)
     os.close(told)
-    _leave_at(*FATAL)
+    _leave_without_python()
     try:
         yield
     finally:
@@ -44,8 +44,8 @@ def watched() -> Iterator[None]:
         os.waitpid(watcher, 0)
 
 
-def _leave_at(*numbers: int) -> None:
-    """Lets the C library end the process at these signals, without a core file and without Python.
+def _leave_without_python() -> None:
+    """Lets the C library end the process at an abort or a crash, with exit code 6 and no core file.
 
     An aborting thread may never get Python's lock.
     """
@@ -54,9 +54,10 @@ def _leave_at(*numbers: int) -> None:
         [ctypes.c_int, ctypes.c_void_p],
         ctypes.c_void_p,
     )
-    leave = ctypes.cast(library._exit, ctypes.c_void_p)  # its exit code is the signal's number
-    for number in numbers:
-        library.signal(number, leave)
+    at = {signal.SIGABRT: library._exit}  # with the signal's number, which is 6
+    at |= dict.fromkeys(CRASHES, library.abort)
+    for number, function in at.items():
+        library.signal(number, ctypes.cast(function, ctypes.c_void_p))
 
 
 def _watch(process: int, told: int) -> None:
