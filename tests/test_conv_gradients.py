@@ -186,6 +186,32 @@ def test_masks_a_and_b_are_pixelcnns():
     np.testing.assert_array_equal(conv_gradients.MASKS["B"], [[1, 1, 1], [1, 1, 0], [0, 0, 0]])
 
 
+@pytest.mark.parametrize(
+    "case, of_one_channel",
+    [((7, 1, 9, 8, 1, 3), True), ((3, 2, 6, 5, 1, 4), False)],
+)
+def test_a_tpus_gradients_of_a_gated_conv_are_the_same(monkeypatch, case, of_one_channel):
+    """The branch that a TPU takes, taken here; the first layers have an input gradient of ours."""
+    size, stride, height, width, channels, features = case
+    x = random(3, height, width, channels)
+    kernel, bias = random(size, size, channels, 2 * features, seed=1), random(2 * features, seed=2)
+    value = plain_gated(x, kernel, bias, stride)
+    g, ours = random(*value.shape, seed=3), []
+
+    def tpu_branch(*arguments, cpu, tpu, default):
+        ours.append(tpu is not default)
+        return tpu(*arguments)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", tpu_branch)
+    function = lambda x, k, b: conv_gradients.gated_conv(x, k, b, stride)  # noqa: E731
+    actual = value_and_gradients(function, x, kernel, bias, g=g)
+    function = lambda x, k, b: plain_gated(x, k, b, stride)  # noqa: E731
+    expected = value_and_gradients(function, x, kernel, bias, g=g)
+    assert ours == [of_one_channel]
+    for one, wanted in zip(actual, expected, strict=True):
+        assert_close(one, wanted)
+
+
 def test_other_platforms_compute_the_same(monkeypatch):
     """The branches that a CPU does not take, taken here."""
     x, g = random(3, 7, 5, 2), random(3, 4, 3, 4, seed=1)
@@ -214,7 +240,7 @@ def test_other_platforms_compute_the_same(monkeypatch):
     here = results()
     taken = []
 
-    def default_branch(*arguments, cpu, default):
+    def default_branch(*arguments, cpu, default, tpu=None):
         taken.append(cpu)
         return default(*arguments)
 
