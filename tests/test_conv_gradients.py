@@ -161,6 +161,26 @@ def test_masked_conv_of_relu_has_the_gradients_of_its_parts(monkeypatch, chunk, 
         assert_close(one, wanted)
 
 
+@pytest.mark.parametrize(("kind", "size"), [("A", 7), ("above_and_row", 5), ("B", 1)])
+def test_masks_of_other_sizes(kind, size):
+    """Larger than the image, and of the pixel alone; the kernel's gradient is without the mask."""
+    x, kernel = random(3, 6, 3, 4), random(size, size, 4, 8, seed=1)
+    g = random(3, 6, 3, 8, seed=2)
+    row, column = np.mgrid[:size, :size] - size // 2
+    seen = {
+        "A": (row < 0) | ((row == 0) & (column < 0)),
+        "above_and_row": row <= 0,
+        "B": (row < 0) | ((row == 0) & (column <= 0)),
+    }[kind]
+    np.testing.assert_array_equal(conv_gradients.mask(kind, size), seen)
+    masked = kernel * seen[:, :, None, None]
+    value, dx, _ = value_and_gradients(lambda x, k: plain(x, k, 1), x, masked, g=g)
+    _, _, dkernel = value_and_gradients(lambda x, k: plain(x, k, 1), x, kernel, g=g)
+    ours = value_and_gradients(lambda x, k: conv_gradients.masked_conv(x, k, kind), x, kernel, g=g)
+    for actual, expected in zip(ours, (value, dx, dkernel), strict=True):
+        assert_close(actual, expected)
+
+
 def test_masks_a_and_b_are_pixelcnns():
     np.testing.assert_array_equal(conv_gradients.MASKS["A"], [[1, 1, 1], [1, 0, 0], [0, 0, 0]])
     np.testing.assert_array_equal(conv_gradients.MASKS["B"], [[1, 1, 1], [1, 1, 0], [0, 0, 0]])
