@@ -9,7 +9,7 @@ import ml_collections
 
 from vamp_jax import choices, config_checks, memory
 from vamp_jax.datasets import Dataset, arrays
-from vamp_jax.errors import UsageError
+from vamp_jax.errors import PicturesError, UsageError
 from vamp_jax.evaluation import evaluate, record
 from vamp_jax.process import hosts
 from vamp_jax.run.folder import claim, locked
@@ -43,7 +43,7 @@ def train_and_evaluate_all(
       runs: the config of each, which differ in what several_runs.py lets them, and its folder.
     Raises:
       UsageError, Stopped: as there.
-      NonFiniteLossError: of a run; of several, when the others are done.
+      NonFiniteLossError, PicturesError: of a run; of several, when the others are done.
     """
     first, at_once = runs[0][0], 1
     with contextlib.ExitStack() as stack:
@@ -75,7 +75,7 @@ def train_and_evaluate_all(
         if hosts.is_first():
             for run in under_way:
                 if run.failure is None:
-                    _evaluate(run, dataset)
+                    failure = _evaluate(run, dataset) or failure
         if failure:
             raise failure
 
@@ -84,8 +84,8 @@ def _check_several(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     """Raises a UsageError where several runs cannot be trained at once."""
     if hosts.several():
         raise UsageError(
-            "Several runs at once (--seeds, --vary) go on one host: give each host a command of "
-            "its own, with --hosts=localhost:1234,1,0."
+            "Several runs at once (--seeds, --vary) go on the devices of one host, and this is one "
+            "of several: give each run a command of its own, on all hosts."
         )
     if config.data_placement not in choices.WHOLE:
         raise UsageError(
@@ -99,12 +99,17 @@ def _checkpoints(workdir: str, stack: contextlib.ExitStack) -> Checkpoints | Non
     return stack.enter_context(Checkpoints(workdir)) if hosts.is_first() else None
 
 
-def _evaluate(run: loop.Run, dataset: Dataset) -> None:
+def _evaluate(run: loop.Run, dataset: Dataset) -> PicturesError | None:
+    """Evaluates a run that is over; returns what its pictures failed by."""
     workdir = run.workdir
     if record.is_recorded(workdir, run.done, "test", run.config.num_samples, None):
         print(f"This run is finished and evaluated; see {workdir}/eval and {workdir}/figures.")
-        return
-    evaluate.evaluate_run(workdir, dataset)
+        return None
+    try:
+        evaluate.evaluate_run(workdir, dataset)
+    except PicturesError as error:  # the evaluation is written, and the other runs have theirs
+        return error
+    return None
 
 
 def _warn_of_short_run(config: ml_collections.ConfigDict) -> None:
