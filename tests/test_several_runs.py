@@ -122,7 +122,7 @@ def bits(tree):
 def three_runs(**fields):
     """Configs that differ in all that they may, and the data."""
     base = small_config(**fields)
-    data, numbers = data_for(base), ((0, 5e-4, 100), (2**32 - 1, 3e-3, 2), (7, 1e-3, 0))
+    data, numbers = data_for(base), ((0, 5e-4), (2**32 - 1, 3e-3), (7, 1e-3))
     names = tuple(slots.NUMBERS)
     return [type(base)(base.to_dict() | dict(zip(names, n, strict=True))) for n in numbers], data
 

@@ -15,7 +15,7 @@ from vamp_jax.errors import UsageError, check_choice
 
 # Numbers: of the program, which takes them as arguments (slots.NUMBERS), and of what is around it.
 FIELDS_OF_RUNS = (
-    *("seed", "learning_rate", "warmup_epochs"),
+    *("seed", "learning_rate"),
     *("num_epochs", "early_stopping_epochs", "num_samples"),
 )
 Values = dict[str, list[Any]]

@@ -129,7 +129,7 @@ def begin(
 ) -> tuple[Settings, Array]:
     """What is the same in all steps of the next epoch; and the order of the examples, [count]."""
     epoch = epochs_done + 1
-    beta = jnp.minimum(1.0, epoch / jnp.maximum(1, plan.warmup_epochs)).astype(jnp.float32)
+    beta = jnp.minimum(1.0, epoch / max(1, plan.warmup_epochs)).astype(jnp.float32)
     order = jax.random.permutation(stream(plan.seed, SHUFFLE, epoch), count)
     keys = stream(plan.seed, BINARISE, epoch), stream(plan.seed, NOISE, epoch)
     return Settings(plan, epoch, beta, keys, constants, count, num_devices), order
