@@ -29,6 +29,7 @@ from vamp_jax.training.epoch import make_epoch
 ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = 3
 KINDS = [
+    dict(model="vae", prior="vamp"),
     dict(model="pixel_hvae"),  # with batch norm
     dict(model="conv_hvae", prior="standard"),
     dict(model="lvae", prior="standard"),
@@ -128,6 +129,7 @@ def three_runs(**fields):
 
 
 def check_bits(**fields):
+    """Three runs, at once on three devices and in turn on one, have the bits of each alone."""
     configs, data = three_runs(**fields)
     starts = [start_of(plan_for(config, data), data) for config in configs]
     splits, alone = (trimmed(data.train), trimmed(data.validation)), []
@@ -157,13 +159,24 @@ def check_bits(**fields):
         assert (bits(in_turn.state(0)), bits(found)) == alone[i], configs[i].seed
 
 
-def test_runs_at_once_and_in_turn_have_the_bits_of_runs_alone():
-    check_bits(model="vae", prior="vamp")
+def test_a_run_among_others_has_the_bits_of_the_run_alone():
+    """The quick form of the next test."""
+    configs, data = three_runs(model="vae", prior="standard")
+    plan, splits = plan_for(configs[1], data), (trimmed(data.train), trimmed(data.validation))
+    start = start_of(plan, data)
+    state, metrics = make_epoch(plan, jax.devices()[:1])(jax.device_get(start), *splits)
+    together = slots.RunADevice(configs[:2], data, [start, start])
+    found = together.run([True, True])
+    assert (bits(together.state(1)), bits(found[1])) == (bits(state), bits(metrics))
+    before = bits(together.state(1))
+    assert bits(together.state(0)) != before
+    together.run([True, False])
+    assert bits(together.state(1)) == before  # passed by
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
-def test_every_kind_of_epoch_has_the_bits_of_runs_alone(kind):
+def test_runs_at_once_and_in_turn_have_the_bits_of_runs_alone(kind):
     check_bits(**kind)
 
 
