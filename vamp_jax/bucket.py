@@ -75,10 +75,22 @@ class Bucket:
                 context=tensorstore.Context({"gcs_request_retries": RETRIES}),
             ).result()
 
-    def names(self) -> list[str]:
-        """The names of all objects, without the address, in order."""
+    def names(self, sign: str = "config.json") -> list[str]:
+        """The names of all objects, without the address, in order.
+
+        Args:
+          sign: of an object that may be there. A list that is refused looks empty to TensorStore:
+            reading this one says so, or it is missing in the list.
+        """
+        known = self.read(sign).value is not None
         with self._explained("read"):
-            return sorted(os.fsdecode(name) for name in self._objects.list().result())
+            names = sorted(os.fsdecode(name) for name in self._objects.list().result())
+        if known and sign not in names:
+            raise BucketError(
+                f"{self.address} cannot be listed: give this account the role storage.objectUser "
+                f"on {self._bucket!r}."
+            )
+        return [name for name in names if not name.endswith("/")]  # a folder that a page made
 
     def read(self, name: str, unless: bytes = b"") -> Read:
         """Reads an object; its value is b"" where it has the generation `unless`."""

@@ -11,6 +11,7 @@ from vamp_jax.datasets import Dataset, arrays
 from vamp_jax.evaluation import evaluate, record
 from vamp_jax.process import hosts
 from vamp_jax.run.folder import claim, locked
+from vamp_jax.run.mirror import at_hand
 from vamp_jax.training import loop, plans
 from vamp_jax.training.checkpoints import Checkpoints
 
@@ -23,6 +24,8 @@ def train_and_evaluate(
 ) -> None:
     """Trains the run of this config in a folder, or resumes it, and evaluates its best epoch.
 
+    The folder may be an address, gs://BUCKET/NAME.
+
     Raises:
       UsageError: for any mistake that a sentence explains, before any work if possible.
       Stopped: after SIGTERM or SIGINT, with the state saved.
@@ -32,6 +35,7 @@ def train_and_evaluate(
             config_checks.check(config)
             _warn_of_short_run(config)
             if hosts.is_first():
+                workdir = stack.enter_context(at_hand(workdir, seconds=checkpoint_seconds))
                 stack.enter_context(locked(workdir))
             dataset = choices.dataset(config, data_dir)
             config_checks.check_with_data(config, dataset)

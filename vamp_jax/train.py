@@ -13,10 +13,14 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a data set: configs/vamp_hvae.py:static_mnist."
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run. Default: runs/CONFIG-DATASET-seedSEED."
+    "workdir",
+    None,
+    "Folder of the run, or gs://BUCKET/NAME. Default: runs/CONFIG-DATASET-seedSEED.",
 )
 DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder of the data sets. Default: ~/tensorflow_datasets."
+    "data_dir",
+    None,
+    "Folder of the data sets, or gs://BUCKET/NAME. Default: ~/tensorflow_datasets.",
 )
 CHECKPOINT_SECONDS = flags.DEFINE_float(
     "checkpoint_seconds", 15.0, "Least time between two checkpoints: what a kill can cost."

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 from vamp_jax import disk
 from vamp_jax.bucket import ABSENT, Bucket, BucketError, Changed, in_parts, is_address
 from vamp_jax.errors import Stopped, UsageError
+from vamp_jax.run.folder import LOCK
 from vamp_jax.run.lease import BEAT, EXPIRES, Lease
 
-LOCK = ".lock"
 COMPLETE = "commit_success.txt"  # the name that orbax gives it in a bucket
 KEPT = 2  # checkpoints
-SECONDS_BETWEEN_ROUNDS = 10.0  # an object may be written once a second
+SECONDS_BETWEEN_ROUNDS = 10.0  # at most; and at least one, as often as an object may be written
 PATIENCE = 600.0  # seconds that a bucket may be out of reach
 PREFIX = "vamp_jax-bucket-"
 
@@ -39,7 +39,9 @@ class Held(NamedTuple):
 
 
 @contextlib.contextmanager
-def at_hand(folder: str, lock: str | None = LOCK) -> Iterator[str]:
+def at_hand(
+    folder: str, lock: str | None = LOCK, seconds: float = SECONDS_BETWEEN_ROUNDS
+) -> Iterator[str]:
     """Yields a folder on this machine: the one named, or a copy of what lies at an address.
 
     What changes in a copy is taken to the bucket, at the latest at the end. What is printed and
@@ -49,6 +51,7 @@ def at_hand(folder: str, lock: str | None = LOCK) -> Iterator[str]:
       folder: its name or address.
       lock: of the bucket, so that one process alone is at work there; None where nothing is
         written. (Of a folder on a disk others take care.)
+      seconds: from one look at what has changed to the next, within bounds.
     Raises:
       UsageError: the bucket cannot be read or written, or another process is at work there.
     """
@@ -58,17 +61,16 @@ def at_hand(folder: str, lock: str | None = LOCK) -> Iterator[str]:
     bucket = Bucket(folder)
     with contextlib.ExitStack() as stack:
         if lock is not None:
-            bucket.names()  # a lock says less of a bucket that is not there
             lease = _lease(bucket, lock)
             stack.callback(_let_go, lease)
         copy = stack.enter_context(_scratch(os.path.basename(bucket.address)))
         with _called(copy, bucket.address):
             mirror = Mirror(bucket, copy)
-            mirror.fetch(tidy=lock == LOCK)
+            mirror.fetch(tidy=lock == LOCK, sign=lock or "config.json")
             if lock is None:
                 yield copy
                 return
-            with _Keeper(mirror, lease):
+            with _Keeper(mirror, lease, seconds):
                 yield copy
 
 
@@ -110,13 +112,14 @@ class Mirror:
         self._bucket, self._folder = bucket, folder
         self._held: dict[str, Held] = {}
 
-    def fetch(self, tidy: bool) -> None:
+    def fetch(self, tidy: bool, sign: str) -> None:
         """Copies what is in the bucket: checkpoints that are complete, then all the rest.
 
         Args:
           tidy: remove parts of checkpoints from the bucket, which nobody else is writing.
+          sign: see `Bucket.names`.
         """
-        names = [name for name in self._bucket.names() if not _is_left_out(name)]
+        names = [name for name in self._bucket.names(sign) if not _is_left_out(name)]
         steps = _steps(names)
         parts = [name for name in names if _step(name) and _step(name) not in steps]
         if tidy:
@@ -231,10 +234,12 @@ class Mirror:
 class _Keeper:
     """Threads that renew the lock and take what changes to the bucket; a context manager."""
 
-    def __init__(self, mirror: Mirror, lease: Lease):
+    def __init__(self, mirror: Mirror, lease: Lease, seconds: float):
         self._failed: Exception | None = None
         self._good = time.monotonic()  # when the bucket was last reached
-        self._taking = _Repeated(SECONDS_BETWEEN_ROUNDS, self._told(mirror.take))
+        self._taking = _Repeated(
+            max(1.0, min(seconds, SECONDS_BETWEEN_ROUNDS)), self._told(mirror.take)
+        )
         self._beating = _Repeated(BEAT, self._told(lease.renew))
         self._take = self._guarded(mirror.take)
 
