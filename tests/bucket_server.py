@@ -13,7 +13,10 @@ BUCKET = "bucket"
 
 
 class Server(ThreadingHTTPServer):
-    """Holds the objects of one bucket; `refuse` is a status that every request gets instead."""
+    """Holds the objects of one bucket; `refuse` is a status that every request gets instead.
+
+    With `deaf` what is written is there, and the answer is an error.
+    """
 
     daemon_threads = True
 
@@ -22,6 +25,7 @@ class Server(ThreadingHTTPServer):
         self.objects: dict[str, tuple[int, bytes]] = {}  # name -> generation, value
         self.writes: list[str] = []  # names, in their order; "-name" where one was removed
         self.refuse: int | None = None
+        self.deaf = False
         self.count = 0
         self.lock = threading.Lock()
 
@@ -100,7 +104,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(412, b"")
         else:
             generation = self.server.put(name, body)
-            self._answer(200, json.dumps({"name": name, "generation": str(generation)}).encode())
+            text = json.dumps({"name": name, "generation": str(generation)})
+            self._answer(503 if self.server.deaf else 200, text.encode())
 
     def _delete(self, name, query, body):
         if self._differs(name, query):

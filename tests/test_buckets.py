@@ -206,6 +206,21 @@ def test_a_server_that_fails_for_a_while_is_waited_for(server, monkeypatch):
         server.refuse = 503
 
 
+def test_what_was_written_without_an_answer_is_our_own(server):
+    at = bucket.Bucket(RUN)
+    first = at.write("x", b"one", bucket.ABSENT)
+    server.deaf = True
+    for value in (b"two", b"three"):
+        with pytest.raises(bucket.BucketError) as caught:
+            at.write("x", value, first)
+        assert caught.value.passing
+    server.deaf = False
+    at.write("x", b"four", first)
+    assert server.objects["some/run/x"][1] == b"four"
+    with pytest.raises(bucket.Changed):
+        at.write("x", b"five", first)
+
+
 def test_what_is_said_has_the_address(server, capsys):
     with (
         pytest.raises(UsageError, match=f"^{RUN}/x is wrong$"),
