@@ -15,7 +15,7 @@ BUCKET = "bucket"
 class Server(ThreadingHTTPServer):
     """Holds the objects of one bucket; `refuse` is a status that every request gets instead.
 
-    With `deaf` what is written is there, and the answer is an error.
+    With `deaf` the next object that is written is there, and all answers from then on are 503.
     """
 
     daemon_threads = True
@@ -104,8 +104,10 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(412, b"")
         else:
             generation = self.server.put(name, body)
+            if self.server.deaf:
+                self.server.refuse = 503
             text = json.dumps({"name": name, "generation": str(generation)})
-            self._answer(503 if self.server.deaf else 200, text.encode())
+            self._answer(self.server.refuse or 200, text.encode())
 
     def _delete(self, name, query, body):
         if self._differs(name, query):

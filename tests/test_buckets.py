@@ -214,7 +214,8 @@ def test_what_was_written_without_an_answer_is_our_own(server):
         with pytest.raises(bucket.BucketError) as caught:
             at.write("x", value, first)
         assert caught.value.passing
-    server.deaf = False
+    server.deaf, server.refuse = False, None
+    assert server.objects["some/run/x"][1] == b"two"
     at.write("x", b"four", first)
     assert server.objects["some/run/x"][1] == b"four"
     with pytest.raises(bucket.Changed):
