@@ -46,6 +46,8 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or every answer waits for 40 ms
+    wbufsize = -1
 
     def log_message(self, *args):
         pass
@@ -80,6 +82,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("x-goog-generation", str(generation))
         self.end_headers()
         self.wfile.write(body)
+        self.wfile.flush()
 
     def _differs(self, name, query):
         held, _ = self.server.objects.get(name, (0, b""))
