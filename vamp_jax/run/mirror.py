@@ -7,10 +7,10 @@ after the rows of the log up to it, and goes before them. So the bucket holds th
 seconds ago, and what a lost machine costs is trained again, to the same bits.
 """
 
-import _thread
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -268,7 +268,8 @@ class _Keeper:
             if self._failed is None:
                 guarded()
                 if self._failed is not None:
-                    _thread.interrupt_main()  # as Ctrl-C: training ends after the epoch
+                    # As Ctrl-C: training ends after the epoch, and what waits is woken.
+                    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             return self._failed is None
 
         return go_on
