@@ -46,6 +46,8 @@ def is_address(path: Any) -> bool:
     Raises:
       UsageError: for the address of a place of another kind, or one without a bucket.
     """
+    if not isinstance(path, str | bytes | os.PathLike):
+        return False
     path = os.fsdecode(path)
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path)
     if scheme is None:

@@ -10,24 +10,20 @@ seconds ago, and what a lost machine costs is trained again, to the same bits.
 import contextlib
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from vamp_jax import disk
-from vamp_jax.bucket import ABSENT, Bucket, BucketError, Changed, in_parts, is_address
-from vamp_jax.errors import Stopped, UsageError
+from vamp_jax.bucket import ABSENT, Bucket, BucketError, in_parts, is_address
+from vamp_jax.errors import UsageError
 from vamp_jax.run.folder import LOCK
-from vamp_jax.run.lease import BEAT, EXPIRES, Lease
+from vamp_jax.run.keeper import SECONDS_BETWEEN_ROUNDS, Keeper
+from vamp_jax.run.lease import Lease
 
 COMPLETE = "commit_success.txt"  # the name that orbax gives it in a bucket
 KEPT = 2  # checkpoints
-SECONDS_BETWEEN_ROUNDS = 10.0  # at most; and at least one, as often as an object may be written
-PATIENCE = 600.0  # seconds that a bucket may be out of reach
 PREFIX = "vamp_jax-bucket-"
 
 
@@ -70,7 +66,7 @@ def at_hand(
             if lock is None:
                 yield copy
                 return
-            with _Keeper(mirror, lease, seconds):
+            with Keeper(mirror.take, lease, seconds):
                 yield copy
 
 
@@ -148,11 +144,13 @@ class Mirror:
           Changed: another process has written there.
           BucketError: it cannot be written now; this can be tried again.
         """
-        files = self._files()
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(self._folder)) as links:
+            newest = self._link_newest(links)
+            files = self._files()  # later, so that the log has the rows of the checkpoint
+            self._write([name for name in files if not _step(name)], self._folder)
+            if newest:
+                self._take_checkpoint(newest, links)
         steps = {step for name in files if (step := _step(name))}
-        self._write([name for name in files if not _step(name)], self._folder)
-        if steps:
-            self._take_checkpoint(max(steps, key=int), files)
         gone = [name for name in self._held if not _step(name) and name not in files]
         self._remove(gone)
         complete = sorted(_steps(self._held), key=int)
@@ -161,33 +159,53 @@ class Mirror:
             if after or step not in complete[-KEPT:]:
                 self._remove_step(step)
 
-    def _take_checkpoint(self, step: str, files: dict[str, tuple[int, ...]]) -> None:
-        """Takes a checkpoint, from links to its files: orbax may remove it meanwhile."""
+    def _link_newest(self, links: str) -> str:
+        """Makes links to the files of the newest checkpoint, which orbax may remove; its step.
+
+        Orbax removes one once two newer are there: what is among the newest two still is whole.
+        """
+        folder = os.path.join(self._folder, "checkpoints")
+        for _ in range(20):
+            if not (there := self._local_steps()):
+                break
+            source, target = (os.path.join(top, there[-1]) for top in (folder, links))
+            with contextlib.suppress(FileNotFoundError, shutil.Error):
+                shutil.copytree(source, target, copy_function=os.link)
+                if there[-1] in self._local_steps()[-KEPT:]:
+                    return there[-1]
+            shutil.rmtree(target, ignore_errors=True)
+        return ""
+
+    def _local_steps(self) -> list[str]:
+        with contextlib.suppress(FileNotFoundError):
+            names = os.listdir(os.path.join(self._folder, "checkpoints"))
+            return sorted((name for name in names if name.isdigit()), key=int)
+        return []
+
+    def _take_checkpoint(self, step: str, links: str) -> None:
+        """Takes a checkpoint from the links to its files, and then says that it is complete."""
+        there = _files(links)
+        names = {f"checkpoints/{name}": signature for name, signature in there.items()}
         marker = f"checkpoints/{step}/{COMPLETE}"
-        names = [name for name in files if _step(name) == step and name != marker]
-        known = all(self._is_held(name, files[name]) for name in names)
-        if known and marker in self._held:
+        names.pop(marker, None)
+        if marker in self._held and all(self._is_held(*item) for item in names.items()):
             return
         self._remove([marker] if marker in self._held else [])
-        with tempfile.TemporaryDirectory(dir=os.path.dirname(self._folder)) as links:
-            try:
-                for name in names:
-                    os.makedirs(os.path.dirname(os.path.join(links, name)), exist_ok=True)
-                    os.link(os.path.join(self._folder, name), os.path.join(links, name))
-            except FileNotFoundError:  # removed in this moment: a newer one comes
-                return
-            self._write(names, links)
-            path = os.path.join(links, marker)
-            with open(path, "wb"):
-                pass
-            self._write([marker], links)
+        self._write(names, links, "checkpoints/")
+        with open(os.path.join(links, step, COMPLETE), "ab"):  # makes it, where there is none
+            pass
+        self._write([marker], links, "checkpoints/")
 
-    def _write(self, names: Iterable[str], folder: str) -> None:
-        """Writes the objects of those files in a folder that have changed."""
+    def _write(self, names: Iterable[str], folder: str, start: str = "") -> None:
+        """Writes the objects of those files in a folder that have changed.
+
+        Args:
+          start: what the names begin with and the files in the folder do not.
+        """
         changed = {}
         for name in names:
             with contextlib.suppress(FileNotFoundError):  # gone by now
-                signature = _signature(os.path.join(folder, name))
+                signature = _signature(os.path.join(folder, name.removeprefix(start)))
                 if not self._is_held(name, signature):
                     changed[name] = signature
         for part in in_parts((name, signature[0]) for name, signature in changed.items()):
@@ -195,7 +213,7 @@ class Mirror:
             for name in part:
                 with (
                     contextlib.suppress(FileNotFoundError),
-                    open(os.path.join(folder, name), "rb") as file,
+                    open(os.path.join(folder, name.removeprefix(start)), "rb") as file,
                 ):
                     values[name] = file.read()
             generations = self._bucket.write_all(values, {name: self._of(name) for name in values})
@@ -221,105 +239,19 @@ class Mirror:
 
     def _files(self) -> dict[str, tuple[int, ...]]:
         """The files here that belong into the bucket, with their signatures."""
-        found = {}
-        for parent, _, names in os.walk(self._folder):
-            for path in (os.path.join(parent, name) for name in names):
-                name = os.path.relpath(path, self._folder)
-                if not _is_left_out(name) and os.path.isfile(path):
-                    with contextlib.suppress(FileNotFoundError):
-                        found[name] = _signature(path)
-        return found
+        found = _files(self._folder)
+        return {name: signature for name, signature in found.items() if not _is_left_out(name)}
 
 
-class _Keeper:
-    """Threads that renew the lock and take what changes to the bucket; a context manager."""
-
-    def __init__(self, mirror: Mirror, lease: Lease, seconds: float):
-        self._failed: Exception | None = None
-        self._good = time.monotonic()  # when the bucket was last reached
-        self._taking = _Repeated(
-            max(1.0, min(seconds, SECONDS_BETWEEN_ROUNDS)), self._told(mirror.take)
-        )
-        self._beating = _Repeated(BEAT, self._told(lease.renew))
-        self._take = self._guarded(mirror.take)
-
-    def __enter__(self):
-        self._taking.start()
-        self._beating.start()
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self._taking.end()
-        while self._failed is None and not self._take():
-            time.sleep(1.0)
-        self._beating.end()
-        if self._failed is None:
-            return
-        # Stopped and KeyboardInterrupt were the way to be heard.
-        if kind is None or issubclass(kind, Stopped | KeyboardInterrupt):
-            raise self._failed from None
-        print(self._failed, file=sys.stderr, flush=True)
-
-    def _told(self, function: Callable[[], None]) -> Callable[[], bool]:
-        """`_guarded`, for a thread: returns whether to go on, and tells the main one if not."""
-        guarded = self._guarded(function)
-
-        def go_on() -> bool:
-            if self._failed is None:
-                guarded()
-                if self._failed is not None:
-                    # As Ctrl-C: training ends after the epoch, and what waits is woken.
-                    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-            return self._failed is None
-
-        return go_on
-
-    def _guarded(self, function: Callable[[], None]) -> Callable[[], bool]:
-        """Returns whether it was done, and keeps what cannot be mended by waiting."""
-
-        def done() -> bool:
-            try:
-                function()
-                self._good = time.monotonic()
-                return True
-            except Changed as error:
-                self._failed = Changed(
-                    f"{str(error).rstrip('.')} in the meantime, as a lock that is not renewed for "
-                    f"{EXPIRES:.0f} s may be taken: see what is at work there, and give the same "
-                    "command again."
-                )
-            except BucketError as error:
-                if not error.passing or time.monotonic() - self._good > PATIENCE:
-                    self._failed = BucketError(
-                        f"{error} Then give the same command again; it goes on from the last "
-                        "checkpoint in the bucket."
-                    )
-            except Exception as error:  # of the local disk
-                self._failed = error
-            return False
-
-        return done
-
-
-class _Repeated:
-    """A thread that calls a function every so many seconds, while it returns True."""
-
-    def __init__(self, seconds: float, function: Callable[[], bool]):
-        self._seconds, self._function = seconds, function
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._repeat, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def _repeat(self) -> None:
-        while not self._ended.wait(self._seconds) and self._function():
-            pass
-
-    def end(self) -> None:
-        """Returns when the last call has."""
-        self._ended.set()
-        self._thread.join()
+def _files(folder: str) -> dict[str, tuple[int, ...]]:
+    """The files below a folder, with their signatures."""
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for path in (os.path.join(parent, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.isfile(path):
+                    found[os.path.relpath(path, folder)] = _signature(path)
+    return found
 
 
 @contextlib.contextmanager
