@@ -19,6 +19,7 @@ class Keeper:
 
     def __init__(self, take: Callable[[], None], lease: Lease, seconds: float):
         self._failed: Exception | None = None
+        self._ending = False
         self._good = time.monotonic()  # when the bucket was last reached
         self._taking = _Repeated(max(1.0, min(seconds, SECONDS_BETWEEN_ROUNDS)), self._told(take))
         self._beating = _Repeated(BEAT, self._told(lease.renew))
@@ -30,6 +31,7 @@ class Keeper:
         return self
 
     def __exit__(self, kind, error, trace):
+        self._ending = True
         self._taking.end()
         while self._failed is None and not self._take():
             time.sleep(1.0)
@@ -48,7 +50,7 @@ class Keeper:
         def go_on() -> bool:
             if self._failed is None:
                 guarded()
-                if self._failed is not None:
+                if self._failed is not None and not self._ending:
                     # As Ctrl-C: training ends after the epoch, and what waits is woken.
                     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             return self._failed is None
