@@ -191,7 +191,7 @@ def turns(cases):
     return [
         "A training step with `components_per_step`, beside the standard prior's; K = 500 unless "
         "said. A ratio above 1 is a step that takes longer than the standard prior's; the aim for "
-        f"a fifth of the components is {MOST_OF_TURNS}.",
+        f"some of the components is {MOST_OF_TURNS}.",
         table(("model", "prior", "step, ms", "of the standard prior's"), rows),
     ]
 

@@ -6,9 +6,10 @@ TURNS = {
     "VampPrior, all components": ("vamp", {}),
     "VampPrior, 100 components a step": ("vamp", {"components_per_step": 100}),
     "VampPrior, 50 components a step": ("vamp", {"components_per_step": 50}),
-    "VampPrior, K = 5000, 100 components a step": (
+    "VampPrior, 25 components a step": ("vamp", {"components_per_step": 25}),
+    "VampPrior, K = 5000, 50 components a step": (
         "vamp",
-        {"num_components": 5000, "components_per_step": 100},
+        {"num_components": 5000, "components_per_step": 50},
     ),
 }
 MOST = 1.15  # times the standard prior's step

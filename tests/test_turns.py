@@ -1,4 +1,4 @@
-"""A few components a step: unbiased, fresh, the same when resumed and on any devices."""
+"""A few components a step: exact values, a gradient once a round, the same bits when resumed."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from tests.cases import (
     variables_for,
 )
 from vamp_jax.random_streams import latent_noise
-from vamp_jax.training import turns
+from vamp_jax.training import optimizers, turns
 
 COUNT, TOTAL = 3, 12
 FIELDS = dict(model="vae", prior="vamp", num_components=TOTAL, batch_size=10)
@@ -43,8 +43,8 @@ def test_each_pseudo_input_has_its_turn_once_a_round():
 @pytest.mark.parametrize(
     "posterior", ["normal", pytest.param("householder", marks=pytest.mark.slow)]
 )
-def test_the_mean_gradient_over_the_turns_is_the_full_one(posterior):
-    """With fresh encodings: the value exactly, each turn; the gradient on average."""
+def test_gradients_of_the_turns_add_up_to_the_full_one(posterior):
+    """With fresh encodings: the value exactly, each turn; and the components' part of it."""
     plan, variables, data = case(posterior=posterior, prior="vamp")
     autoencoder = plan.autoencoder
     x = plan.inputs.of(data.train[:7])
@@ -62,24 +62,71 @@ def test_the_mean_gradient_over_the_turns_is_the_full_one(posterior):
         prior, _, drift = turns.density(autoencoder, inside, turn, rows, encode)
         return prior, drift
 
+    def stopped(inside):
+        encode = lambda u: jax.lax.stop_gradient(autoencoder.encode_components(inside, u))  # noqa: E731
+        return autoencoder.prior_density(inside, encode)
+
     @jax.jit
     def run(params):
+        rest = jax.grad(elbo)(params, stopped)
         full = jax.value_and_grad(elbo)(params, autoencoder.prior_density)
         parts = [
             jax.value_and_grad(elbo)(params, lambda v, s=step: of_turn(v, s)[0])
             for step in range(TOTAL // COUNT)
         ]
         drifts = [of_turn(variables, step)[1] for step in range(TOTAL // COUNT)]
-        return full, parts, drifts
+        return rest, full, parts, drifts
 
-    (value, gradient), parts, drifts = run(variables["params"])
+    rest, (value, gradient), parts, drifts = run(variables["params"])
     for part, _ in parts:
         np.testing.assert_allclose(part, value, rtol=1e-6)
-    mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *[g for _, g in parts])
+    total = jax.tree.map(
+        lambda rest, *leaves: rest + sum(leaf - rest for leaf in leaves),
+        rest,
+        *[g for _, g in parts],
+    )
     scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
-    assert largest_difference(mean, gradient) < 1e-5 * scale
-    assert largest_difference(parts[0][1], gradient) > 1e-4 * scale  # one turn alone is not it
+    assert largest_difference(total, gradient) < 1e-5 * scale
+    for other in (rest, parts[0][1]):
+        assert largest_difference(other, gradient) > 1e-4 * scale
     np.testing.assert_allclose(drifts, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("period", [4.0, 20.0])
+def test_a_rare_gradient_moves_pseudo_inputs_as_far_as_a_steady_one(period):
+    """Of unit gradients, each in one step of a period: all the way that Adam goes with all."""
+    plain = optimizers.normalized_adam(1e-3)
+    rare = optimizers.larger_steps_of_pseudo_inputs(plain, period)
+    params = {"prior": {"pseudo_inputs": jnp.zeros(2)}, "other": jnp.zeros(2)}
+
+    def way(optimizer, every):
+        def step(carry, index):
+            params, state = carry
+            gradient = jnp.where(index % every == 0, 1.0, 0.0) * jnp.ones(2)
+            grads = {"prior": {"pseudo_inputs": gradient}, "other": gradient}
+            updates, state = optimizer.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        start = params, optimizer.init(params)
+        return jax.lax.scan(step, start, jnp.arange(8000))[0][0]
+
+    steady, some = way(plain, 1), way(rare, period)
+    np.testing.assert_allclose(
+        some["prior"]["pseudo_inputs"], steady["prior"]["pseudo_inputs"], rtol=0.15
+    )
+    np.testing.assert_allclose(some["other"], steady["other"] / period**0.5, rtol=0.15)
+
+
+def test_a_run_s_optimiser_knows_how_rare_gradients_are():
+    steps = []
+    for count in (0, COUNT):
+        plan, variables, _ = case(components_per_step=count)
+        grads = jax.tree.map(jnp.ones_like, variables["params"])
+        steps.append(plan.optimizer.update(grads, plan.optimizer.init(grads), grads)[0])
+    moved = [step["prior"]["pseudo_inputs"] for step in steps]
+    np.testing.assert_allclose(moved[1], (TOTAL / COUNT) ** 0.5 * moved[0], rtol=1e-6)
+    others = [{name: step[name] for name in step if name != "prior"} for step in steps]
+    assert largest_difference(*others) == 0
 
 
 def test_with_all_in_turn_nothing_changes():

@@ -63,13 +63,13 @@ def _em(config: Config, num_examples: int) -> Update:
 
 
 def _langevin(config: Config, num_examples: int) -> Update:
-    from vamp_jax.training import optimizers, phases
+    from vamp_jax.training import optimizers, phases, turns
 
     return phases.Update(
         optimizer=functools.partial(
             optimizers.langevin_of_pseudo_inputs,
             step_size=config.langevin_step_size,
-            num_examples=num_examples,
+            num_examples=num_examples * turns.period(config),  # a gradient comes once a period
             seed=config.seed,
         )
     )

@@ -221,11 +221,14 @@ def tables(folder: str) -> str:
             config["num_components"],
             config["num_epochs"],
             record["num_samples"],
+            config["latent_dim"],
+            config["dense_init"],
         )
         groups.setdefault(where, {}).setdefault(Method.of(config), []).append(record)
     parts = []
-    for (dataset, count, epochs, samples), found in sorted(groups.items()):
-        title = f"**{DATASETS[dataset]}, K = {count}**: at most {epochs} epochs, S = {samples}"
+    for (dataset, count, epochs, samples, units, init), found in sorted(groups.items()):
+        title = f"**{DATASETS[dataset]}, K = {count}**: at most {epochs} epochs, S = {samples}, "
+        title += f"{units} latent units, {init} weights"
         parts += [title, _table(found)]
     return "\n\n".join(parts)
 

@@ -3,16 +3,16 @@
 They have a table of their own beside the runs in which each step encodes all pseudo-inputs.
 """
 
-from vamp_jax.paper.numbers import Cell, Estimate
-from vamp_jax.paper.records import PaperConfig, Record, cell_of, differences, summarise
+from vamp_jax.paper.numbers import Cell
+from vamp_jax.paper.records import PaperConfig, Record, cell_of, differences
 
 FIELD = "components_per_step"
-Shares = dict[Cell, dict[int, Estimate]]  # of each cell by pseudo-inputs a step; 0: all
+Shares = dict[Cell, dict[int, list[Record]]]  # of each cell by pseudo-inputs a step; 0: all
 
 
 def shares(runs: dict[str, Record], paper_config: PaperConfig) -> Shares:
-    """Means over seeds by cell and pseudo-inputs a step, for cells that have runs with turns."""
-    found: dict[Cell, dict[int, list[Record]]] = {}
+    """The runs by cell and pseudo-inputs a step, for cells that have runs with turns."""
+    found: Shares = {}
     for record in runs.values():
         config = record["config"]
         as_if_all = record | {"config": config | {FIELD: 0}}
@@ -20,7 +20,7 @@ def shares(runs: dict[str, Record], paper_config: PaperConfig) -> Shares:
             by_count = found.setdefault(cell_of(record), {})
             by_count.setdefault(config.get(FIELD, 0), []).append(record)
     return {
-        cell: {count: summarise(records) for count, records in sorted(by_count.items())}
+        cell: dict(sorted(by_count.items()))
         for cell, by_count in sorted(found.items())
         if any(by_count)
     }

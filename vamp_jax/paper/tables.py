@@ -202,7 +202,11 @@ def _shares(found: shares.Shares) -> str:
     """A line a cell, a column for each number of pseudo-inputs a step."""
     counts = sorted({count for by_count in found.values() for count in by_count if count})[::-1]
     rows = [
-        [f"`{name}`", dataset] + [_shown(by_count.get(count), dataset) for count in (0, *counts)]
+        [f"`{name}`", dataset]
+        + [
+            _shown(summarise(by_count[count]) if count in by_count else None, dataset)
+            for count in (0, *counts)
+        ]
         for (name, dataset), by_count in found.items()
     ]
     return table(["config", "data", "all", *(f"{count} a step" for count in counts)], rows)

@@ -56,6 +56,26 @@ def scale_by_adam(
     return optax.GradientTransformation(init, update)
 
 
+def larger_steps_of_pseudo_inputs(
+    optimizer: optax.GradientTransformation, period: float
+) -> optax.GradientTransformation:
+    """Multiplies the steps of pseudo-inputs by sqrt(period): each has a gradient once a period.
+
+    Adam divides by the root of the mean square of all gradients, zeros too, which makes a period's
+    way 1 / sqrt(period) of what it is with the same gradient in every step.
+    """
+
+    def update(grads, state, params=None):
+        updates, state = optimizer.update(grads, state, params)
+        prior = updates.get("prior", {})
+        if "pseudo_inputs" in prior:
+            u = jax.tree.map(lambda step: period**0.5 * step, prior["pseudo_inputs"])
+            updates = updates | {"prior": prior | {"pseudo_inputs": u}}
+        return updates, state
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
 class LangevinState(NamedTuple):
     """Of `langevin_of_pseudo_inputs`."""
 
@@ -64,7 +84,7 @@ class LangevinState(NamedTuple):
 
 
 def langevin_of_pseudo_inputs(
-    others: optax.GradientTransformation, *, step_size: float, num_examples: int, seed: int
+    others: optax.GradientTransformation, *, step_size: float, num_examples: float, seed: int
 ) -> optax.GradientTransformation:
     """Gives pseudo-inputs steps of stochastic-gradient Langevin dynamics (Welling & Teh 2011).
 

@@ -7,7 +7,7 @@ from vamp_jax import choices
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import UsageError
 from vamp_jax.sequences import num_examples
-from vamp_jax.training import optimizers
+from vamp_jax.training import optimizers, turns
 from vamp_jax.training.epoch import Plan
 
 
@@ -15,12 +15,13 @@ def optimizer(config: ml_collections.ConfigDict, num_examples: int) -> optax.Gra
     """Returns the optimiser of a run on so many training examples."""
     num_steps = config.num_epochs * -(-num_examples // config.batch_size)
     schedule = choices.LEARNING_RATE_SCHEDULES[config.learning_rate_schedule]
-    return optimizers.normalized_adam(schedule(config, num_steps))
+    adam = optimizers.normalized_adam(schedule(config, num_steps))
+    period = turns.period(config)
+    return optimizers.larger_steps_of_pseudo_inputs(adam, period) if period > 1 else adam
 
 
 def make(config: ml_collections.ConfigDict, dataset: Dataset) -> Plan:
     """Returns what is done in an epoch of this run."""
-    every = config.components_per_step >= config.num_components  # as 0: all take part in each step
     count = num_examples(dataset.train)
     autoencoder = choices.autoencoder(config, dataset)
     if autoencoder.collects_statistics and config.data_placement not in choices.WHOLE:
@@ -38,6 +39,6 @@ def make(config: ml_collections.ConfigDict, dataset: Dataset) -> Plan:
         eval_batch_size=config.eval_batch_size,
         warmup_epochs=config.warmup_epochs,
         seed=config.seed,
-        components_per_step=0 if every else config.components_per_step,
+        components_per_step=config.components_per_step if turns.period(config) > 1 else 0,
         phase=update.phase,
     )

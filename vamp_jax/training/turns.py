@@ -6,9 +6,10 @@ epoch starts; the order of the turns is a random permutation of the epoch's. In 
 
     p(z) = 1/K ( sum_{k in turn} q(z | u_k) + sum_{the others} q'(z | u_k) )
 
-where q' is from at most K / count - 1 steps before. The gradient through the components in turn is
-multiplied by K / count: its mean over the choice of the turn is the gradient through all of them,
-as far as the others are what they would be if encoded now. `drift` says how far they are from it.
+where q' is from at most K / count - 1 steps before; `drift` says how far it is from q. Only the
+components in turn have a gradient. Scaled up by K / count, its mean over the turns would be that
+through all of them; but with a twentieth of them in turn the encoder then runs away from the
+others' components within a few epochs, and with a fifth it learns no better (docs/speed.md).
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.diagnostics import normal_kl_per_unit
@@ -28,6 +30,12 @@ class Turns(NamedTuple):
 
     encoded: Any  # (mean, log_var) [K, D]
     order: Array  # of the epoch's turns, [K]
+
+
+def period(config: ml_collections.ConfigDict) -> float:
+    """Steps in which each pseudo-input has one turn: K / components_per_step, or 1."""
+    count = config.components_per_step
+    return max(1.0, config.num_components / count) if count else 1.0
 
 
 def start(autoencoder: Autoencoder, variables: Variables, rng: Array, encode: Callable) -> Turns:
@@ -52,18 +60,10 @@ def density(
     """
     u = jax.tree.map(lambda leaf: leaf[rows], autoencoder.pseudo_inputs(variables))
     fresh = encode(u)
-    scale = len(turns.order) / len(rows)
-    scaled = jax.tree.map(lambda x: _scale_gradient(x, scale), fresh)
-    components = jax.tree.map(lambda old, new: old.at[rows].set(new), turns.encoded, scaled)
+    components = jax.tree.map(lambda old, new: old.at[rows].set(new), turns.encoded, fresh)
     before = jax.tree.map(lambda old: old[rows], turns.encoded)
     drift = jnp.mean(
         jnp.sum(normal_kl_per_unit(*jax.lax.stop_gradient(fresh[:2]), *before[:2]), axis=-1)
     )
     turns = turns._replace(encoded=jax.lax.stop_gradient(components))
     return autoencoder.density(variables, components), turns, drift
-
-
-def _scale_gradient(x: Array, scale: float) -> Array:
-    """x as it is, with its gradient multiplied."""
-    held = jax.lax.stop_gradient(x)
-    return held + scale * (x - held)
