@@ -20,6 +20,9 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
+    def handle_error(self, request, client_address):
+        """Says nothing of a client that was killed."""
+
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.objects: dict[str, tuple[int, bytes]] = {}  # name -> generation, value

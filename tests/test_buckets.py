@@ -6,6 +6,7 @@ preconditions), with what requirements-buckets.txt asks for: python -m pytest -m
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -101,6 +102,9 @@ def test_every_moment_leaves_a_whole_run(server, tmp_path):
             name = f"some/run/{path.relative_to(there)}"
             if path.is_file() and name in saved:
                 assert path.read_bytes() == saved[name][1]
+        for name in saved:
+            if name.startswith(tuple(f"some/run/checkpoints/{step}/" for step in complete)):
+                assert (there / name.removeprefix("some/run/")).exists(), (number, name)
         if complete:
             assert len(read_metrics(str(there))) >= max(map(int, complete))
     server.objects = moments[len(moments) // 2]  # one of them for good
@@ -296,7 +300,7 @@ def test_killed_in_a_bucket_and_given_again_it_ends_with_the_same_bits(server, t
     killed = train(RUN, environment)
     for _ in range(1200):
         time.sleep(0.1)
-        if any(name.endswith("commit_success.txt") for name in list(server.writes)):
+        if any(re.search(r"checkpoints/\d+/commit_success", name) for name in list(server.writes)):
             break
     killed.kill()
     assert "epoch" in killed.communicate()[0]

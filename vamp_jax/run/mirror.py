@@ -312,7 +312,9 @@ def _step(name: str) -> str:
 
 def _steps(names: Iterable[str]) -> set[str]:
     """The checkpoints that are complete."""
-    return {_step(name) for name in names if _step(name) and name.endswith(f"/{COMPLETE}")}
+    # Not what orbax leaves under the same name in the folders of its items.
+    found = {(step, name) for name in names if (step := _step(name))}
+    return {step for step, name in found if name == f"checkpoints/{step}/{COMPLETE}"}
 
 
 def _is_left_out(name: str) -> bool:
