@@ -73,7 +73,13 @@ def test_what_is_inferred_is_of_the_layers_shapes_and_has_its_density(network, p
     check_inference(plan.autoencoder, variables, x, noise)
 
 
-@pytest.mark.parametrize("network", SLOW_TO_COMPILE)
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "pixel_vae" else [])
+        for name in SLOW_TO_COMPILE
+    ],
+)
 def test_what_convolutions_infer(network):
     plan, variables, x, noise = case(model=network)
     check_inference(plan.autoencoder, variables, x, noise)

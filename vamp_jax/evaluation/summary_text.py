@@ -119,6 +119,7 @@ def _diagnostic_rows(diagnostics: dict[str, Any], split: str) -> list[tuple[str,
     found, train = diagnostics[split], diagnostics["train"]
     active = ", ".join(
         f"{count} of {len(found['unit_variance'][layer])} in {layer}"
+        + ("" if count else " (collapsed: the decoder does without)")
         for layer, count in found["active_units"].items()
     )
     *lower, _ = train["kl"]  # the top layer is the last
