@@ -2,6 +2,7 @@
 
 import os
 import re
+import statistics
 
 from vamp_jax import disk
 from vamp_jax.errors import UsageError
@@ -83,6 +84,12 @@ def report(runs: dict[str, Record], paper_config: PaperConfig) -> str:
             "`all`. What a step costs is in [docs/speed.md](../docs/speed.md)."
         )
         parts += ["## Pseudo-inputs that take turns", says, _shares(of_shares)]
+    if of_fast := shares.fast(runs, paper_config):
+        says = (
+            "Those of `configs/fast_*.py`, trained in another way than the paper's. How long they "
+            "take is in [docs/speed.md](../docs/speed.md)."
+        )
+        parts += ["## In minutes", says, _fast(of_fast, full)]
     if of_sequences:
         says = (
             "The paper has none. Nats a step are the sum over the split, divided by all its steps."
@@ -210,6 +217,23 @@ def _shares(found: shares.Shares) -> str:
         for (name, dataset), by_count in found.items()
     ]
     return table(["config", "data", "all", *(f"{count} a step" for count in counts)], rows)
+
+
+def _fast(found: dict[Cell, list[Record]], full: dict[Cell, dict[int, Record]]) -> str:
+    """A line a cell, beside the paper's way."""
+
+    def both(runs, dataset):
+        epochs = f"{statistics.fmean(run['epochs'] for run in runs):.0f}" if runs else ""
+        return [_shown(summarise(runs) if runs else None, dataset), epochs]
+
+    rows = [
+        [f"`{shares.FAST}{name}`", dataset]
+        + both(runs, dataset)
+        + both(list(full.get((name, dataset), {}).values()), dataset)
+        for (name, dataset), runs in found.items()
+    ]
+    header = ["config", "data", "log-likelihood", "epochs", "the paper's way", "its epochs"]
+    return table(header, rows)
 
 
 def _sequences(runs: list[Record]) -> str:
