@@ -32,7 +32,9 @@ CONFIGS = {
     "hvae": "vamp_hvae",
     "conv_hvae": "vamp_conv_hvae",
     "pixel_hvae": "vamp_pixel_hvae",
+    "pixel_vae": "vamp_pixel_vae",
     "seq_vae": "vamp_seq_vae",
+    "vrnn": "vamp_vrnn",
     "lvae": "vamp_lvae",
     "iwae_net": "vamp_iwae",
 }

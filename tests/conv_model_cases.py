@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vamp_jax import likelihoods
@@ -55,3 +56,21 @@ def rows(z, index):
 def assert_close(actual, expected, tolerance=2e-5):
     assert actual.shape == expected.shape
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+def sample_the_plain_way(module, variables, rng, z):
+    """A pass through the whole network for every pixel, or for every colour of it."""
+    height, width, channels = module.x_shape
+    together = channels if module.colours == 1 else 1
+
+    def draw(i, x):
+        for first in range(0, channels, together):
+            decoded = module.apply(variables, z, x, method="decode")
+            at_pixel = tuple(part[:, i // width, i % width] for part in decoded)
+            drawn = module.likelihood.sample(jax.random.fold_in(rng, i), *at_pixel)
+            which = slice(first, first + together)
+            x = x.at[:, i // width, i % width, which].set(drawn[:, which])
+        return x
+
+    start = jnp.zeros((len(next(iter(z.values()))), height, width, channels))
+    return jax.lax.fori_loop(0, height * width, draw, start)

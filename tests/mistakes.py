@@ -77,10 +77,11 @@ TRAIN = [
     (f"{VAE} --workdir=README.md", "README.md cannot be written"),
     (f"{VAE} --workdir=README.md/run", "README.md/run cannot be written"),
     (f"{VAE} --workdir=/proc/run", "/proc/run cannot be written"),
+    (f"{VAE} --workdir=s3://bucket/run", "of a kind that cannot be used"),
     (f"{VAE} --workdir={'x' * 300}", "File name too long"),
     (f"{VAE}:freyfaces --data_dir=tests", "freyfaces.pkl"),
     (f"{VAE}:freyfaces --data_dir=README.md", "not a local folder"),
-    (f"{VAE}:freyfaces --data_dir=gs://bucket", "not a local folder"),
+    (f"{VAE}:freyfaces --data_dir=s3://bucket", "of a kind that cannot be used"),
     (f"{VAE}:freyfaces --data_dir={'x' * 300}", "File name too long"),
 ]
 EVAL = [

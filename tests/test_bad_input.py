@@ -341,7 +341,7 @@ def test_pictures(tmp_path, call):
         (lambda: datasets.load("digits", "a\0b"), "cannot be used (embedded null byte)"),
         (lambda: datasets.load("digits", "x" * 5000), "cannot be used (File name too long)"),
         (lambda: datasets.load("digits", "~nobody-of-this-name/data"), "cannot be used"),
-        (lambda: datasets.load("digits", "s3://bucket/data"), "not a local folder"),
+        (lambda: datasets.load("digits", "s3://bucket/data"), "of a kind that cannot be used"),
         (lambda: datasets.load("digits", __file__), "not a local folder"),
         (lambda: records.read(__file__), "Not a directory"),
         (lambda: records.read("a\0b"), "embedded null byte"),

@@ -21,6 +21,8 @@ SYSTEMS = {
     "householder_vae": dict(model="vae", posterior="householder"),
     "iwae": dict(model="iwae_net", num_importance_samples=50, renyi_alpha=0.0),
     "vr_max": dict(model="iwae_net", num_importance_samples=50, renyi_alpha=float("-inf")),
+    "vlae": dict(model="pixel_vae", prior="autoregressive_flow", pixel_window=2),
+    "vamp_vlae": dict(model="pixel_vae", prior="vamp_autoregressive_flow", pixel_window=2),
 }
 
 
@@ -35,7 +37,8 @@ def test_config_is_what_its_name_says(name, dataset):
     longest_first = sorted(choices.PRIORS, key=len, reverse=True)
     prior = next((p for p in longest_first if name.startswith(p + "_")), "standard")
     system = name.removeprefix(prior + "_")
-    expected = dict(prior=prior) | SYSTEMS.get(system, dict(model=system, posterior="normal"))
+    of_system = SYSTEMS.get(system, dict(model=system, posterior="normal"))
+    expected = dict(prior=prior) | SYSTEMS.get(name, of_system)
     assert {field: config[field] for field in expected} == expected
 
 

@@ -30,6 +30,11 @@ from vamp_jax.sequences import rows_of
 BATCH = 6
 SLOW_TO_COMPILE = choices.CONVOLUTIONAL
 QUICK_TO_COMPILE = [name for name in choices.NETWORKS if name not in SLOW_TO_COMPILE]
+# A VRNN's gradient takes long to compile: a whole run of it is slow.
+RUNS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "vrnn" else [])
+    for name in QUICK_TO_COMPILE
+]
 
 
 def few_layers(fields):
@@ -73,7 +78,13 @@ def test_what_is_inferred_is_of_the_layers_shapes_and_has_its_density(network, p
     check_inference(plan.autoencoder, variables, x, noise)
 
 
-@pytest.mark.parametrize("network", SLOW_TO_COMPILE)
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "pixel_vae" else [])
+        for name in SLOW_TO_COMPILE
+    ],
+)
 def test_what_convolutions_infer(network):
     plan, variables, x, noise = case(model=network)
     check_inference(plan.autoencoder, variables, x, noise)
@@ -120,7 +131,7 @@ def check_run(folder, **fields):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("network", QUICK_TO_COMPILE)
+@pytest.mark.parametrize("network", RUNS)
 def test_a_step_lowers_the_loss_and_a_resumed_run_has_the_same_bits(network, tmp_path):
     check_run(tmp_path, model=network, prior="vamp")
 

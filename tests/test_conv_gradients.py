@@ -161,9 +161,55 @@ def test_masked_conv_of_relu_has_the_gradients_of_its_parts(monkeypatch, chunk, 
         assert_close(one, wanted)
 
 
+@pytest.mark.parametrize(("kind", "size"), [("A", 7), ("above_and_row", 5), ("B", 1)])
+def test_masks_of_other_sizes(kind, size):
+    """Larger than the image, and of the pixel alone; the kernel's gradient is without the mask."""
+    x, kernel = random(3, 6, 3, 4), random(size, size, 4, 8, seed=1)
+    g = random(3, 6, 3, 8, seed=2)
+    row, column = np.mgrid[:size, :size] - size // 2
+    seen = {
+        "A": (row < 0) | ((row == 0) & (column < 0)),
+        "above_and_row": row <= 0,
+        "B": (row < 0) | ((row == 0) & (column <= 0)),
+    }[kind]
+    np.testing.assert_array_equal(conv_gradients.mask(kind, size), seen)
+    masked = kernel * seen[:, :, None, None]
+    value, dx, _ = value_and_gradients(lambda x, k: plain(x, k, 1), x, masked, g=g)
+    _, _, dkernel = value_and_gradients(lambda x, k: plain(x, k, 1), x, kernel, g=g)
+    ours = value_and_gradients(lambda x, k: conv_gradients.masked_conv(x, k, kind), x, kernel, g=g)
+    for actual, expected in zip(ours, (value, dx, dkernel), strict=True):
+        assert_close(actual, expected)
+
+
 def test_masks_a_and_b_are_pixelcnns():
     np.testing.assert_array_equal(conv_gradients.MASKS["A"], [[1, 1, 1], [1, 0, 0], [0, 0, 0]])
     np.testing.assert_array_equal(conv_gradients.MASKS["B"], [[1, 1, 1], [1, 1, 0], [0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    "case, of_one_channel",
+    [((7, 1, 9, 8, 1, 3), True), ((3, 2, 6, 5, 1, 4), False)],
+)
+def test_a_tpus_gradients_of_a_gated_conv_are_the_same(monkeypatch, case, of_one_channel):
+    """The branch that a TPU takes, taken here; the first layers have an input gradient of ours."""
+    size, stride, height, width, channels, features = case
+    x = random(3, height, width, channels)
+    kernel, bias = random(size, size, channels, 2 * features, seed=1), random(2 * features, seed=2)
+    value = plain_gated(x, kernel, bias, stride)
+    g, ours = random(*value.shape, seed=3), []
+
+    def tpu_branch(*arguments, cpu, tpu, default):
+        ours.append(tpu is not default)
+        return tpu(*arguments)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", tpu_branch)
+    function = lambda x, k, b: conv_gradients.gated_conv(x, k, b, stride)  # noqa: E731
+    actual = value_and_gradients(function, x, kernel, bias, g=g)
+    function = lambda x, k, b: plain_gated(x, k, b, stride)  # noqa: E731
+    expected = value_and_gradients(function, x, kernel, bias, g=g)
+    assert ours == [of_one_channel]
+    for one, wanted in zip(actual, expected, strict=True):
+        assert_close(one, wanted)
 
 
 def test_other_platforms_compute_the_same(monkeypatch):
@@ -194,7 +240,7 @@ def test_other_platforms_compute_the_same(monkeypatch):
     here = results()
     taken = []
 
-    def default_branch(*arguments, cpu, default):
+    def default_branch(*arguments, cpu, default, tpu=None):
         taken.append(cpu)
         return default(*arguments)
 

@@ -56,6 +56,11 @@ FLOWS = {
         functools.partial(flows.init_inverse_autoregressive, num_steps=3, **HIDDEN),
         flows.inverse_autoregressive_inverse,
     ),
+    "autoregressive": (
+        flows.autoregressive,
+        functools.partial(flows.init_autoregressive, num_steps=3, **HIDDEN),
+        flows.autoregressive_inverse,
+    ),
     "couplings": (
         flows.couplings,
         functools.partial(flows.init_couplings, num_layers=4, **HIDDEN),
@@ -73,6 +78,7 @@ FLOWS = {
     for name, (flow, init, inverse) in FLOWS.items()
 }
 INVERTIBLE = [name for name, (_, _, inverse) in FLOWS.items() if inverse]
+BY_NETWORKS = ("inverse_autoregressive", "autoregressive", "couplings", "couplings_inverse")
 # The step from z to z' for each example has parameters of its own.
 AMORTISED = ("planar", "householder", "sylvester", "householder_sylvester")
 
@@ -113,7 +119,9 @@ def test_inverse_inverts(name, dim):
 
 
 @pytest.mark.parametrize("dim", DIMS)
-@pytest.mark.parametrize("name", ["planar", "sylvester", "couplings", "couplings_inverse"])
+@pytest.mark.parametrize(
+    "name", ["planar", "sylvester", "autoregressive", "couplings", "couplings_inverse"]
+)
 def test_starts_at_the_identity(name, dim):
     flow, init, _ = FLOWS[name]
     z = points(dim)
@@ -177,6 +185,29 @@ def test_made_is_strictly_autoregressive(hidden):
         assert not np.any(used[~below])
         if min(hidden) >= 4:
             assert np.all(used[below])
+
+
+def test_steps_of_an_autoregressive_flow_are_triangular_by_turns():
+    """The first: unit i moves with units up to i. The second: with those from i. Both: with all."""
+    start = flows.init_autoregressive(jax.random.key(0), 4, num_steps=2, **HIDDEN)
+    params = perturbed(start, 1, 0.5)
+    lower, everything = np.tril(np.ones((4, 4))) > 0, np.ones((4, 4)) > 0
+    for steps, seen in [
+        ({"step_0": params["step_0"]}, lower),
+        (params | {"step_1": start["step_1"]}, lower),
+        (params | {"step_0": start["step_0"]}, lower.T),
+        (params, everything),
+    ]:
+        flow = jax.jacfwd(lambda z, steps=steps: flows.autoregressive(z, steps)[0])
+        used = np.abs(np.asarray(jax.jit(jax.vmap(flow))(points(4, count=20)))).max(axis=0) > 0
+        np.testing.assert_array_equal(used, seen)
+
+
+def test_autoregressive_scales_are_bounded():
+    made = flows.init_made(jax.random.key(0), 1, hidden=(4,), forget_bias=100.0)
+    moved, log_det = flows.autoregressive(jnp.ones((1, 1)), {"step_0": made})
+    assert float(log_det[0]) == pytest.approx(flows.MAX_LOG_SCALE)
+    assert float(moved[0, 0]) == pytest.approx(np.exp(flows.MAX_LOG_SCALE))
 
 
 def test_first_output_of_made_sees_the_context():
@@ -282,7 +313,7 @@ def test_extreme_parameters_stay_finite_with_their_gradients(name, dim):
 
     z = jnp.concatenate([points(dim), jnp.zeros((1, dim)), 1e3 * points(dim)])
     for size in (0.0, 1e-15, 1e-6, 10.0, 1e2, 1e4):
-        if size > 100.0 and name in ("couplings", "couplings_inverse", "inverse_autoregressive"):
+        if size > 100.0 and name in BY_NETWORKS:
             continue  # sums of products of such weights leave float32
         noise = perturbed(jax.tree.map(np.zeros_like, start), 1, scale=size)
         params = noise | {key: start[key] for key in start if key == "q"}

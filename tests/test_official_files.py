@@ -38,11 +38,12 @@ def test_missing_file(tmp_path, name):
     assert "\n" not in message and not folder.exists()
 
 
-def test_data_dir_must_be_a_local_folder(tmp_path):
+def test_data_dir_must_be_a_folder_or_a_bucket(tmp_path):
     (tmp_path / "file").write_text("")
-    for wrong in (tmp_path / "file", "gs://bucket/data"):
-        with pytest.raises(UsageError, match="not a local folder: pass --data_dir"):
-            datasets.load("digits", str(wrong))
+    with pytest.raises(UsageError, match="not a local folder: pass --data_dir"):
+        datasets.load("digits", str(tmp_path / "file"))
+    with pytest.raises(UsageError, match="of a kind that cannot be used"):
+        datasets.load("digits", "ftp://server/data")
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "long", "other bytes"])

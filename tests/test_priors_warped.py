@@ -39,8 +39,11 @@ def each_prior(dim):
     weights, params = weights_and_params(dim, learned_weights=True)
     params |= {"flow": perturbed(params["flow"], 3, scale=0.35)}
     encode = functools.partial(linear_encode, weights)
+    steps = priors.init_autoregressive_flow(jax.random.key(1), dim, num_steps=2, hidden=(8,))
+    steps = perturbed(steps["flow"], 3, scale=0.35)
     return {
         "flow": priors.flow(params, latent_dim=dim),
+        "autoregressive": priors.warp(random_mixture(1, 4, dim), steps),
         "mog": priors.warp(random_mixture(1, 4, dim), params["flow"]),
         "vamp_flow": priors.vamp_flow(params, encode),
         "vamp_data": priors.warp(priors.vamp_data(params, encode), params["flow"]),
@@ -48,12 +51,16 @@ def each_prior(dim):
 
 
 NAMES = ("flow", "mog", "vamp_flow", "vamp_data")
+SLOW = pytest.param("autoregressive", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("dim", [1, 2, 5, 40])
-def test_starts_at_its_base_exactly(dim):
+@pytest.mark.parametrize(
+    ("init", "dim"),
+    [*((priors.init_flow, dim) for dim in (1, 2, 5, 40)), (priors.init_autoregressive_flow, 5)],
+)
+def test_starts_at_its_base_exactly(init, dim):
     weights, params = weights_and_params(dim)
-    params |= priors.init_flow(jax.random.key(1), dim)  # the default size
+    params |= init(jax.random.key(1), dim)  # the default size
     encode = functools.partial(linear_encode, weights)
     z = np.random.RandomState(0).standard_normal((30, dim)).astype(np.float32)
     base, warped = priors.vamp(params, encode), priors.vamp_flow(params, encode)
@@ -73,13 +80,14 @@ def test_default_flow_has_8_layers_of_128_units():
 
 
 @pytest.mark.parametrize("dim", [1, 2, 5])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["autoregressive", *NAMES])
 def test_log_prob_is_that_of_float64_with_autodiff_s_determinant(name, dim):
     prior = each_prior(dim)[name]
     z = 1.5 * np.random.RandomState(4).standard_normal((40, dim)).astype(np.float32)
     with jax.enable_x64(True):
         flow = jax.tree.map(jnp.asarray, as_float64(prior.flow))
-        forward = functools.partial(lambda flow, z: flows.couplings(z, flow)[0], flow)
+        of = flows.autoregressive if "step_0" in flow else flows.couplings
+        forward = functools.partial(lambda flow, z: of(z, flow)[0], flow)
         moved, jacobian = jax.jit(lambda z: (forward(z), jax.vmap(jax.jacfwd(forward))(z)))(
             np.float64(z)
         )
@@ -105,7 +113,7 @@ def integral(values, axes):
 
 
 @pytest.mark.parametrize("dim", [1, 2])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, SLOW])
 def test_integrates_to_one_and_samples_have_its_moments_and_entropy(name, dim):
     prior = each_prior(dim)[name]
     log_density, axes = grid_log_prob(prior, dim)
@@ -125,7 +133,7 @@ def test_integrates_to_one_and_samples_have_its_moments_and_entropy(name, dim):
     assert abs(values.mean() - expected) < 4 * values.std() / count**0.5 + 5e-3
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, SLOW])
 def test_samples_follow_the_cumulative_distribution(name):
     prior = each_prior(1)[name]
     log_density, (axis,) = grid_log_prob(prior, 1)
@@ -238,6 +246,14 @@ MISTAKES = {
         "z must be [..., 2]",
     ),
     "no layers": (lambda: priors.init_flow(jax.random.key(0), 2, num_layers=0), "num_layers is 0"),
+    "no steps": (
+        lambda: priors.init_autoregressive_flow(jax.random.key(0), 2, num_steps=0),
+        "init_autoregressive_flow: num_steps is 0",
+    ),
+    "another D of steps": (
+        lambda: priors.flow(priors.init_autoregressive_flow(jax.random.key(0), 3), latent_dim=2),
+        "made for D = 3",
+    ),
     "no units": (
         lambda: priors.init_flow(jax.random.key(0), 2, hidden=(8, 0)),
         "hidden[1] is 0",

@@ -149,6 +149,13 @@ def test_what_is_printed_is_the_record_s():
     )
 
 
+def test_a_layer_without_active_units_is_said():
+    record = _record()
+    record["diagnostics"]["test"] |= {"active_units": {"z1": 0, "z2": 1}}
+    said = _lines(record)["active units (test)"]
+    assert said == "0 of 4 in z1 (collapsed: the decoder does without), 1 of 3 in z2"
+
+
 def test_what_is_not_known_is_not_printed():
     record = _record()
     found = record["diagnostics"]

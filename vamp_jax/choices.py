@@ -135,6 +135,12 @@ def _pixel_hvae(config: Config):
     }
 
 
+def _pixel_vae(config: Config):
+    from vamp_jax.models import PixelVAE
+
+    return PixelVAE, {"window": config.pixel_window}
+
+
 def _lvae(config: Config):
     from vamp_jax import parallel
     from vamp_jax.models import LVAE
@@ -147,14 +153,16 @@ NETWORKS = {
     "hvae": _without_fields("HVAE"),
     "conv_hvae": _without_fields("ConvHVAE"),
     "pixel_hvae": _pixel_hvae,
+    "pixel_vae": _pixel_vae,
     "seq_vae": _without_fields("SeqVAE"),
+    "vrnn": _without_fields("VRNN"),
     "lvae": _lvae,
     "iwae_net": _without_fields("IWAENet"),
 }
-SEQUENTIAL = ("seq_vae",)  # those of sequences; the others take images and vectors
+SEQUENTIAL = ("seq_vae", "vrnn")  # of sequences; the others take images and vectors
 LADDERS = ("lvae",)  # those of any number of layers
 # Those whose cost is in convolutions, for what has to be known before JAX starts.
-CONVOLUTIONAL = ("conv_hvae", "pixel_hvae")
+CONVOLUTIONAL = ("conv_hvae", "pixel_hvae", "pixel_vae")
 
 # ---------------------------------------------------------------------------------------------
 # Posteriors: (config) -> (features, kernel_init) -> the end of an encoder, a linen module.

@@ -55,12 +55,15 @@ def _exemplar(config: Config, support: tuple[float, float]) -> Prior:
     return trainable_priors.exemplar(config.num_neighbours)
 
 
-def _warped(base):
+def _warped(base, flow: str = "init_flow"):
     def choose(config: Config, support: tuple[float, float]) -> Prior:
-        from vamp_jax import trainable_priors
+        from vamp_jax import priors, trainable_priors
 
-        stop = config.stop_components
-        return trainable_priors.warped(base(config, support), stop_components=stop)
+        return trainable_priors.warped(
+            base(config, support),
+            init_flow=getattr(priors, flow),
+            stop_components=config.stop_components,
+        )
 
     return choose
 
@@ -74,13 +77,16 @@ PRIORS = {
     "mog_flow": _warped(_mog),
     "vamp_data_flow": _warped(_vamp_data),
     "vamp_flow": _warped(_vamp),
+    "autoregressive_flow": _warped(_standard, "init_autoregressive_flow"),
+    "vamp_autoregressive_flow": _warped(_vamp, "init_autoregressive_flow"),
     "exemplar": _exemplar,
 }
 WITH_NEIGHBOURS = ("exemplar",)  # all training examples are its components
-WITH_TURNS = ("vamp", "vamp_data", "vamp_flow", "vamp_data_flow")
+WITH_LEARNED_PSEUDO_INPUTS = ("vamp", "vamp_flow", "vamp_autoregressive_flow")
+WITH_TURNS = (*WITH_LEARNED_PSEUDO_INPUTS, "vamp_data", "vamp_data_flow")
 WITH_PSEUDO_INPUTS = (*WITH_TURNS, *WITH_NEIGHBOURS)
-WITH_LEARNED_PSEUDO_INPUTS = ("vamp", "vamp_flow")
 WITH_FIXED_EXAMPLES = ("vamp_data", "vamp_data_flow", *WITH_NEIGHBOURS)
+OF_ONE_NORMAL = ("standard", "flow", "autoregressive_flow")
 # K of them is the config's.
-WITH_COMPONENTS = tuple(n for n in PRIORS if n not in ("standard", "flow", *WITH_NEIGHBOURS))
+WITH_COMPONENTS = tuple(n for n in PRIORS if n not in (*OF_ONE_NORMAL, *WITH_NEIGHBOURS))
 WARPED = tuple(name for name in PRIORS if name.endswith("flow"))

@@ -52,7 +52,8 @@ def _check_field(name: str, value: Any, field: Field) -> None:
     if not value >= field.least:
         raise UsageError(f"{name} is {value}; it must not be negative.")
     if not value < field.below:
-        limit = f"2^{field.below.bit_length() - 1}" if kind is int else f"{field.below:g}"
+        large = kind is int and field.below >= 2**10
+        limit = f"2^{field.below.bit_length() - 1}" if large else f"{field.below:g}"
         limit = "infinity" if field.below == math.inf else limit
         raise UsageError(f"{name} is {value}; it must be below {limit}.")
 

@@ -183,6 +183,15 @@ FIELDS = {
     "pixel_gated_stacks": Field(
         False, "Two gated stacks without a blind spot in place of the paper's one.", only_with=PIXEL
     ),
+    "pixel_window": Field(
+        0,
+        "Rows above, and columns at each side, that a pixel sees; 0: as many as the layers reach, "
+        "27, all of 28x28 pixels. A window leaves the rest to z, whose maps each pixel then sees.",
+        least=0,
+        below=28,
+        only_with=("model", ("pixel_vae",)),
+        before=0,
+    ),
     # Optimisation.
     "batch_size": _count(100, "Examples in a step, over all devices."),
     "learning_rate": Field(

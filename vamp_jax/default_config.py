@@ -78,3 +78,23 @@ def of_ladder(dataset: str) -> ml_collections.ConfigDict:
     config.batch_size = 256
     config.warmup_epochs = 200
     return config
+
+
+def of_pixel_vae(dataset: str) -> ml_collections.ConfigDict:
+    """The same for a PixelVAE, whose authors' code has these numbers for MNIST."""
+    config = get_config(dataset)
+    config.model = "pixel_vae"
+    config.latent_dim = 16
+    config.learning_rate = 1e-3
+    config.num_epochs = 400
+    config.warmup_epochs = 20
+    config.eval_batch_size = 100  # activations of convolutions are large
+    return config
+
+
+def of_vlae(dataset: str) -> ml_collections.ConfigDict:
+    """The same for a PixelVAE with a small window."""
+    config = of_pixel_vae(dataset)
+    config.latent_dim = 40
+    config.pixel_window = 2
+    return config

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import IO, Any
 
+from vamp_jax import bucket
 from vamp_jax.errors import UsageError, first_line
 
 DAMAGED = "the run's folder is damaged"
@@ -41,6 +42,10 @@ def whole_file(path: str | os.PathLike, mode: str = "w", *, shared: bool = False
       mode: "w" (UTF-8) or "wb", or these with "+".
       shared: another process may be writing the same file, since no lock keeps it out.
     """
+    if bucket.is_address(path):
+        with bucket.whole_object(os.fspath(path), mode) as file:
+            yield file
+        return
     partial = f"{os.fspath(path)}.{os.getpid()}.partial" if shared else f"{os.fspath(path)}.partial"
     encoding = None if "b" in mode else "utf-8"
     with contextlib.suppress(FileNotFoundError):
@@ -139,6 +144,17 @@ def expand_home(path: str) -> str:
     if expanded.startswith("~"):
         raise UsageError(f"{path} names no user's home; for a folder of this name write ./{path}.")
     return expanded
+
+
+def local_folder(path: str) -> str:
+    """`expand_home` of a folder that has to lie on a disk.
+
+    Raises:
+      UsageError: when it is the address of a bucket.
+    """
+    if bucket.is_address(path):
+        raise UsageError(f"{path} is in a bucket; name a folder on this machine here.")
+    return expand_home(path)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ the VampPrior, against the number of pseudo-inputs. Interrupt it whenever you li
 same command again. --config.FIELD=VALUE changes a setting of all its runs.
 """
 
+import contextlib
 import os
 import shlex
 import sys
@@ -28,6 +29,7 @@ from vamp_jax.errors import PicturesError, UsageError
 from vamp_jax.paper import sweep
 from vamp_jax.process import command_line, jax_start, xla_flags
 from vamp_jax.run.folder import load_config
+from vamp_jax.run.mirror import at_hand
 
 FIGURE = flags.DEFINE_enum(
     "figure",
@@ -83,7 +85,7 @@ def points() -> list[sweep.Point]:
         SEEDS.value,
         IWAE_SAMPLES.value,
         overrides(),
-        disk.expand_home(RUNS.value),
+        disk.local_folder(RUNS.value),
         DATA_DIR.value,
     )
 
@@ -122,7 +124,7 @@ def draw_priors(path: str) -> list[str]:
     """The figure of priors: trains what is missing, draws the others; returns those that failed."""
     from vamp_jax.paper import figures
 
-    runs, data_dir = disk.expand_home(RUNS.value), DATA_DIR.value
+    runs, data_dir = disk.local_folder(RUNS.value), DATA_DIR.value
     wanted = sweep.plane_points(DATASET.value or "digits", overrides(), runs, data_dir)
     done = []
     for i, point in enumerate(wanted):
@@ -163,7 +165,14 @@ def check_flags() -> None:
 def main() -> None:
     check_flags()
     folders = [disk.expand_home(folder) for folder in WORKDIRS.value or ()]
-    data_dir, out = DATA_DIR.value, disk.expand_home(OUT.value)
+    with contextlib.ExitStack() as stack:
+        folders = [stack.enter_context(at_hand(folder, None)) for folder in folders]
+        draw(folders, stack.enter_context(at_hand(disk.expand_home(OUT.value))))
+
+
+def draw(folders: list[str], out: str) -> None:
+    """Draws the figure of the flags, of these runs, into a folder."""
+    data_dir = DATA_DIR.value
     for folder in folders:
         xla_flags.set_for(load_config(folder).get("model") in choices.CONVOLUTIONAL)
     jax_start.start()

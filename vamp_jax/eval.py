@@ -12,8 +12,9 @@ from vamp_jax.paper import records
 from vamp_jax.process import command_line, hosts, jax_start, xla_flags
 from vamp_jax.run.folder import check_data, load_config
 from vamp_jax.run.metrics_log import read_metrics
+from vamp_jax.run.mirror import at_hand
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, or gs://BUCKET/NAME.")
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of the data sets. Default: ~/tensorflow_datasets."
 )
@@ -66,7 +67,8 @@ def main() -> None:
             raise errors.UsageError(f"--{flag.name} goes with --ais.")
     with hosts.connected(HOSTS.value) as index:
         if index == 0:
-            evaluate_here(expand_home(WORKDIR.value))
+            with at_hand(expand_home(WORKDIR.value), "eval/.lock") as workdir:
+                evaluate_here(workdir)
 
 
 def evaluate_here(workdir: str) -> None:

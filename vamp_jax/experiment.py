@@ -13,6 +13,7 @@ from vamp_jax.errors import PicturesError, UsageError
 from vamp_jax.evaluation import evaluate, record
 from vamp_jax.process import hosts
 from vamp_jax.run.folder import claim, locked
+from vamp_jax.run.mirror import at_hand
 from vamp_jax.training import loop, plans, slots
 from vamp_jax.training.checkpoints import Checkpoints
 
@@ -24,6 +25,8 @@ def train_and_evaluate(
     checkpoint_seconds: float = 15.0,
 ) -> None:
     """Trains the run of this config in a folder, or resumes it, and evaluates its best epoch.
+
+    The folder may be an address, gs://BUCKET/NAME.
 
     Raises:
       UsageError: for any mistake that a sentence explains, before any work if possible.
@@ -48,10 +51,11 @@ def train_and_evaluate_all(
     first, at_once = runs[0][0], 1
     with contextlib.ExitStack() as stack:
         with hosts.together():
-            for config, workdir in runs:
+            for config, _ in runs:
                 config_checks.check(config)
-                if hosts.is_first():
-                    stack.enter_context(locked(workdir))
+            runs = [
+                (config, _at_work(workdir, checkpoint_seconds, stack)) for config, workdir in runs
+            ]
             _warn_of_short_run(first)
             dataset = choices.dataset(first, data_dir)
             config_checks.check_with_data(first, dataset)
@@ -78,6 +82,14 @@ def train_and_evaluate_all(
                     failure = _evaluate(run, dataset) or failure
         if failure:
             raise failure
+
+
+def _at_work(workdir: str, checkpoint_seconds: float, stack: contextlib.ExitStack) -> str:
+    """The folder of a run on this machine, locked while the stack lasts."""
+    if hosts.is_first():
+        workdir = stack.enter_context(at_hand(workdir, seconds=checkpoint_seconds))
+        stack.enter_context(locked(workdir))
+    return workdir
 
 
 def _check_several(config: ml_collections.ConfigDict, dataset: Dataset) -> None:

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pathlib
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -20,10 +21,12 @@ import numpy as np
 
 from vamp_jax import choices, config_checks, config_fields, disk
 from vamp_jax.autoencoder import Autoencoder
+from vamp_jax.bucket import is_address
 from vamp_jax.datasets import npy_files
 from vamp_jax.datasets.inputs import DataSpec, Inputs
 from vamp_jax.errors import UsageError, first_line
 from vamp_jax.run.folder import ABSENT, differing
+from vamp_jax.run.mirror import fetch_file
 from vamp_jax.trainable_priors import Start
 from vamp_jax.trained import Trained
 
@@ -34,11 +37,17 @@ MODEL_FILE = "model.npz"  # in a run's folder
 def load(path: str) -> Trained:
     """Loads a trained model: a finished run's folder, a model file, or one that ships: 'digits'.
 
+    Either may lie in a bucket: gs://BUCKET/RUN, gs://BUCKET/FILE.npz.
+
     'digits' is the VAE with the VampPrior of configs/vamp_vae.py on scikit-learn's digits (seed 0).
 
     Raises:
       UsageError: when there is none, or it cannot be read.
     """
+    if is_address(path):
+        inside = path if path.endswith(".npz") else f"{path.rstrip('/')}/{MODEL_FILE}"
+        with tempfile.TemporaryDirectory() as folder:
+            return _read(fetch_file(inside, folder))
     shipped = importlib.resources.files("vamp_jax") / "shipped" / f"{path}.npz"
     if not os.path.exists(path) and shipped.is_file():
         with importlib.resources.as_file(shipped) as file:

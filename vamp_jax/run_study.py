@@ -43,7 +43,7 @@ DATA_DIR = flags.DEFINE_string(
 
 
 def main() -> None:
-    wanted, failed, results = [], [], disk.expand_home(RESULTS.value)
+    wanted, failed, results = [], [], disk.local_folder(RESULTS.value)
     if DATASETS.value:
         wanted = study.jobs(
             METHODS.value,
@@ -51,7 +51,7 @@ def main() -> None:
             COMPONENTS.value,
             SEEDS.value,
             study.SHORT if SHORT.value else {},
-            disk.expand_home(RUNS.value),
+            disk.local_folder(RUNS.value),
             DATA_DIR.value,
         )
         failed = study.run_all(wanted, results)

@@ -16,7 +16,7 @@ import sys
 
 from absl import flags
 
-from vamp_jax.disk import expand_home
+from vamp_jax.disk import local_folder
 from vamp_jax.errors import UsageError
 from vamp_jax.paper import schedule, sweep, table_queue, tables
 from vamp_jax.process import command_line
@@ -49,13 +49,13 @@ def main() -> None:
     if PACK.value is not None:
         pack()
         return
-    failed, runs, results = [], [], expand_home(RESULTS.value)
+    failed, runs, results = [], [], local_folder(RESULTS.value)
     if TABLE.value is not None:
         runs = wanted()
         if SHOW.value:
             print(schedule.summary(statuses(runs)))
             return
-        folders = table_queue.Folders(expand_home(RUNS.value), results, DATA_DIR.value)
+        folders = table_queue.Folders(local_folder(RUNS.value), results, DATA_DIR.value)
         failed = table_queue.run_all(runs, folders, PARALLEL.value, MINUTES.value)
     elif any(flags.FLAGS[name].present for name in OF_TABLES):
         raise UsageError("No table is named: pass --table=1, 2, 3 or 4.")
@@ -77,7 +77,7 @@ def wanted() -> list[schedule.Run]:
 
 def statuses(runs: list[schedule.Run]) -> list[schedule.Status]:
     """How far they are."""
-    folders = expand_home(RUNS.value), expand_home(RESULTS.value)
+    folders = local_folder(RUNS.value), local_folder(RESULTS.value)
     return schedule.read(runs, *folders, sweep.paper_config)
 
 
@@ -86,7 +86,7 @@ def pack() -> None:
     if TABLE.value is not None or any(flags.FLAGS[name].present for name in OF_TABLES):
         raise UsageError("--pack takes the folders of runs, and no flag of tables beside it.")
     for folder in PACK.value:
-        for path in packing.pack(expand_home(folder)):
+        for path in packing.pack(local_folder(folder)):
             print(f"Written: {path} ({os.path.getsize(path) / 2**20:.1f} MiB)", flush=True)
 
 

@@ -18,7 +18,8 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the run. Default: runs/CONFIG-DATASET-seedSEED. Of several: DIR-seedSEED.",
+    "Folder of the run, or gs://BUCKET/NAME. Default: runs/CONFIG-DATASET-seedSEED. Of several: "
+    "DIR-seedSEED.",
 )
 SEEDS = flags.DEFINE_list(
     "seeds", None, "Several runs at once, each on a device: their seeds, as in 0,1,2."
@@ -31,7 +32,9 @@ VARY = flags.DEFINE_multi_string(
     + ".",
 )
 DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder of the data sets. Default: ~/tensorflow_datasets."
+    "data_dir",
+    None,
+    "Folder of the data sets, or gs://BUCKET/NAME. Default: ~/tensorflow_datasets.",
 )
 CHECKPOINT_SECONDS = flags.DEFINE_float(
     "checkpoint_seconds", 15.0, "Least time between two checkpoints: what a kill can cost."

@@ -248,17 +248,23 @@ def exemplar(num_neighbours: int) -> Prior:
 
 
 @functools.cache
-def warped(base: Prior, *, stop_components: bool = False) -> Prior:
+def warped(
+    base: Prior,
+    *,
+    init_flow: Callable[[Array, int], Params] = priors.init_flow,
+    stop_components: bool = False,
+) -> Prior:
     """Any mixture warped by a flow on the prior's side: p(z) = base(f(z)) |det df/dz|.
 
     Args:
       base: a prior whose density is a mixture of Gaussians, diagonal or of full covariance.
+      init_flow: (rng, D) -> {"flow": parameters}; or `priors.init_autoregressive_flow`.
       stop_components: lets no gradient through the components, for ablations.
     """
 
     def init(rng, start):
         params, constants = base.init(rng, start)
-        flow = priors.init_flow(jax.random.fold_in(rng, 1), start.latent_dim)
+        flow = init_flow(jax.random.fold_in(rng, 1), start.latent_dim)
         return params | flow, constants
 
     def build(params, constants, components):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vamp_jax.datasets import loading, own, protocols, sequences, values
+from vamp_jax.datasets import from_bucket, loading, own, protocols, sequences, values
 from vamp_jax.datasets.dataset import SPLITS, Dataset
 from vamp_jax.errors import UsageError
 
@@ -49,6 +49,7 @@ def load(
       UsageError: an unknown name, a missing or wrong file, a folder that cannot be written to.
     """
     check_name(name)
+    given, (data_dir, name) = name, from_bucket.local(data_dir, name)
     text = own.text_path(name)
     if window and text is None and name != "tiny_shakespeare":
         raise UsageError(f"window is for text, and {name} is none")
@@ -68,7 +69,7 @@ def load(
         dataset, notes = own.load(
             name, likelihood=likelihood, missing=missing, image_size=image_size, data_dir=data_dir
         )
-    dataset = _noted(name, dataset, notes)
+    dataset = _noted(given, dataset, notes)
     return dataset if likelihood is None else _with_likelihood(dataset, likelihood)
 
 

@@ -7,11 +7,10 @@ arrays or plain dicts of them, and each `init_*` returns a dict at or near the i
 
 Sources: planar flows Rezende & Mohamed 2015, Householder Tomczak & Welling 2016, Sylvester van den
 Berg et al. 2018, inverse autoregressive Kingma et al. 2016 with the masks of Germain et al. 2015
-(MADE), coupling Dinh et al. 2017 (RealNVP).
+(MADE), autoregressive Papamakarios et al. 2017 (MAF), coupling Dinh et al. 2017 (RealNVP).
 """
 
 from vamp_jax.flows.affine import (
-    MAX_LOG_SCALE,
     coupling,
     coupling_inverse,
     couplings,
@@ -31,22 +30,29 @@ from vamp_jax.flows.amortised import (
     sylvester,
 )
 from vamp_jax.flows.autoregressive import (
+    autoregressive,
+    autoregressive_inverse,
+    init_autoregressive,
     init_inverse_autoregressive,
     init_made,
     inverse_autoregressive,
     inverse_autoregressive_inverse,
     made,
 )
+from vamp_jax.flows.dense import MAX_LOG_SCALE
 
 __all__ = [
     "MARGIN",
     "MAX_LOG_SCALE",
+    "autoregressive",
+    "autoregressive_inverse",
     "coupling",
     "coupling_inverse",
     "couplings",
     "couplings_inverse",
     "householder",
     "householder_matrix",
+    "init_autoregressive",
     "init_coupling",
     "init_couplings",
     "init_householder",

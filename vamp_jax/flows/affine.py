@@ -6,12 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from vamp_jax.flows.checks import check_sizes, last_axis
-from vamp_jax.flows.dense import init_dense, mlp
+from vamp_jax.flows.dense import bounded_log_scale, init_dense, mlp
 
 Array = jax.Array
 Params = dict[str, Any]
-
-MAX_LOG_SCALE = 2.0  # of each unit, by one coupling
 
 
 def _halves(z: Array, flip: bool) -> tuple[Array, Array]:
@@ -26,7 +24,7 @@ def _joined(kept: Array, changed: Array, flip: bool) -> Array:
 
 def _shift_and_log_scale(kept: Array, params: Params) -> tuple[Array, Array]:
     shift, log_scale = jnp.split(mlp(kept, params), 2, axis=-1)
-    return shift, MAX_LOG_SCALE * jnp.tanh(log_scale / MAX_LOG_SCALE)
+    return shift, bounded_log_scale(log_scale)
 
 
 def coupling_dim(params: Params) -> int:

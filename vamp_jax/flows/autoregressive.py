@@ -1,6 +1,7 @@
-"""Inverse autoregressive flow (IAF), its network masked as in MADE."""
+"""Autoregressive flows (AF) and inverse ones (IAF), their networks masked as in MADE."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from vamp_jax.flows.checks import check_sizes, last_axis
-from vamp_jax.flows.dense import dense, init_dense
+from vamp_jax.flows.dense import bounded_log_scale, dense, init_dense
 
 Array = jax.Array
 Params = dict[str, Any]
+# How a step changes a unit: made's (m, s) -> (scale, its logarithm, shift).
+Affine = Callable[[Array, Array], tuple[Array, Array, Array]]
 
 
 def init_made(
@@ -36,6 +39,11 @@ def init_made(
     return params
 
 
+def made_dim(params: Params) -> int:
+    """Returns the D of the parameters of `made`."""
+    return jnp.shape(params["dense_0"]["kernel"])[0]
+
+
 def made(z: Array, params: Params, context: Array | None = None) -> tuple[Array, Array]:
     """Computes (m, s), [..., D] each, where m_i and s_i depend on z_1, ..., z_{i-1} and context.
 
@@ -50,9 +58,9 @@ def made(z: Array, params: Params, context: Array | None = None) -> tuple[Array,
       ValueError: for shapes that do not fit together.
     """
     dim = last_axis("made", z)
-    first = jnp.shape(params["dense_0"]["kernel"])
-    if first[0] != dim:
-        raise ValueError(f"made: z must be [..., {first[0]}], but has shape {jnp.shape(z)}.")
+    wanted = made_dim(params)
+    if wanted != dim:
+        raise ValueError(f"made: z must be [..., {wanted}], but has shape {jnp.shape(z)}.")
     if (context is None) != ("context" not in params):
         raise ValueError(
             "made: context must be given where params have a 'context', and only there."
@@ -70,6 +78,58 @@ def made(z: Array, params: Params, context: Array | None = None) -> tuple[Array,
         x, seen = x if last else jax.nn.leaky_relu(x), may_see
     m, s = jnp.split(x, 2, axis=-1)
     return m, s
+
+
+def _weighted_mean(m: Array, s: Array) -> tuple[Array, Array, Array]:
+    """Of inverse autoregressive flows: sigma z + (1 - sigma) m with sigma = sigmoid(s)."""
+    sigma = jax.nn.sigmoid(s)
+    return sigma, jax.nn.log_sigmoid(s), (1.0 - sigma) * m
+
+
+def _scaled_and_shifted(m: Array, s: Array) -> tuple[Array, Array, Array]:
+    """Of autoregressive flows: z exp(s) + m with s bounded."""
+    log_scale = bounded_log_scale(s)
+    return jnp.exp(log_scale), log_scale, m
+
+
+def _forward(z: Array, steps: Params, context: Array | None, affine: Affine) -> tuple[Array, Array]:
+    """Applies z' = scale z + shift in each step, the units reversed between steps."""
+    log_det: Array | float = 0.0
+    for t in range(len(steps)):
+        z = jnp.flip(z, -1) if t else z
+        scale, log_scale, shift = affine(*made(z, steps[f"step_{t}"], context))
+        z = scale * z + shift
+        log_det = log_det + jnp.sum(log_scale, axis=-1)
+    return z, jnp.asarray(log_det)
+
+
+def _backward(
+    z: Array, steps: Params, context: Array | None, affine: Affine
+) -> tuple[Array, Array]:
+    """Undoes `_forward`: D passes for each step."""
+    log_det: Array | float = 0.0
+    for t in reversed(range(len(steps))):
+        z, step_log_det = _invert_step(z, steps[f"step_{t}"], context, affine)
+        log_det = log_det + step_log_det
+        z = jnp.flip(z, -1) if t else z
+    return z, jnp.asarray(log_det)
+
+
+def _invert_step(
+    target: Array, step: Params, context: Array | None, affine: Affine
+) -> tuple[Array, Array]:
+    units = jnp.arange(target.shape[-1])
+
+    def one_pass(i, z):
+        scale, _, shift = affine(*made(z, step, context))
+        return jnp.where(units == i, (target - shift) / scale, z)
+
+    context_axes = () if context is None else jnp.shape(context)[:-1]
+    shape = jnp.broadcast_shapes(target.shape[:-1], context_axes)
+    z = jnp.zeros((*shape, len(units)), jnp.result_type(target))
+    z = jax.lax.fori_loop(0, len(units), one_pass, z)
+    _, log_scale, _ = affine(*made(z, step, context))
+    return z, -jnp.sum(log_scale, axis=-1)
 
 
 def inverse_autoregressive(
@@ -90,14 +150,7 @@ def inverse_autoregressive(
     Raises:
       ValueError: for shapes that do not fit together.
     """
-    log_det: Array | float = 0.0
-    for t in range(len(steps)):
-        z = jnp.flip(z, -1) if t else z
-        m, s = made(z, steps[f"step_{t}"], context)
-        sigma = jax.nn.sigmoid(s)
-        z = sigma * z + (1.0 - sigma) * m
-        log_det = log_det + jnp.sum(jax.nn.log_sigmoid(s), axis=-1)
-    return z, jnp.asarray(log_det)
+    return _forward(z, steps, context, _weighted_mean)
 
 
 def inverse_autoregressive_inverse(
@@ -108,28 +161,8 @@ def inverse_autoregressive_inverse(
     Pass i finds z_i = (z'_i - (1 - sigma_i) m_i) / sigma_i from z_1, ..., z_{i-1}. Where a sigma is
     far below 1, rounding grows by 1 / sigma.
     """
-    log_det: Array | float = 0.0
-    for t in reversed(range(len(steps))):
-        z, step_log_det = _invert_step(z, steps[f"step_{t}"], context)
-        log_det = log_det + step_log_det
-        z = jnp.flip(z, -1) if t else z
-    return z, jnp.asarray(log_det)
-
-
-def _invert_step(target: Array, step: Params, context: Array | None) -> tuple[Array, Array]:
-    units = jnp.arange(last_axis("inverse_autoregressive_inverse", target))
-
-    def one_pass(i, z):
-        m, s = made(z, step, context)
-        found = (target - (1.0 - jax.nn.sigmoid(s)) * m) / jax.nn.sigmoid(s)
-        return jnp.where(units == i, found, z)
-
-    context_axes = () if context is None else jnp.shape(context)[:-1]
-    shape = jnp.broadcast_shapes(target.shape[:-1], context_axes)
-    z = jnp.zeros((*shape, len(units)), jnp.result_type(target))
-    z = jax.lax.fori_loop(0, len(units), one_pass, z)
-    _, s = made(z, step, context)
-    return z, -jnp.sum(jax.nn.log_sigmoid(s), axis=-1)
+    last_axis("inverse_autoregressive_inverse", z)
+    return _backward(z, steps, context, _weighted_mean)
 
 
 def init_inverse_autoregressive(
@@ -137,5 +170,54 @@ def init_inverse_autoregressive(
 ) -> Params:
     """Returns {step_0, step_1, ...} of `init_made`, whose options it takes; near the identity."""
     check_sizes("init_inverse_autoregressive", num_steps=num_steps)
+    return _init_steps(rng, latent_dim, num_steps, **options)
+
+
+def autoregressive(z: Array, steps: Params) -> tuple[Array, Array]:
+    """Applies z' = z exp(s) + m, ln|det| = sum_i s_i, in each of T steps.
+
+    (m, s) = made(z, step), s bounded to (-MAX_LOG_SCALE, MAX_LOG_SCALE) by a tanh. Every second
+    step goes through the units from the last to the first; they keep their places. From z to noise
+    it is the flow of a prior: the density at a given z takes one pass of a step, a draw takes the D
+    passes of `autoregressive_inverse`.
+
+    Args:
+      z: [..., D]
+      steps: of `init_autoregressive`.
+    Returns:
+      z' [..., D] and ln|det| [...].
+    Raises:
+      ValueError: for shapes that do not fit together.
+    """
+    z, log_det = _forward(z, steps, None, _scaled_and_shifted)
+    return _as_before(z, steps), log_det
+
+
+def autoregressive_inverse(z: Array, steps: Params) -> tuple[Array, Array]:
+    """Undoes `autoregressive`: (z, ln|det|) of the inverse map, D passes for each step.
+
+    Pass i finds z_i = (z'_i - m_i) exp(-s_i) from z_1, ..., z_{i-1}.
+    """
+    last_axis("autoregressive_inverse", z)
+    return _backward(_as_before(z, steps), steps, None, _scaled_and_shifted)
+
+
+def _as_before(z: Array, steps: Params) -> Array:
+    """The units in their order, which an even number of steps leaves reversed."""
+    return z if len(steps) % 2 else jnp.flip(z, -1)
+
+
+def init_autoregressive(
+    rng: Array, latent_dim: int, *, num_steps: int = 4, hidden: tuple[int, ...] = (320,)
+) -> Params:
+    """Returns {step_0, step_1, ...} of `init_made` with hidden layers of these sizes: the identity.
+
+    Sizes of at least D let every unit depend on all before it.
+    """
+    check_sizes("init_autoregressive", num_steps=num_steps)
+    return _init_steps(rng, latent_dim, num_steps, hidden=hidden, forget_bias=0.0)
+
+
+def _init_steps(rng: Array, latent_dim: int, num_steps: int, **options: Any) -> Params:
     keys = jax.random.split(rng, num_steps)
     return {f"step_{t}": init_made(key, latent_dim, **options) for t, key in enumerate(keys)}

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 Array = jax.Array
 Params = dict[str, Any]
 
+MAX_LOG_SCALE = 2.0  # of each unit, by one coupling or step
+
 
 def init_dense(rng: Array, sizes: tuple[int, ...]) -> Params:
     """Dense layers between these sizes; the last is zero, so that the network returns zeros."""
@@ -32,3 +34,8 @@ def mlp(x: Array, layers: Params) -> Array:
         x = jax.nn.leaky_relu(x) if i else x
         x = dense(x, **layers[f"dense_{i}"])
     return x
+
+
+def bounded_log_scale(s: Array) -> Array:
+    """Bounds s to (-MAX_LOG_SCALE, MAX_LOG_SCALE) by a tanh, with slope 1 at zero."""
+    return MAX_LOG_SCALE * jnp.tanh(s / MAX_LOG_SCALE)

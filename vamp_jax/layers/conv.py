@@ -1,4 +1,4 @@
-"""Convolutional layers of ConvHVAE and PixelHVAE (section 5 and appendix), images in NHWC.
+"""Layers of the convolutional networks (section 5 and appendix), images in NHWC.
 
 Weights and biases start as PyTorch's do by default, U(+-1/sqrt(fan_in)), as in the authors' code.
 """
@@ -12,7 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vamp_jax.layers import batch_norm
-from vamp_jax.layers.conv_gradients import apply_mask, gated_conv, masked_conv, masked_conv_of_relu
+from vamp_jax.layers.conv_gradients import (
+    apply_mask,
+    gated_conv,
+    mask,
+    masked_conv,
+    masked_conv_of_relu,
+)
 from vamp_jax.layers.dense import uniform_fan_in
 from vamp_jax.likelihoods import Likelihood
 
@@ -77,7 +83,7 @@ def colours_of(num_features: int, num_colours: int) -> tuple[int, ...]:
 
 
 class MaskedConv(nn.Module):
-    """3x3 convolution without bias of the concatenation of the inputs, each with its own mask.
+    """Convolution without bias of the concatenation of the inputs, each with its own mask.
 
     [..., H, W, C_i] each -> [..., H, W, features]. It is a sum of one convolution an input, so an
     input with fewer leading axes (one image beside its many samples) is convolved once.
@@ -87,17 +93,25 @@ class MaskedConv(nn.Module):
     kinds: tuple[str, ...]  # keys of MASKS, one an input
     channels: tuple[int, ...]  # of the inputs
     order: ColourOrder | None = None  # at the centre, of the first input
+    reach: int = 1  # rows and columns at each side of the centre
+    # Kernels start at N(0, gain^2 / number of inputs that are seen); None: as PyTorch's.
+    gain: float | None = None
 
     def setup(self):
-        shape = (3, 3, sum(self.channels), self.features)
+        size = 2 * self.reach + 1
+        shape = (size, size, sum(self.channels), self.features)
         init = uniform_fan_in(math.prod(shape[:3]))
+        if self.gain is not None:
+            seen = zip(self.kinds, self.channels, strict=True)
+            count = sum(mask(kind, size).sum() * channels for kind, channels in seen)
+            init = nn.initializers.normal(self.gain * count**-0.5)
         self.kernel = self.param("kernel", init, shape)
 
     def parts(self) -> list[Array]:
-        """The kernel's part for each input, masked by colours alone: [3, 3, C_i, features]."""
+        """The kernel's part for each input, masked by colours alone: [k, k, C_i, features]."""
         first, *rest = jnp.split(self.kernel, np.cumsum(self.channels)[:-1], axis=2)
         if self.order is not None:
-            first = first.at[1, 1].multiply(self.order.mask())
+            first = first.at[self.reach, self.reach].multiply(self.order.mask())
         return [first, *rest]
 
     def of_input(self, index: int, x: Array) -> Array:
@@ -115,30 +129,36 @@ class MaskedConv(nn.Module):
 
     # The first input's share again, tap by tap, for those who go through an image in raster order.
 
-    def from_above(self, row: Array) -> Array:
-        """What the row above [N, W, C] adds to a row of the output [N, W, features]."""
-        return _row_conv(row, self._masked_rows()[0])
+    def from_above(self, rows: Array) -> Array:
+        """What the last rows above [>= reach, N, W, C] add to a row of the output [N, W, features].
+
+        The nearest row, or pixel, is the last.
+        """
+        kernel, first = self._masked_rows(), len(rows) - self.reach
+        return sum(_row_conv(rows[first + i], kernel[i]) for i in range(self.reach))
 
     def from_own_row(self, row: Array) -> Array:
         """What a row [N, W, C] adds to the same row of the output [N, W, features]."""
-        return _row_conv(row, self._masked_rows()[1])
+        return _row_conv(row, self._masked_rows()[self.reach])
 
-    def from_left(self, pixel: Array) -> Array:
-        """What a pixel [N, C] adds to its right neighbour in the output [N, features]."""
-        return pixel @ self._masked_rows()[1, 0]
+    def from_left(self, pixels: Array) -> Array:
+        """What the last pixels to the left [>= reach, N, C] add to one of the output."""
+        kernel, first = self._masked_rows()[self.reach], len(pixels) - self.reach
+        return sum(pixels[first + i] @ kernel[i] for i in range(self.reach))
 
     def from_same(self, pixel: Array) -> Array:
         """What a pixel [N, C] adds to the same pixel of the output [N, features]."""
-        return pixel @ self._masked_rows()[1, 1]
+        return pixel @ self._masked_rows()[self.reach, self.reach]
 
     def _masked_rows(self):
         return apply_mask(self.parts()[0], self.kinds[0])
 
 
 def _row_conv(row: Array, kernel: Array) -> Array:
-    """Convolution of rows [N, W, C] with three taps [3, C, F], padded by one -> [N, W, F]."""
-    padded = jnp.pad(row, ((0, 0), (1, 1), (0, 0)))
-    return sum(padded[:, i : i + row.shape[1]] @ kernel[i] for i in range(3))
+    """Convolution of rows [N, W, C] with k taps [k, C, F], padded by k // 2 -> [N, W, F]."""
+    width = len(kernel) // 2
+    padded = jnp.pad(row, ((0, 0), (width, width), (0, 0)))
+    return sum(padded[:, i : i + row.shape[1]] @ kernel[i] for i in range(len(kernel)))
 
 
 class PointwiseConv(nn.Module):

@@ -205,13 +205,23 @@ def _gated_conv_bwd(stride, saved, g):
         pull_back = jax.vjp(lambda x, kernel: _forward(x, kernel, stride), x, kernel)[1]
         return *pull_back(through), jnp.sum(through, (0, 1, 2))
 
-    return jax.lax.platform_dependent(*saved, g, cpu=in_chunks, default=plain)
+    def by_shares(x, kernel, bias, both, g):
+        through = _through_gate(both, bias, g)
+        low = [size // 2 for size in kernel.shape[:2]]
+        of_x = _one_channel_input_gradient(through, kernel, low, x.shape)
+        pull_back = jax.linear_transpose(lambda kernel: _forward(x, kernel, stride), kernel)
+        return of_x, *pull_back(through), jnp.sum(through, (0, 1, 2))
+
+    # XLA's own input gradient of one channel leaves all but one of a TPU's 128 columns idle.
+    tpu = by_shares if saved[0].shape[-1] == 1 and stride == 1 else plain
+    return jax.lax.platform_dependent(*saved, g, cpu=in_chunks, tpu=tpu, default=plain)
 
 
 gated_conv.defvjp(_gated_conv_fwd, _gated_conv_bwd)
 
 
-# Which taps of a 3x3 kernel see what, with the pixels in raster order. A and B are PixelCNN's:
+# Which taps of a 3x3 kernel see what, with the pixels in raster order; of larger kernels `mask`. A
+# and B are PixelCNN's:
 # the earlier ones, without and with the pixel itself. The others make up the gated form of two
 # stacks: rows above (then with the own row, of features that know the rows above only), and the
 # left of the own row.
@@ -226,21 +236,28 @@ MASKS = {
 }
 
 
+def mask(kind: str, size: int) -> np.ndarray:
+    """The mask of a kernel of any odd size: [size, size] of zeros and ones."""
+    place = np.sign(np.arange(size) - size // 2) + 1  # before the centre, there, after it
+    return MASKS[kind][np.ix_(place, place)]
+
+
 def apply_mask(kernel: Array, kind: str) -> Array:
-    """The kernel [3, 3, C, F] with zeros where the mask of this kind has them."""
-    return kernel * MASKS[kind][:, :, None, None]
+    """The kernel [k, k, C, F] with zeros where the mask of this kind has them."""
+    return kernel * mask(kind, kernel.shape[0])[:, :, None, None]
 
 
 def _masked_forward(x, kernel, kind):
     return _forward(x, apply_mask(kernel, kind), 1)
 
 
-def _crop(kind):
+def _crop(kind, size):
     """The smallest block of the kernel that holds the centre and all taps, and its padding."""
-    rows, columns = (np.flatnonzero(MASKS[kind].any(axis)) for axis in (1, 0))
+    rows, columns = (np.flatnonzero(mask(kind, size).any(axis)) for axis in (1, 0))
     # With the centre, since XLA's CPU kernel reads outside of its memory at negative padding.
-    block = [slice(min(taps[0], 1), max(taps[-1], 1) + 1) for taps in (rows, columns)]
-    return tuple(block), [(1 - s.start, s.stop - 2) for s in block]
+    at = size // 2
+    block = [slice(min(taps[0], at), max(taps[-1], at) + 1) for taps in (rows, columns)]
+    return tuple(block), [(at - s.start, s.stop - at - 1) for s in block]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -253,14 +270,14 @@ def masked_conv(x: Array, kernel: Array, kind: str) -> Array:
 
     Args:
       x: [N, H, W, C]
-      kernel: [3, 3, C, F]
-      kind: a key of MASKS.
+      kernel: [k, k, C, F], k odd
+      kind: a key of MASKS; with taps in a kernel of this size.
     Returns:
       [N, H, W, F]
     """
 
     def cropped(x, kernel):  # a third of the work less; other platforms' kernels want squares
-        block, padding = _crop(kind)
+        block, padding = _crop(kind, kernel.shape[0])
         return _convolve(x, apply_mask(kernel, kind)[block], padding)
 
     return jax.lax.platform_dependent(
@@ -288,10 +305,10 @@ def _masked_conv_bwd(kind, saved, g):
 
 
 def _masked_gradients(x, kernel, g, kind):
-    block, padding = _crop(kind)
+    block, padding = _crop(kind, kernel.shape[0])
     low = [before for before, _ in padding]
     of_x = _input_gradient(g, apply_mask(kernel, kind)[block], low, x.shape)
-    return of_x, _kernel_gradient(x, g, [1, 1], kernel.shape)
+    return of_x, _kernel_gradient(x, g, [kernel.shape[0] // 2] * 2, kernel.shape)
 
 
 masked_conv.defvjp(_masked_conv_fwd, _masked_conv_bwd)

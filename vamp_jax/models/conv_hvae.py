@@ -22,24 +22,12 @@ class ConvHVAE(hvae.HVAE):
 
     def __post_init__(self):
         super().__post_init__()
-        if len(self.x_shape) != 3:
-            raise errors.UsageError(
-                f"{type(self).__name__} needs images [H, W, C], not data of shape {self.x_shape}: "
-                "take a dense model, as configs/hvae.py."
-            )
-        height, width, _ = self.x_shape
-        if height % 4 or width % 4:
-            side = 4 * math.ceil(max(height, width) / 4)
-            raise errors.UsageError(
-                f"{type(self).__name__} needs images whose height and width are divisible by 4, "
-                f"not {height}x{width}: crop or pad them (a folder of pictures is scaled by "
-                f"--config.image_size={side}), or take a dense model, as configs/hvae.py."
-            )
+        check_images(self)
 
     def setup(self):
         height, width, _ = self.x_shape
-        self.q_z2_layers = _tower(first=7, middle=5)
-        self.q_z1_x_layers = _tower(first=3, middle=3)
+        self.q_z2_layers = tower(first=7, middle=5)
+        self.q_z1_x_layers = tower(first=3, middle=3)
         self.q_z1_from_z2 = self.gated((height // 4) * (width // 4) * 6)
         self.setup_between()
         self.setup_decoder()
@@ -54,11 +42,11 @@ class ConvHVAE(hvae.HVAE):
 
     def encode(self, x: Array):
         """q(z2|x): images [..., H, W, C] -> a posterior over [..., D]."""
-        return self.q_z2(_flat_features(x, self.q_z2_layers))
+        return self.q_z2(flat_features(x, self.q_z2_layers))
 
     def features(self, x: Array) -> Array:
         """What q(z1|x,z2) needs of the image: [..., H, W, C] -> [..., (H/4) (W/4) 6]."""
-        return _flat_features(x, self.q_z1_x_layers)
+        return flat_features(x, self.q_z1_x_layers)
 
     def decode(self, latents: dict[str, Array], x: Array | None = None) -> tuple[Array, ...]:
         """p(x|z1,z2): the likelihood's heads."""
@@ -70,7 +58,24 @@ class ConvHVAE(hvae.HVAE):
         return self.p_x(h)
 
 
-def _tower(first: int, middle: int) -> list[conv.GatedConv]:
+def check_images(network) -> None:
+    """Raises a UsageError unless a network's x_shape is [H, W, C], H and W divisible by 4."""
+    if len(network.x_shape) != 3:
+        raise errors.UsageError(
+            f"{type(network).__name__} needs images [H, W, C], not data of shape "
+            f"{network.x_shape}: take a dense model, as configs/hvae.py."
+        )
+    height, width, _ = network.x_shape
+    if height % 4 or width % 4:
+        side = 4 * math.ceil(max(height, width) / 4)
+        raise errors.UsageError(
+            f"{type(network).__name__} needs images whose height and width are divisible by 4, "
+            f"not {height}x{width}: crop or pad them (a folder of pictures is scaled by "
+            f"--config.image_size={side}), or take a dense model, as configs/hvae.py."
+        )
+
+
+def tower(first: int, middle: int) -> list[conv.GatedConv]:
     """Five gated convolutions, the second and fourth of stride 2; kernel sizes differ."""
     return [
         conv.GatedConv(32, first),
@@ -81,7 +86,8 @@ def _tower(first: int, middle: int) -> list[conv.GatedConv]:
     ]
 
 
-def _flat_features(x, conv_stack):
+def flat_features(x: Array, conv_stack: list[conv.GatedConv]) -> Array:
+    """What comes out of a tower: [..., H, W, C] -> [..., (H/4) (W/4) 6]."""
     for layer in conv_stack:
         x = layer(x)
     return x.reshape(*x.shape[:-3], -1)

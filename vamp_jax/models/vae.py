@@ -71,4 +71,4 @@ class VAE(nn.Module):
 
     def __call__(self, x: Array) -> tuple[Array, ...]:
         """Passes through every layer once; for `init` only."""
-        return self.decode({"z": self.encode(x).base.mean})
+        return self.decode({"z": self.encode(x).base.mean}, x)

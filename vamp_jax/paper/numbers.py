@@ -18,6 +18,8 @@ PRIORS = {
     "mog_flow": "warped mixture of Gaussians",
     "vamp_data_flow": "warped VampPrior data",
     "vamp_flow": "warped VampPrior",
+    "autoregressive_flow": "autoregressive flow",
+    "vamp_autoregressive_flow": "VampPrior warped by an autoregressive flow",
     "exemplar": "exemplar prior",
 }
 PREFIXES = {"standard": ""}  # of the names of configurations; the other priors: their names

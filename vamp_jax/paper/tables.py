@@ -215,20 +215,28 @@ def _shares(found: shares.Shares) -> str:
 def _sequences(runs: list[Record]) -> str:
     """A line a run on sequences, the units named."""
     header = ["config", "data", "seed", "nats a step ± standard error", "ELBO, nats a step"]
-    header += ["nats a sequence", "KL a sequence", "S", "epochs (best)", "hours", "commit"]
+    header += [
+        "FIVO, nats a step",
+        "nats a sequence",
+        "KL a sequence",
+        "S",
+        "epochs (best)",
+        "hours",
+        "commit",
+    ]
     rows = []
     for values in runs:
         name, dataset = cell_of(values)
         step = values["per_step"]
-        error = step["log_likelihood_standard_error"]
         hours = (values["seconds"]["training"] + values["seconds"]["evaluation"]) / 3600
         rows.append(
             [
                 f"`{name}`",
                 dataset,
                 str(values["config"]["seed"]),
-                f"{step['log_likelihood']:.3f}" + ("" if error is None else f" ± {error:.3f}"),
+                _a_step(step),
                 f"{step['elbo']:.3f}",
+                _a_step(values.get("particle_filter", {}).get("per_step")),
                 f"{values['log_likelihood']:.2f}",
                 f"{sum(values['kl'].values()):.2f}",
                 str(values["num_samples"]),
@@ -238,6 +246,14 @@ def _sequences(runs: list[Record]) -> str:
             ]
         )
     return table(header, sorted(rows, key=lambda row: (row[1], row[0], row[2])))
+
+
+def _a_step(step: Record | None) -> str:
+    """Nats a step with their standard error, where there are any."""
+    if step is None:
+        return ""
+    error = step["log_likelihood_standard_error"]
+    return f"{step['log_likelihood']:.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
 def _shown(figure: Estimate | None, dataset: str) -> str:

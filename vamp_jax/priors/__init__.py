@@ -32,7 +32,14 @@ from vamp_jax.priors.mixture import GaussianMixture, check_points, component_log
 from vamp_jax.priors.neighbours import Neighbours, nearest, neighbours_log_prob
 from vamp_jax.priors.pseudo_inputs import split_fixed
 from vamp_jax.priors.starts import kmeans_centres, kmedoids
-from vamp_jax.priors.warped import Warped, flow, init_flow, vamp_flow, warp
+from vamp_jax.priors.warped import (
+    Warped,
+    flow,
+    init_autoregressive_flow,
+    init_flow,
+    vamp_flow,
+    warp,
+)
 
 __all__ = [
     "LOG_2PI",
@@ -47,6 +54,7 @@ __all__ = [
     "component_log_prob",
     "exemplar",
     "flow",
+    "init_autoregressive_flow",
     "init_exemplar",
     "init_flow",
     "init_mixture_of_gaussians",

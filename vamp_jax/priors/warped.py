@@ -1,19 +1,20 @@
 """A prior warped by a normalising flow: p(z) = base(f(z)) |det df/dz|.
 
-f is one stack of affine couplings for all components, on the prior's side alone: the posterior
-stays as it is, and its encoder, which gives a VampPrior's components, works in the space of f(z).
-(A flow that posterior and prior shared would cancel out of the KL.) f starts as the identity, so
-that training begins at the base exactly. One pass of f evaluates the density, one of its inverse
-draws from it.
+f is one flow for all components, on the prior's side alone: the posterior stays as it is, and its
+encoder, which gives a VampPrior's components, works in the space of f(z). (A flow that posterior
+and prior shared would cancel out of the KL.) f starts as the identity, so that training begins at
+the base exactly. One pass of f evaluates the density. f is a stack of affine couplings, whose
+inverse draws in one pass too, or autoregressive, which takes D passes for that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
-from vamp_jax.flows import couplings, couplings_inverse, init_couplings
+from vamp_jax import flows
 from vamp_jax.flows.affine import coupling_dim
+from vamp_jax.flows.autoregressive import made_dim
 from vamp_jax.priors.arrays import widened
 from vamp_jax.priors.builders import Encode, Params, entry, standard_normal, vamp
 from vamp_jax.priors.checks import check_counts
@@ -25,8 +26,27 @@ from vamp_jax.typed_jit import jitted
 Array = jax.Array
 
 
+class _Flow(NamedTuple):
+    """A kind of flow: the map with its ln|det|, its inverse, and D of the first step's params."""
+
+    forward: Callable[..., tuple[Array, Array]]
+    inverse: Callable[..., tuple[Array, Array]]
+    dim: Callable[[Params], int]
+
+
+# By the name of the first of the steps that the parameters are a dict of.
+_FLOWS = {
+    "coupling_0": _Flow(flows.couplings, flows.couplings_inverse, coupling_dim),
+    "step_0": _Flow(flows.autoregressive, flows.autoregressive_inverse, made_dim),
+}
+
+
+def _first_step(flow: Params) -> str:
+    return next(name for name in _FLOWS if name in flow)
+
+
 class Warped(NamedTuple):
-    """p(z) = base(f(z)) |det df/dz|, f the couplings of `flows.couplings`."""
+    """p(z) = base(f(z)) |det df/dz|, f `flows.couplings` or `flows.autoregressive`."""
 
     base: GaussianMixture | RotatedMixture
     flow: Params
@@ -34,23 +54,23 @@ class Warped(NamedTuple):
     def log_prob(self, z: Array, *, block_size: int | None = None) -> Array:
         """ln p(z), [..., D] -> [...]; see `priors.log_prob`."""
         check_points("log_prob", z, _diagonal(self.base))
-        warped, log_det = _couplings(z, self.flow)
+        warped, log_det = _forward(z, self.flow)
         return self.base.log_prob(warped, block_size=block_size) + log_det
 
     def responsibilities(self, z: Array, *, block_size: int | None = None) -> Array:
         """p(k | z), those of the base at f(z): [..., D] -> [..., K]."""
         check_points("responsibilities", z, _diagonal(self.base))
-        warped, _ = _couplings(z, self.flow)
+        warped, _ = _forward(z, self.flow)
         return self.base.responsibilities(warped, block_size=block_size)
 
     def sample(self, rng: Array, num_samples: int, *, component: int | None = None) -> Array:
         """Draws f^-1(e) of N draws e of the base: [N, D]."""
         drawn = self.base.sample(rng, num_samples, component=component)
-        return _couplings_inverse(drawn, self.flow)[0]
+        return _backward(drawn, self.flow)[0]
 
     def component_means(self) -> Array:
         """f^-1 of the components' means: [K, D]."""
-        return _couplings_inverse(self.base.component_means(), self.flow)[0]
+        return _backward(self.base.component_means(), self.flow)[0]
 
 
 def _diagonal(base: GaussianMixture | RotatedMixture) -> GaussianMixture:
@@ -59,13 +79,13 @@ def _diagonal(base: GaussianMixture | RotatedMixture) -> GaussianMixture:
 
 
 @jitted()
-def _couplings(z: Array, flow: Params) -> tuple[Array, Array]:
-    return couplings(*widened((z, flow)))
+def _forward(z: Array, flow: Params) -> tuple[Array, Array]:
+    return _FLOWS[_first_step(flow)].forward(*widened((z, flow)))
 
 
 @jitted()
-def _couplings_inverse(z: Array, flow: Params) -> tuple[Array, Array]:
-    return couplings_inverse(*widened((z, flow)))
+def _backward(z: Array, flow: Params) -> tuple[Array, Array]:
+    return _FLOWS[_first_step(flow)].inverse(*widened((z, flow)))
 
 
 def warp(base: GaussianMixture | RotatedMixture, flow: Params) -> Warped:
@@ -73,15 +93,19 @@ def warp(base: GaussianMixture | RotatedMixture, flow: Params) -> Warped:
 
     Args:
       base: of a builder, in D dimensions; or one of full covariances (rotated.py).
-      flow: the `flow` of `init_flow` for the same D.
+      flow: the `flow` of `init_flow` or `init_autoregressive_flow` for the same D.
     Raises:
-      ValueError: when base is no mixture, flow no stack of couplings, or one of another D.
+      ValueError: when base is no mixture, flow none of these, or one of another D.
     """
     diagonal = _diagonal(base)
     check_mixture("warp", diagonal)
-    if not isinstance(flow, Mapping) or "coupling_0" not in flow:
-        raise ValueError("warp: flow must be the 'flow' of init_flow, a dict of couplings.")
-    dim = coupling_dim(flow["coupling_0"])
+    if not isinstance(flow, Mapping) or not _FLOWS.keys() & flow.keys():
+        raise ValueError(
+            "warp: flow must be the 'flow' of init_flow, a dict of couplings, or of "
+            "init_autoregressive_flow, one of steps."
+        )
+    first = _first_step(flow)
+    dim = _FLOWS[first].dim(flow[first])
     if dim != diagonal.mean.shape[1]:
         raise ValueError(
             f"warp: the flow was made for D = {dim}, but the components have D = "
@@ -91,10 +115,10 @@ def warp(base: GaussianMixture | RotatedMixture, flow: Params) -> Warped:
 
 
 def flow(params: Params, encode: Encode | None = None, *, latent_dim: int) -> Warped:
-    """A flow over N(0, I): the prior of a RealNVP.
+    """A flow over N(0, I): the prior of a RealNVP, or an autoregressive one (as VLAE's).
 
     Args:
-      params: `flow`, of `init_flow`.
+      params: `flow`, of `init_flow` or `init_autoregressive_flow`.
       encode: unused.
     Raises:
       ValueError: when the flow is missing or of another D.
@@ -115,8 +139,8 @@ def vamp_flow(
     """The warped VampPrior 1/K sum_k N(f(z); mean(u_k), var(u_k)) |det df/dz|.
 
     Args:
-      params: `pseudo_inputs` (and `weight_logits`) as for `vamp`, and `flow` of `init_flow`:
-        `init_vamp(...) | init_flow(...)` has all.
+      params: `pseudo_inputs` (and `weight_logits`) as for `vamp`, and `flow` of `init_flow` or
+        `init_autoregressive_flow`: `init_vamp(...) | init_flow(...)` has all.
       encode, bounds, fixed, squash: as for `vamp`.
       stop_components: lets no gradient through the components, so that neither the pseudo-inputs
         nor the encoder learn from the prior: for ablations.
@@ -142,4 +166,21 @@ def init_flow(
     """
     check_counts("init_flow", latent_dim=latent_dim, num_layers=num_layers)
     check_counts("init_flow", **{f"hidden[{i}]": size for i, size in enumerate(hidden)})
-    return {"flow": init_couplings(rng, latent_dim, num_layers=num_layers, hidden=hidden)}
+    return {"flow": flows.init_couplings(rng, latent_dim, num_layers=num_layers, hidden=hidden)}
+
+
+def init_autoregressive_flow(
+    rng: Array, latent_dim: int, *, num_steps: int = 4, hidden: tuple[int, ...] = (320,)
+) -> Params:
+    """Returns {"flow": autoregressive steps} at the identity; join it to a base's own.
+
+    Args:
+      latent_dim: D. A draw takes D passes of each step, one after the other.
+      num_steps: in each a unit depends on those before it, in one order and the other by turns.
+      hidden: units of the hidden layers of each step's network.
+    """
+    name = "init_autoregressive_flow"
+    check_counts(name, latent_dim=latent_dim, num_steps=num_steps)
+    check_counts(name, **{f"hidden[{i}]": size for i, size in enumerate(hidden)})
+    steps = flows.init_autoregressive(rng, latent_dim, num_steps=num_steps, hidden=hidden)
+    return {"flow": steps}
