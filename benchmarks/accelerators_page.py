@@ -5,7 +5,12 @@ from benchmarks.ahead_of_time import Case
 from benchmarks.compiled_text import CLOCK
 from vamp_jax import choices
 
-NAMES = markdown.NAMES | {"seq_vae": "SeqVAE", "lvae": "LVAE", "iwae_net": "IWAE's net"}
+NAMES = markdown.NAMES | {
+    "seq_vae": "SeqVAE",
+    "vrnn": "VRNN",
+    "lvae": "LVAE",
+    "iwae_net": "IWAE's net",
+}
 
 HEAD = """# On TPUs and GPUs, as their compilers see it
 

@@ -16,6 +16,8 @@ NAMES = sorted(
 
 # Systems of the comparison whose names are not those of their networks.
 SYSTEMS = {
+    "fast_vamp_vae": dict(model="vae", prior="vamp", components_per_step=25),
+    "fast_vamp_hvae": dict(model="hvae", prior="vamp", components_per_step=25),
     "nf_vae": dict(model="vae", posterior="planar"),
     "iaf_vae": dict(model="vae", posterior="iaf"),
     "householder_vae": dict(model="vae", posterior="householder"),

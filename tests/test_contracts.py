@@ -30,6 +30,11 @@ from vamp_jax.sequences import rows_of
 BATCH = 6
 SLOW_TO_COMPILE = choices.CONVOLUTIONAL
 QUICK_TO_COMPILE = [name for name in choices.NETWORKS if name not in SLOW_TO_COMPILE]
+# A VRNN's gradient takes long to compile: a whole run of it is slow.
+RUNS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "vrnn" else [])
+    for name in QUICK_TO_COMPILE
+]
 
 
 def few_layers(fields):
@@ -126,7 +131,7 @@ def check_run(folder, **fields):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("network", QUICK_TO_COMPILE)
+@pytest.mark.parametrize("network", RUNS)
 def test_a_step_lowers_the_loss_and_a_resumed_run_has_the_same_bits(network, tmp_path):
     check_run(tmp_path, model=network, prior="vamp")
 

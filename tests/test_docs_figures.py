@@ -142,7 +142,7 @@ def test_figures_of_sequences(held):
         runs = [
             record
             for record in held.values()
-            if "per_step" in record and record["config"]["prior"] == prior
+            if record["config"]["model"] == "seq_vae" and record["config"]["prior"] == prior
         ]
         steps = [run["per_step"] for run in runs]
         values[prior] = [step["log_likelihood"] for step in steps]
@@ -165,6 +165,38 @@ def test_figures_of_sequences(held):
     assert f"{said} and the others {others}" in words, (said, others)
     said = "the estimates still rise, by {:.3f} and {:.3f}".format(*rises)
     assert said in words, said
+
+
+def test_figures_of_sequences_with_a_z_for_every_step(held):
+    text, rows = page("docs/numbers.md"), {}
+    of_one = {record["config"]["seed"]: record for record in held.values() if is_seq_vae(record)}
+    for record in held.values():
+        if record["config"]["model"] != "vrnn":
+            continue
+        step, fewer = record["per_step"], record["per_step"]["log_likelihood_with_fewer_samples"]
+        by_filter = record["particle_filter"]
+        rows[record["config"]["prior"]] = step["log_likelihood"]
+        name = {"standard": "standard prior", "vamp": "VampPrior, K = 20"}
+        values = by_filter["per_step"]["log_likelihood"], step["log_likelihood"]
+        values += fewer["100"], fewer["10"], step["elbo"]
+        columns = [name[record["config"]["prior"]], *(f"{value:.3f}" for value in values)]
+        columns += [f"{record['kl'][layer]:.1f}" for layer in ("z1", "later")]
+        assert f"| {' | '.join(columns)} |" in text.splitlines(), columns
+        assert by_filter["num_particles"] == record["num_samples"] == 500
+        if record["config"]["prior"] == "standard":
+            median = f"{record['effective_sample_size']['median']:.1f}"
+            gained = values[0] - values[1]
+            better = values[1] - of_one[0]["per_step"]["log_likelihood"]
+            words = " ".join(text.split())
+            assert f"Of 500 samples of a whole sequence {median} count" in words
+            assert f"tightest, by {gained:.2f} nats a step" in words
+            assert f"is {better:.2f} nats a step better than" in words
+    assert rows
+
+
+def is_seq_vae(record):
+    config = record["config"]
+    return config["model"] == "seq_vae" and config["prior"] == "standard"
 
 
 def test_figures_in_prose(full):

@@ -287,7 +287,7 @@ def test_a_clock_that_goes_backwards(tmp_path, monkeypatch, capsys):
     config, data = small_config(**fields), small_data()
     with Checkpoints(str(tmp_path)) as checkpoints:
         plan = plan_for(config, data, optax.sgd(1e-3))
-        loop.train(config, str(tmp_path), data, plan, checkpoints, 0.0)
+        loop.train([loop.Run(config, str(tmp_path), plan, checkpoints)], data, 0.0)
     rows = read_metrics(str(tmp_path))
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert all(0 < row["seconds"] < 600 for row in rows)

@@ -83,7 +83,7 @@ def test_it_goes_on_to_the_same_losses_and_compares_elbos(folder, run):
     config, data, plan = run
     before = read_metrics(folder)
     with Checkpoints(folder) as checkpoints:
-        loop.train(config, folder, data, plan, checkpoints, checkpoint_seconds=15.0)
+        loop.train([loop.Run(config, folder, plan, checkpoints)], data, 15.0)
     record = evaluate.evaluate_run(folder, data, diagnostics=False)
     rows = read_metrics(folder)
     assert rows[:6] == before and [row["epoch"] for row in rows[6:]] == [7, 8]

@@ -119,7 +119,7 @@ def test_a_line_of_the_log_has_bits_per_dimension_and_beta(tmp_path):
     config, data = grey_config(num_epochs=2, warmup_epochs=2), grey_data()
     plan = plan_for(config, data, optax.sgd(RATE))
     with Checkpoints(str(tmp_path)) as checkpoints:
-        loop.train(config, str(tmp_path), data, plan, checkpoints, 1e9)
+        loop.train([loop.Run(config, str(tmp_path), plan, checkpoints)], data, 1e9)
     rows = read_metrics(str(tmp_path))
     assert [row["beta"] for row in rows] == [0.5, 1.0]
     for row in rows:

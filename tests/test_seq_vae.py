@@ -21,7 +21,13 @@ from tests.cases import (
     small_config,
     small_sequences,
     start_of,
-    variables_for,
+)
+from tests.sequence_cases import (
+    NUM_CLASSES,
+    large_weights,
+    symbols,
+    terms_at,
+    with_noise_after,
 )
 from vamp_jax import (
     choices,
@@ -40,35 +46,11 @@ from vamp_jax.objectives import Elbo, FreeBits
 from vamp_jax.run.metrics_log import read_metrics
 
 SEQUENCES = dict(model="seq_vae", pseudo_input_start="examples", num_components=5)
-NUM_CLASSES = 3
 
 
-def symbols(count=40, length=4):
-    """Texts of an alphabet of three, as a text file gives them: windows that are all full."""
-    rng = np.random.RandomState(1)
-    splits = [rng.randint(0, NUM_CLASSES, (n, length)).astype(np.uint8) for n in (count, 7, 5)]
-    spread = (1 / 3, (2 / 9) ** 0.5)
-    more = dict(kind="sequences", num_classes=NUM_CLASSES, alphabet="abc")
-    return datasets.Dataset("text", *splits, "categorical", False, 1, *spread, {}, **more)
-
-
-def make(data, seed=0, size=0.7, **fields):
+def make(data, **fields):
     """(plan, variables) of a small model whose weights are large."""
-    defaults = SEQUENCES | dict(prior="vamp", hidden_dim=6, latent_dim=3)
-    plan = plan_for(small_config(**defaults | fields), data)
-    variables = jax.device_get(variables_for(plan, data))
-    rng = np.random.RandomState(seed)
-    model = jax.tree.map(
-        lambda leaf: (size * rng.standard_normal(leaf.shape)).astype("f"),
-        variables["params"]["model"],
-    )
-    return plan, variables | {"params": variables["params"] | {"model": model}}
-
-
-def terms_at(plan, variables, x, noise):
-    autoencoder = plan.autoencoder
-    prior = autoencoder.prior_density(variables)
-    return autoencoder.terms(variables, prior, autoencoder.encode(variables, x), noise)[0]
+    return large_weights(data, model="seq_vae", **fields)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -115,13 +97,6 @@ def test_what_is_past_the_end_and_more_of_it_counts_for_nothing():
     x = jax.device_get(plan.inputs.of(datasets.rows_of(data.train, np.arange(6))))
     u = variables["params"]["prior"]["pseudo_inputs"]["values"]
     noise = draw_noise(plan.autoencoder.network, 1, 6)
-    rng = np.random.RandomState(2)
-
-    def with_noise_after(values, length):
-        longer = rng.randint(0, 2, (len(values), 9, *values.shape[2:])).astype("f")
-        for new, old, end in zip(longer, values, length, strict=True):
-            new[:end] = old[:end]
-        return longer
 
     def loss(params, x):
         return terms_at(plan, variables | {"params": params}, x, noise).elbo().sum()
@@ -130,9 +105,9 @@ def test_what_is_past_the_end_and_more_of_it_counts_for_nothing():
     value, gradient = value_and_grad(variables["params"], x)
     lengths = np.asarray(variables["constants"]["pseudo_inputs"]["length"])
     longer = variables["params"] | {
-        "prior": {"pseudo_inputs": {"values": with_noise_after(u, lengths)}}
+        "prior": {"pseudo_inputs": {"values": with_noise_after(u, lengths, 9)}}
     }
-    other = value_and_grad(longer, x | {"values": with_noise_after(x["values"], x["length"])})
+    other = value_and_grad(longer, x | {"values": with_noise_after(x["values"], x["length"], 9)})
     np.testing.assert_allclose(other[0], value, rtol=1e-6)
     chex.assert_trees_all_close(other[1]["model"], gradient["model"], rtol=1e-4, atol=1e-5)
     # Gradients reach the pseudo-sequences, up to their ends.

@@ -155,10 +155,11 @@ NETWORKS = {
     "pixel_hvae": _pixel_hvae,
     "pixel_vae": _pixel_vae,
     "seq_vae": _without_fields("SeqVAE"),
+    "vrnn": _without_fields("VRNN"),
     "lvae": _lvae,
     "iwae_net": _without_fields("IWAENet"),
 }
-SEQUENTIAL = ("seq_vae",)  # those of sequences; the others take images and vectors
+SEQUENTIAL = ("seq_vae", "vrnn")  # of sequences; the others take images and vectors
 LADDERS = ("lvae",)  # those of any number of layers
 # Those whose cost is in convolutions, for what has to be known before JAX starts.
 CONVOLUTIONAL = ("conv_hvae", "pixel_hvae", "pixel_vae")

@@ -36,6 +36,19 @@ def get_config(dataset: str = "digits") -> ml_collections.ConfigDict:
     return config
 
 
+def in_minutes(dataset: str) -> ml_collections.ConfigDict:
+    """The same, trained in a quarter of the epochs at a third of a step's price (K = 500)."""
+    config = get_config(dataset)
+    config.dense_init = "glorot"
+    config.learning_rate = 1e-3
+    config.learning_rate_schedule = "cosine"
+    config.final_learning_rate = 1e-5
+    config.num_epochs = 100
+    config.warmup_epochs = 20
+    config.components_per_step = 25
+    return config
+
+
 def of_sequences(dataset: str) -> ml_collections.ConfigDict:
     """The same for sequences; chosen by the validation ELBO of a few runs on the chorales."""
     config = get_config(dataset)

@@ -112,8 +112,10 @@ def is_image(shape: tuple[int, ...]) -> bool:
 
 
 def math_name(layer: str) -> str:
-    """The name of a layer in a formula: z2 -> z_{2}."""
+    """The name of a layer in a formula: z2 -> z_{2}; a word stays upright."""
     letter, number = layer[:1], layer[1:]
+    if number and not number.isdigit():
+        return rf"\mathrm{{{layer}}}"
     return f"{letter}_{{{number}}}" if number else letter
 
 

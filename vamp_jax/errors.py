@@ -2,6 +2,7 @@
 
 import difflib
 import signal
+from collections.abc import Sequence
 
 
 class UsageError(ValueError):
@@ -44,9 +45,12 @@ class OutOfMemoryError(RuntimeError):
 class Stopped(Exception):
     """A signal asked the run to stop, and its state is saved; exit code 128 + its number."""
 
-    def __init__(self, signal_number: int, done: int):
+    def __init__(self, signal_number: int, done: Sequence[int]):
         name = signal.Signals(signal_number).name
-        super().__init__(f"{name}: saved after epoch {done}; the same command goes on from there.")
+        epochs = ", ".join(map(str, done))  # of each run
+        super().__init__(
+            f"{name}: saved after epoch {epochs}; the same command goes on from there."
+        )
         self.exit_code = 128 + signal_number  # as a shell reports a process that a signal ended
 
 

@@ -52,11 +52,21 @@ class Place(NamedTuple):
     free: Free
     devices: int  # that have their arrays there
     is_host: bool  # where the data lies already, checkpoints are copied to and x is evaluated
+    at_once: int = 1  # runs, each on a device of its own; 1: one, on all devices
+
+    @property
+    def of_a_run(self) -> int:
+        """Devices that share a run's work."""
+        return jax.device_count() if self.at_once == 1 else 1
 
 
-def check(config: Config, dataset: Dataset) -> None:
-    """Raises a UsageError when a run, or its evaluation, cannot fit into what memory there is."""
-    for place in _places():
+def check(config: Config, dataset: Dataset, at_once: int = 1) -> None:
+    """Raises a UsageError when a run, or its evaluation, cannot fit into what memory there is.
+
+    Args:
+      at_once: so many runs, each on a device of its own; 1: one, on all devices.
+    """
+    for place in _places(at_once):
         needs = _needs(config, dataset, place)
         if sum(needs.values()) > place.free.size:
             raise UsageError(_sentence(config, dataset, needs, place))
@@ -72,14 +82,15 @@ def shown(size: float) -> str:
     return f"{size:,.3g} {units[-1]}" if size < 1000 else f"{size:,.0f} {units[-1]}"
 
 
-def _places() -> list[Place]:
+def _places(at_once: int) -> list[Place]:
     """The memories that this process fills; none of which the system says nothing."""
     devices = jax.local_devices()
     on_device = free_memory.of_device(devices[0])
-    of_devices = len(devices) if devices[0].platform == "cpu" else 0
+    of_devices = len(devices) if at_once == 1 else at_once
+    of_devices *= devices[0].platform == "cpu"
     host = free_memory.of_host()
-    places = [Place(on_device, 1, False)] if on_device else []
-    return places + ([Place(host, of_devices, True)] if host else [])
+    places = [Place(on_device, 1, False, at_once)] if on_device else []
+    return places + ([Place(host, of_devices, True, at_once)] if host else [])
 
 
 def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
@@ -88,10 +99,12 @@ def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
     args = plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed
     state = jax.eval_shape(lambda: init_state(*args))
     examples = min(config.batch_size, num_examples(dataset.train))
-    rows = -(-examples // jax.device_count()) * plan.objective.num_samples
+    rows = -(-examples // place.of_a_run) * plan.objective.num_samples
     of_rows = _of_row(plan.autoencoder, state.variables)
     # Compilers for accelerators, short of memory, may compute even a product again.
-    kept = _kept(plan, state.variables, dataset, rows) if place.is_host and place.devices else 0
+    kept = (
+        _kept(plan, state.variables, dataset, rows, place) if place.is_host and place.devices else 0
+    )
     moving = place.devices * max(rows * of_rows + _bytes(state.params), kept)
     training = {"parameters and optimiser": place.devices * _bytes(state)}
     if place.is_host and moving < _bytes(state):
@@ -99,7 +112,7 @@ def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
     else:
         training["gradients and a step's samples"] = moving
     copies = place.devices - place.is_host
-    held = choices.SHARES_OF_DATA[config.data_placement](jax.device_count())
+    held = choices.SHARES_OF_DATA[config.data_placement](place.of_a_run)
     on_one = int(held * _bytes(dataset.train)) + _bytes(dataset.validation)
     training["data"] = max(0, copies) * on_one
     at_once = batch_sizes(plan.autoencoder.network, jax.default_backend())
@@ -129,7 +142,7 @@ def _of_row(autoencoder: Autoencoder, variables: Variables) -> int:
     return FLOAT * (2 * units + decoded) + DOUBLE * _components(autoencoder, variables)
 
 
-def _kept(plan: Plan, variables: Variables, dataset: Dataset, rows: int) -> int:
+def _kept(plan: Plan, variables: Variables, dataset: Dataset, rows: int, place: Place) -> int:
     """Bytes that the decoder's gradient keeps of so many samples, or the encoder's of components.
 
     The larger of them, since a compiler may have done with the one before it begins with the other.
@@ -141,7 +154,7 @@ def _kept(plan: Plan, variables: Variables, dataset: Dataset, rows: int) -> int:
         return decoder
     u = jax.eval_shape(plan.autoencoder.pseudo_inputs, variables)
     count = plan.components_per_step or num_examples(u)
-    encoded = -(-count // jax.device_count())  # the devices share the work
+    encoded = -(-count // place.of_a_run)  # the devices share the work
     return max(decoder, encoded * _of_encoded_row(plan.autoencoder, variables, u))
 
 
@@ -200,10 +213,13 @@ def _bytes(tree: Any) -> int:
 def _sentence(config: Config, dataset: Dataset, needs: Needs, place: Place) -> str:
     parts = [f"{name} {shown(size)}" for name, size in needs.items() if size]
     on = f" on {place.devices} devices" if place.devices > 1 else ""
+    runs = "This run needs" if place.at_once == 1 else f"{place.at_once} runs at once need"
     says = (
-        f"This run needs at least {shown(sum(needs.values()))} of memory{on} "
+        f"{runs} at least {shown(sum(needs.values()))} of memory{on} "
         f"({', '.join(parts)}), and {_left(place)}"
     )
+    if place.at_once > 1 and (fitting := _fitting(config, dataset, place)):
+        return f"{says}: at most {fitting} at once can fit, so name fewer."
     for field in _fields(config):
         if largest := _largest(field, config, dataset, place):
             return f"{says}: {field} is {config[field]}, and at most {largest} can fit."
@@ -211,6 +227,16 @@ def _sentence(config: Config, dataset: Dataset, needs: Needs, place: Place) -> s
     if large:
         return f"{says}: make {' and '.join(large)} smaller."
     return f"{says}: take a machine with more, or less data."
+
+
+def _fitting(config: Config, dataset: Dataset, place: Place) -> int:
+    """How many runs at once fit, each on a device; 0: not even one."""
+    for count in range(place.at_once - 1, 0, -1):
+        # Two at least, for one alone would be on all devices.
+        fewer = place._replace(devices=count * bool(place.devices), at_once=max(2, count))
+        if sum(_needs(config, dataset, fewer).values()) <= place.free.size:
+            return count
+    return 0
 
 
 def _left(place: Place) -> str:

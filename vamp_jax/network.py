@@ -17,7 +17,8 @@ class Network(Protocol):
 
     A network whose batch norm uses statistics that are collected has one more method,
     `statistics(x, noise, row_weight)`, which passes a batch through every layer once; see
-    layers/collected_norm.py.
+    layers/collected_norm.py. One with a latent for every step of a sequence has `begin`, `steps`,
+    `propose` and `emit`, by which particles are filtered; see models/vrnn.py.
     """
 
     convolutional: bool  # whether its cost is in convolutions, which want other batch sizes

@@ -1,4 +1,7 @@
-"""Trains a model and evaluates it: python train.py --config=configs/vamp_hvae.py[:DATASET]."""
+"""Trains a model and evaluates it: python train.py --config=configs/vamp_hvae.py[:DATASET].
+
+With --seeds=0,1,2 several runs at once, each in a folder of its own.
+"""
 
 import os
 import sys
@@ -6,7 +9,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from vamp_jax import choices, datasets, disk, errors, outside
+from vamp_jax import choices, datasets, disk, errors, outside, several_runs
 from vamp_jax.process import command_line, hosts, jax_start, xla_flags
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -15,7 +18,18 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the run, or gs://BUCKET/NAME. Default: runs/CONFIG-DATASET-seedSEED.",
+    "Folder of the run, or gs://BUCKET/NAME. Default: runs/CONFIG-DATASET-seedSEED. Of several: "
+    "DIR-seedSEED.",
+)
+SEEDS = flags.DEFINE_list(
+    "seeds", None, "Several runs at once, each on a device: their seeds, as in 0,1,2."
+)
+VARY = flags.DEFINE_multi_string(
+    "vary",
+    [],
+    "Several runs at once that differ in a field: learning_rate:1e-3,5e-4; of "
+    + ", ".join(several_runs.FIELDS_OF_RUNS)
+    + ".",
 )
 DATA_DIR = flags.DEFINE_string(
     "data_dir",
@@ -53,8 +67,11 @@ def main() -> None:
     name = os.path.splitext(os.path.basename(file))[0]
     # A field that is missing is for config_checks.check to say.
     data = datasets.short_name(str(config.get("dataset")))
-    default = f"runs/{name}-{data}-seed{config.get('seed')}"
-    workdir = disk.expand_home(WORKDIR.value or default)
+    workdir = WORKDIR.value and disk.expand_home(WORKDIR.value)
+    values = several_runs.parse(SEEDS.value, VARY.value)
+    if "seed" in values and any(a.lstrip("-").startswith("config.seed=") for a in sys.argv):
+        raise errors.UsageError("The seed is given twice: take --seeds or --config.seed.")
+    runs = several_runs.configs_and_folders(config, values, workdir, f"runs/{name}-{data}")
 
     xla_flags.set_for(config.get("model") in choices.CONVOLUTIONAL)
     with hosts.connected(HOSTS.value):
@@ -64,7 +81,7 @@ def main() -> None:
 
         with hosts.together():
             outside.allow(config, beside=file)
-        experiment.train_and_evaluate(config, workdir, DATA_DIR.value, CHECKPOINT_SECONDS.value)
+        experiment.train_and_evaluate_all(runs, DATA_DIR.value, CHECKPOINT_SECONDS.value)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from vamp_jax import disk, log_likelihood, model_file, trained
+from vamp_jax import disk, log_likelihood, model_file, particle_filter, trained
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets import MOST, Dataset, at_most, spaced
 from vamp_jax.errors import PicturesError, UsageError, first_line
 from vamp_jax.evaluation import diagnose, partial, pictures, report
-from vamp_jax.evaluation.record import UNFINISHED, check, record_path, summary, write_npz
+from vamp_jax.evaluation.record import (
+    UNFINISHED,
+    check,
+    filter_summary,
+    record_path,
+    summary,
+    write_npz,
+)
 from vamp_jax.evaluation.summary_text import table
 from vamp_jax.log_likelihood import ImportanceSampled
+from vamp_jax.particle_filter import Filtered
 from vamp_jax.process.progress import Progress
 from vamp_jax.random_streams import EVALUATION, stream
 from vamp_jax.run import provenance
@@ -24,6 +32,8 @@ from vamp_jax.sequences import is_sequences, rows_of, values_of
 from vamp_jax.sequences import num_examples as count_of
 from vamp_jax.training import best as best_parameters
 from vamp_jax.training.state import prior_at_start
+
+FILTER = ".filter"  # in the name of its unfinished file
 
 
 def evaluate_run(
@@ -62,9 +72,11 @@ def evaluate_run(
         x = split_x(best, dataset, split, config.seed)
         start = made_of(config, dataset, best)
         rng = stream(config.seed, EVALUATION)
-        sampled, seconds = _sample(autoencoder, variables, x, index, num_samples, rng, path, start)
-        args = best, dataset, split, num_examples, config.seed
-        inspected = _inspect(*args) if diagnostics else {}
+        args = autoencoder, variables, x, index, num_samples, rng, path, start
+        sampled, seconds = _sample(*args)
+        filtered, more_seconds = _filter(*args)
+        of_run = best, dataset, split, num_examples, config.seed
+        inspected = _inspect(*of_run) if diagnostics else {}
         record = start | {
             "split": split,
             "num_examples": len(index),
@@ -72,18 +84,20 @@ def evaluate_run(
             "num_samples": num_samples,
             "best_epoch": best.epoch,
             **summary(sampled, autoencoder.likelihood, dataset.shape, _lengths(x, index)),
+            **filter_summary(filtered, num_samples, _lengths(x, index)),
             "diagnostics": inspected,
-            "seconds": seconds,
+            "seconds": seconds + more_seconds,
         }
-        write_npz(path + ".npz", index, sampled)
+        write_npz(path + ".npz", index, sampled, filtered)
         model = trained.from_best(config, dataset, best)
         model_file.export(model, os.path.join(workdir, model_file.MODEL_FILE))
         disk.write_json(path + ".json", record)  # last: its presence says that all is evaluated
         print(table(record))
         print(f"Written: {path}.json, {path}.npz", flush=True)
         _draw(workdir, record, best, dataset, x, sampled, rng)
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(path + UNFINISHED)
+        for unfinished in (path + FILTER + UNFINISHED, path + UNFINISHED):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(unfinished)
     print(f"Written: {os.path.join(workdir, 'figures')}/*.png, report.html")
     return record
 
@@ -195,6 +209,33 @@ def _sample(
     what = f"log-likelihood, S = {num_samples}"
     unfinished = path + UNFINISHED
     return partial.resumed(unfinished, start, ImportanceSampled, what, len(index), estimate)
+
+
+def _filter(
+    autoencoder: Autoencoder,
+    variables: Variables,
+    x: Any,
+    index: np.ndarray,
+    num_samples: int,
+    rng: jax.Array,
+    path: str,
+    start: dict[str, Any],
+) -> tuple[Filtered | None, float]:
+    """Estimates by a particle filter, resumed likewise; None of a network without steps."""
+    if not particle_filter.has_steps(autoencoder):
+        return None, 0.0
+    estimate = functools.partial(
+        particle_filter.estimate,
+        autoencoder,
+        variables,
+        rows_of(x, index),
+        num_particles=num_samples,
+        rng=rng,
+        index=index,
+    )
+    what = f"particle filter, N = {num_samples}"
+    unfinished = path + FILTER + UNFINISHED
+    return partial.resumed(unfinished, start, Filtered, what, len(index), estimate)
 
 
 def split_x(best: best_parameters.Best, dataset: Dataset, split: str, seed: int) -> Any:

@@ -14,6 +14,7 @@ from vamp_jax.errors import UsageError, check_choice
 if TYPE_CHECKING:
     from vamp_jax.likelihoods import Likelihood
     from vamp_jax.log_likelihood import ImportanceSampled
+    from vamp_jax.particle_filter import Filtered
 
 UNFINISHED = ".unfinished.npz"  # after record_path; there until the pictures are drawn
 SPLITS = ("train", "validation", "test")
@@ -85,14 +86,11 @@ def summary(
 
 def _per_step(sampled: ImportanceSampled, lengths: np.ndarray) -> dict[str, Any]:
     """Nats a step, sum_n L_n / sum_n T_n, and the standard error of that ratio over examples."""
-    values, steps = sampled.log_likelihood.astype(np.float64), lengths.astype(np.float64)
-    ratio, error = values.sum() / steps.sum(), None
-    if len(values) > 1:
-        spread = (values - ratio * steps).std(ddof=1)
-        error = float(spread / math.sqrt(len(values)) / steps.mean())
+    steps = lengths.astype(np.float64)
+    ratio, error = _ratio_and_error(sampled.log_likelihood, steps)
     return {
         "num_steps": int(lengths.sum()),
-        "log_likelihood": float(ratio),
+        "log_likelihood": ratio,
         "log_likelihood_standard_error": error,
         "log_likelihood_with_fewer_samples": {
             str(size): float(few.sum(dtype=np.float64) / steps.sum())
@@ -100,6 +98,38 @@ def _per_step(sampled: ImportanceSampled, lengths: np.ndarray) -> dict[str, Any]
         },
         "elbo": float(sampled.elbo.sum(dtype=np.float64) / steps.sum()),
     }
+
+
+def filter_summary(
+    filtered: Filtered | None, num_particles: int, lengths: np.ndarray | None
+) -> dict[str, Any]:
+    """What a record says of a particle filter, nats a sequence and a step; nothing without one."""
+    if filtered is None or lengths is None:
+        return {}
+    mean, error = mean_and_error(filtered.log_likelihood)
+    of_step, of_step_error = _ratio_and_error(filtered.log_likelihood, lengths.astype(np.float64))
+    return {
+        "particle_filter": {
+            "num_particles": num_particles,
+            "log_likelihood": mean,
+            "log_likelihood_standard_error": error,
+            "per_step": {
+                "log_likelihood": of_step,
+                "log_likelihood_standard_error": of_step_error,
+            },
+            "resamplings": float(filtered.resamplings.mean(dtype=np.float64)),
+        }
+    }
+
+
+def _ratio_and_error(values: np.ndarray, steps: np.ndarray) -> tuple[float, float | None]:
+    """sum_n L_n / sum_n T_n, and the standard error of that ratio; None of one example."""
+    values = values.astype(np.float64)
+    ratio = values.sum() / steps.sum()
+    if len(values) == 1:
+        return float(ratio), None
+    spread = (values - ratio * steps).std(ddof=1)
+    return float(ratio), float(spread / math.sqrt(len(values)) / steps.mean())
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
@@ -110,8 +140,11 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
     return float(values.mean()), error
 
 
-def write_npz(path: str, index: np.ndarray, sampled: ImportanceSampled) -> None:
+def write_npz(
+    path: str, index: np.ndarray, sampled: ImportanceSampled, filtered: Filtered | None = None
+) -> None:
     """Writes the values of each example, and its index in the split, as an .npz file."""
+    by_filter = {} if filtered is None else {"filtered_log_likelihood": filtered.log_likelihood}
     with disk.whole_file(path, "wb") as file:
         np.savez_compressed(
             file,
@@ -121,4 +154,5 @@ def write_npz(path: str, index: np.ndarray, sampled: ImportanceSampled) -> None:
             reconstruction=sampled.reconstruction,
             effective_sample_size=sampled.effective_sample_size,
             **{f"kl_{name}": value for name, value in sampled.kl.items()},
+            **by_filter,
         )

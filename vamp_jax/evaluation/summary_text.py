@@ -36,6 +36,8 @@ def table_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         fewer = steps["log_likelihood_with_fewer_samples"].items()
         shown = ", ".join(f"{value:.4f} (S = {size})" for size, value in fewer)
         rows += [("  a step", shown)] if fewer else []
+    if "particle_filter" in record:
+        rows += _filter_rows(record["particle_filter"])
     a_step = f", {steps['elbo']:.4f} a step" if steps else ""
     rows += [
         ("ELBO", f"{record['elbo']:.2f} nats{' a sequence' if steps else ''}{a_step}"),
@@ -50,6 +52,16 @@ def table_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     if record["diagnostics"]:
         rows += _diagnostic_rows(record["diagnostics"], record["split"])
     return rows
+
+
+def _filter_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    steps = found["per_step"]
+    whole = plus_minus(found["log_likelihood"], found["log_likelihood_standard_error"], 2)
+    a_step = plus_minus(steps["log_likelihood"], steps["log_likelihood_standard_error"], 4)
+    return [
+        (f"  by {found['num_particles']} particles", f"{whole} nats a sequence (FIVO)"),
+        ("", f"{a_step} nats a step; drawn anew {found['resamplings']:.1f} times a sequence"),
+    ]
 
 
 def annealed_table(record: dict[str, Any]) -> str:

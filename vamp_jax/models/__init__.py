@@ -12,10 +12,12 @@ from vamp_jax.models.pixel_hvae import PixelHVAE
 from vamp_jax.models.pixel_vae import PixelVAE
 from vamp_jax.models.seq_vae import SeqVAE
 from vamp_jax.models.vae import VAE
+from vamp_jax.models.vrnn import VRNN
 from vamp_jax.network import Draw, Latents, Network
 
 __all__ = [
     "VAE",
+    "VRNN",
     "HVAE",
     "IWAENet",
     "LVAE",

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from vamp_jax.layers import dense
+from vamp_jax.layers.steps import decoder_inputs, draw_in_steps, step_inputs
 from vamp_jax.likelihoods import Likelihood
 from vamp_jax.sequences import Sequences
 
@@ -80,7 +81,7 @@ class SeqVAE(nn.Module):
 
     def encode(self, x: Sequences):
         """q(z|x): a posterior over [..., D]. Values may be pseudo-inputs, too."""
-        inputs = self._inputs(x["values"])
+        inputs = step_inputs(x["values"], self.x_shape, self.likelihood)
         last, _ = self.q_z_forward(inputs, seq_lengths=x["length"])
         first, _ = self.q_z_backward(inputs, seq_lengths=x["length"])
         return self.q_z(jnp.concatenate([last, first], axis=-1))
@@ -107,10 +108,7 @@ class SeqVAE(nn.Module):
 
     def decode(self, latents: dict[str, Array], x: Sequences) -> tuple[Array, ...]:
         """p(x_t | x_<t, z) of every step: z [..., B, D], x of B -> heads [..., B, T, *shape]."""
-        inputs = self._inputs(x["values"])
-        if "kept" in x:
-            inputs = inputs * x["kept"][..., None]
-        inputs = jnp.moveaxis(inputs, -2, 0)  # [T, B, F]
+        inputs = jnp.moveaxis(decoder_inputs(x, self.x_shape, self.likelihood), -2, 0)  # [T, B, F]
         before = jnp.concatenate([jnp.zeros_like(inputs[:1]), inputs[:-1]])
         states = self.p_x_layers(before, initial_carry=self.start(latents))
         leading = latents["z"].ndim - 1
@@ -122,41 +120,20 @@ class SeqVAE(nn.Module):
 
     def step(self, carry: tuple[Array, Array], before: Array) -> tuple[Any, tuple[Array, ...]]:
         """One step of the decoder after x_t-1 [N, *F]: what it carries, and the heads of x_t."""
-        carry, state = self.p_x_cell(carry, self._inputs(before))
+        inputs = step_inputs(before, self.x_shape, self.likelihood)
+        carry, state = self.p_x_cell(carry, inputs)
         return carry, self.p_x(state)
-
-    def _inputs(self, values: Array) -> Array:
-        """[..., F] of values: numbers as they are, symbols one-hot (of a negative one, zeros).
-
-        Pseudo-inputs of symbols are made points of the simplex: divided by their sum.
-        """
-        if len(self.x_shape) > 1:
-            return values
-        if jnp.issubdtype(values.dtype, jnp.floating):
-            return values / jnp.maximum(values.sum(-1, keepdims=True), 1e-6)
-        ((num_classes,),) = self.likelihood.heads(()).values()
-        return jax.nn.one_hot(values, num_classes)
 
     @nn.nowrap
     def sample_x(self, variables, rng: Array, latents: dict[str, Array]) -> Sequences:
-        """Draws x ~ p(x|z) step by step in one scan: z [N, D] -> N sequences of T steps.
+        """Draws x ~ p(x|z) step by step in one scan: z [N, D] -> N sequences of T steps."""
 
-        Step t of all sequences is drawn with `fold_in(rng, t)`.
-        """
-        num_steps, *shape = self.x_shape
+        def step(carry, before, t):
+            return self.apply(variables, carry, before, method="step")
+
+        start = self.apply(variables, latents, method="start")
         count = len(latents["z"])
-        is_symbols = not shape
-
-        def step(carry, t):
-            carry, heads = self.apply(variables, *carry, method="step")
-            x = self.likelihood.sample(jax.random.fold_in(rng, t), *heads)
-            return (carry, x), x
-
-        before = jnp.full((count,), -1) if is_symbols else jnp.zeros((count, *shape))
-        start = self.apply(variables, latents, method="start"), before
-        _, values = jax.lax.scan(step, start, jnp.arange(num_steps))
-        length = jnp.full(count, num_steps, jnp.int32)
-        return {"values": jnp.moveaxis(values, 0, 1), "length": length}
+        return draw_in_steps(step, start, count, self.x_shape, self.likelihood, rng)
 
     def __call__(self, x: Sequences) -> tuple[Array, ...]:
         """Passes through every layer once; for `init` only."""

@@ -2,6 +2,7 @@
 
 import os
 import re
+import statistics
 
 from vamp_jax import disk
 from vamp_jax.errors import UsageError
@@ -83,6 +84,12 @@ def report(runs: dict[str, Record], paper_config: PaperConfig) -> str:
             "`all`. What a step costs is in [docs/speed.md](../docs/speed.md)."
         )
         parts += ["## Pseudo-inputs that take turns", says, _shares(of_shares)]
+    if of_fast := shares.fast(runs, paper_config):
+        says = (
+            "Those of `configs/fast_*.py`, trained in another way than the paper's. How long they "
+            "take is in [docs/speed.md](../docs/speed.md)."
+        )
+        parts += ["## In minutes", says, _fast(of_fast, full)]
     if of_sequences:
         says = (
             "The paper has none. Nats a step are the sum over the split, divided by all its steps."
@@ -212,23 +219,48 @@ def _shares(found: shares.Shares) -> str:
     return table(["config", "data", "all", *(f"{count} a step" for count in counts)], rows)
 
 
+def _fast(found: dict[Cell, list[Record]], full: dict[Cell, dict[int, Record]]) -> str:
+    """A line a cell, beside the paper's way."""
+
+    def both(runs, dataset):
+        epochs = f"{statistics.fmean(run['epochs'] for run in runs):.0f}" if runs else ""
+        return [_shown(summarise(runs) if runs else None, dataset), epochs]
+
+    rows = [
+        [f"`{shares.FAST}{name}`", dataset]
+        + both(runs, dataset)
+        + both(list(full.get((name, dataset), {}).values()), dataset)
+        for (name, dataset), runs in found.items()
+    ]
+    header = ["config", "data", "log-likelihood", "epochs", "the paper's way", "its epochs"]
+    return table(header, rows)
+
+
 def _sequences(runs: list[Record]) -> str:
     """A line a run on sequences, the units named."""
     header = ["config", "data", "seed", "nats a step ± standard error", "ELBO, nats a step"]
-    header += ["nats a sequence", "KL a sequence", "S", "epochs (best)", "hours", "commit"]
+    header += [
+        "FIVO, nats a step",
+        "nats a sequence",
+        "KL a sequence",
+        "S",
+        "epochs (best)",
+        "hours",
+        "commit",
+    ]
     rows = []
     for values in runs:
         name, dataset = cell_of(values)
         step = values["per_step"]
-        error = step["log_likelihood_standard_error"]
         hours = (values["seconds"]["training"] + values["seconds"]["evaluation"]) / 3600
         rows.append(
             [
                 f"`{name}`",
                 dataset,
                 str(values["config"]["seed"]),
-                f"{step['log_likelihood']:.3f}" + ("" if error is None else f" ± {error:.3f}"),
+                _a_step(step),
                 f"{step['elbo']:.3f}",
+                _a_step(values.get("particle_filter", {}).get("per_step")),
                 f"{values['log_likelihood']:.2f}",
                 f"{sum(values['kl'].values()):.2f}",
                 str(values["num_samples"]),
@@ -238,6 +270,14 @@ def _sequences(runs: list[Record]) -> str:
             ]
         )
     return table(header, sorted(rows, key=lambda row: (row[1], row[0], row[2])))
+
+
+def _a_step(step: Record | None) -> str:
+    """Nats a step with their standard error, where there are any."""
+    if step is None:
+        return ""
+    error = step["log_likelihood_standard_error"]
+    return f"{step['log_likelihood']:.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
 def _shown(figure: Estimate | None, dataset: str) -> str:

@@ -1,14 +1,18 @@
 """The training loop: epochs, early stopping, checkpoints, logs. Device code is in epoch.py."""
 
+import collections
 import contextlib
 import math
+import os
+import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
-from vamp_jax import choices
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import NonFiniteLossError, Stopped
 from vamp_jax.process import hosts
@@ -17,74 +21,186 @@ from vamp_jax.process.signals import SignalFlag
 from vamp_jax.run.metrics_log import MetricsLog, read_metrics
 from vamp_jax.run.provenance import note_commit
 from vamp_jax.run.stopping import should_stop
-from vamp_jax.sequences import is_sequences, trimmed
-from vamp_jax.training import devices
+from vamp_jax.sequences import is_sequences
 from vamp_jax.training.checkpoints import Checkpoints
 from vamp_jax.training.epoch import Plan
+from vamp_jax.training.slots import OneRun, RunADevice
 from vamp_jax.training.state import TrainState, arranged_state, initial_state
 
 MAX_DRIFT = 10.0  # nats that a component changes between its turns; a healthy run has about 1
 
 
-def train(
-    config: ml_collections.ConfigDict,
-    workdir: str,
-    dataset: Dataset,
-    plan: Plan,
-    checkpoints: Checkpoints | None,
-    checkpoint_seconds: float,
-) -> TrainState:
-    """Runs epochs until the run is finished, from the newest checkpoint; returns the last state.
+class Run:
+    """A run that is to be trained: what it is, and how far.
 
     Of several hosts process 0 alone has `checkpoints`, writes the folder and shows progress.
     """
-    state = _start(workdir, dataset, plan, checkpoints)
-    done, best_epoch = int(state.epoch), int(state.best_epoch)
-    if done:
-        print(f"Going on after epoch {done} of {workdir}.", flush=True)
-        if should_stop(done, best_epoch, config):
-            print(f"Training is finished: {done} epochs, the best was {best_epoch}.", flush=True)
-            return state
 
-    state = jax.device_put(state, devices.replicated())
-    splits = trimmed(dataset.train), trimmed(dataset.validation)
-    run_epoch = choices.placement(config)(plan, *splits)
-    saved = time.monotonic()
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: str,
+        plan: Plan,
+        checkpoints: Checkpoints | None,
+    ):
+        self.config, self.workdir, self.plan = config, workdir, plan
+        self.checkpoints = checkpoints
+        self.done, self.best_epoch = 0, 0
+        self.failure: NonFiniteLossError | None = None
+        self._apart = False
+        self._open = contextlib.ExitStack()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its last epoch is done, or its loss was not finite."""
+        return self.failure is not None or should_stop(self.done, self.best_epoch, self.config)
+
+    def start(self, dataset: Dataset) -> TrainState:
+        """Returns the state that it goes on from; says so where that is not the first."""
+        state = _start(self.workdir, dataset, self.plan, self.checkpoints)
+        self.done, self.best_epoch = int(state.epoch), int(state.best_epoch)
+        if self.done:
+            print(f"Going on after epoch {self.done} of {self.workdir}.", flush=True)
+            if self.is_over:
+                said = f"{self.done} epochs, the best was {self.best_epoch}"
+                print(f"Training is finished: {said}.", flush=True)
+        return state
+
+    def open(self, what: str) -> None:
+        """Opens its log and shows its progress, under this name."""
+        self._saved = time.monotonic()
+        if self.checkpoints:
+            note_commit(self.workdir, self.done)
+            self._log = self._open.enter_context(MetricsLog(self.workdir, self.done))
+            progress = Progress(what, self.config.num_epochs, self.done)
+            self._progress = self._open.enter_context(progress)
+
+    def close(self) -> None:
+        """Closes its log."""
+        self._open.close()
+
+    def after_epoch(self, metrics: dict[str, float], seconds: float) -> None:
+        """Notes an epoch in the log and shows it."""
+        self.done, self.best_epoch = metrics["epoch"], metrics.pop("best_epoch")
+        _check_finite(metrics, self.workdir, self.checkpoints)
+        self._apart = self._apart or _comes_apart(metrics, self.config)
+        if self.checkpoints:
+            self._log.write(metrics | {"seconds": seconds})
+            self._progress.show(
+                self.done,
+                f"train loss {metrics['train_loss']:.2f}  validation loss "
+                f"{metrics['val_loss']:.2f} (best: epoch {self.best_epoch})",
+                last=self.is_over,
+            )
+
+    def is_overdue(self, checkpoint_seconds: float) -> bool:
+        """Whether its state has to be saved."""
+        return self.is_over or time.monotonic() - self._saved >= checkpoint_seconds
+
+    def save(self, state: TrainState) -> None:
+        """Begins to save its state."""
+        if self.checkpoints:
+            self.checkpoints.save(state)
+            self._saved = time.monotonic()
+
+    def wait(self) -> None:
+        """Returns when all that was to be saved is."""
+        if self.checkpoints:
+            self.checkpoints.wait()
+
+
+def train(
+    runs: Sequence[Run], dataset: Dataset, checkpoint_seconds: float
+) -> NonFiniteLossError | None:
+    """Trains runs until all are over, each from its newest checkpoint.
+
+    One run is on all devices. Of several each is on one device, as many at a time as there are
+    devices; where one is over, the next one begins. They differ in what several_runs.py lets them.
+
+    Returns:
+      The first failure of several: a loss that was not finite. The other runs go on.
+    Raises:
+      NonFiniteLossError: that of a run alone.
+      Stopped: after SIGTERM or SIGINT, with the states saved.
+    """
+    waiting = collections.deque(runs)
     with SignalFlag() as flag, contextlib.ExitStack() as stack:
-        if checkpoints:
-            note_commit(workdir, done)
-            log = stack.enter_context(MetricsLog(workdir, done))
-            what = f"{config.model}, {config.prior} prior"
-            progress = stack.enter_context(Progress(what, config.num_epochs, done))
-        apart = False
-        while not should_stop(done, best_epoch, config):
+        for run in runs:
+            stack.callback(run.close)
+        held, slots = _first_in_slots(waiting, len(runs), dataset)
+        while any(held):
             start = time.monotonic()
-            state, metrics = run_epoch(state)
-            metrics = _plain(metrics, plan, dataset)
-            done, best_epoch = metrics["epoch"], metrics.pop("best_epoch")
+            metrics = slots.run([run is not None for run in held])
             stop = hosts.largest(flag.number)
-            _check_finite(metrics, workdir, checkpoints)
-            finished = should_stop(done, best_epoch, config)
-            apart = apart or _comes_apart(metrics, config)
-            if checkpoints:
-                log.write(metrics | {"seconds": time.monotonic() - start})
-                progress.show(
-                    done,
-                    f"train loss {metrics['train_loss']:.2f}  validation loss "
-                    f"{metrics['val_loss']:.2f} (best: epoch {best_epoch})",
-                    last=finished,
-                )
-                overdue = time.monotonic() - saved >= checkpoint_seconds
-                if finished or overdue or stop:
-                    checkpoints.save(state)
-                    saved = time.monotonic()
+            for slot, run in enumerate(held):
+                if run is None:
+                    continue
+                try:
+                    numbers = _plain(metrics[slot], run.plan, dataset)
+                    run.after_epoch(numbers, time.monotonic() - start)
+                except NonFiniteLossError as error:
+                    if len(runs) == 1:
+                        raise
+                    run.failure = error
+                    print(f"{error} The other runs go on.", file=sys.stderr, flush=True)
+                    held[slot] = None
+                    continue
+                if stop or run.is_overdue(checkpoint_seconds):
+                    run.save(slots.state(slot))
             if stop:
-                if checkpoints:
-                    checkpoints.wait()
-                raise Stopped(stop, done)
-        if checkpoints:
-            checkpoints.wait()
-    return state
+                under_way = [run for run in held if run]
+                for run in under_way:
+                    run.wait()
+                raise Stopped(stop, [run.done for run in under_way])
+            _refill(held, slots, waiting, dataset)
+    return next((run.failure for run in runs if run.failure), None)
+
+
+def _first_in_slots(waiting: collections.deque[Run], count: int, dataset: Dataset):
+    """The runs that begin, None where there is none for a slot; and the slots with their states."""
+    size, found = (1 if count == 1 else min(count, jax.local_device_count())), []
+    while waiting and len(found) < size:
+        run = waiting.popleft()
+        state = run.start(dataset)
+        if not run.is_over:
+            found.append((run, state))
+    if not found:
+        return [], None
+    held: list[Run | None] = [run for run, _ in found]
+    if count == 1:
+        (run, state) = found[0]
+        slots = OneRun(run.config, run.plan, dataset, state)
+    else:
+        slots = RunADevice([run.config for run in held], dataset, [state for _, state in found])
+    for run in held:
+        run.open(_title(run, count > 1))
+    return held, slots
+
+
+def _refill(
+    held: list[Run | None], slots: OneRun | RunADevice, waiting: collections.deque, dataset: Dataset
+) -> None:
+    """Puts runs that wait into the slots of those that are over."""
+    for slot, run in enumerate(held):
+        if run is not None and not run.is_over:
+            continue
+        if run is not None:
+            run.wait()
+            run.close()
+            held[slot] = None
+        while waiting and held[slot] is None:
+            following = waiting.popleft()
+            state = following.start(dataset)
+            if not following.is_over:
+                slots.put(slot, following.config, state)
+                following.open(_title(following, True))
+                held[slot] = following
+
+
+def _title(run: Run, of_several: bool) -> str:
+    if of_several:
+        return os.path.basename(os.path.normpath(run.workdir))
+    return f"{run.config.model}, {run.config.prior} prior"
 
 
 def _start(
@@ -104,10 +220,10 @@ def _start(
     return jax.tree.map(jnp.copy, restored)
 
 
-def _plain(metrics: dict[str, jax.Array], plan: Plan, dataset: Dataset) -> dict[str, float]:
+def _plain(metrics: dict[str, Any], plan: Plan, dataset: Dataset) -> dict[str, float]:
     """The metrics of an epoch as plain numbers, with bits per dimension or nats a step
     where those are told."""
-    numbers = {name: value.item() for name, value in jax.device_get(metrics).items()}
+    numbers = {name: value.item() for name, value in metrics.items()}
     if plan.autoencoder.likelihood.in_bits:
         size = math.prod(dataset.shape)
         numbers["val_bits_per_dim"] = numbers["val_loss"] / (size * math.log(2.0))

@@ -1,0 +1,14 @@
+"""VRNN with the VampPrior on the first z: K learned pseudo-sequences, begun at training sequences.
+
+python train.py --config=configs/vamp_vrnn.py[:DATASET]
+"""
+
+from configs import vrnn
+
+
+def get_config(dataset: str = "jsb_chorales"):
+    config = vrnn.get_config(dataset)
+    config.prior = "vamp"
+    config.num_components = 20  # a pseudo-sequence costs a step as much as encoding an example
+    config.pseudo_input_start = "examples"
+    return config
