@@ -20,10 +20,10 @@ import numpy as np
 from jax.experimental import topologies
 
 from benchmarks import compiled_text
-from vamp_jax import choices, datasets, generation, log_likelihood, parallel
+from vamp_jax import choices, datasets, generation, log_likelihood
 from vamp_jax.datasets import sequences
 from vamp_jax.sequences import rows_of
-from vamp_jax.training import plans, slots, state
+from vamp_jax.training import plans, state
 from vamp_jax.training.epoch import make_epoch
 
 # Of each network, the config with the VampPrior.
@@ -44,7 +44,7 @@ H100 = pathlib.Path(__file__).with_name("h100.txtpb")
 class Case(NamedTuple):
     """A program and what it is compiled for."""
 
-    program: str  # epoch, runs (an epoch of a run on each), log_likelihood, sampler or prior
+    program: str  # epoch, log_likelihood, sampler or prior
     model: str
     target: str = "v5e:2x2"  # a topology of TPUs, or h100
     num_devices: int = 1
@@ -149,14 +149,6 @@ def lower(case: Case, config, devices: list):
         # Statistics that an epoch collects anew are no argument of its program.
         unread = before.batch_stats if plan.autoencoder.collects_statistics else {}
         return lowered, len(jax.tree.leaves(before)) - len(jax.tree.leaves(unread))
-    if case.program == "runs":  # an epoch of a run on each device
-        own = before, slots.numbers_of(config), np.asarray(True)
-        rows = jax.tree.map(lambda leaf: row_of(leaf, devices), own)
-        everywhere = parallel.of_all_runs(devices)
-        splits = (dataset.train, dataset.validation)
-        splits = jax.tree.map(lambda leaf: shape_of(leaf, everywhere), splits)
-        lowered = slots.make_epoch(config, dataset, devices).lower(*rows, *splits)
-        return lowered, len(jax.tree.leaves(before))
     key = jax.eval_shape(lambda: jax.random.key(0))
     if case.program == "log_likelihood":
         x = jax.eval_shape(plan.inputs.of, rows_of(dataset.test, np.arange(10)))
@@ -180,11 +172,6 @@ def lower_log_likelihood(config, plan, variables, x, key, devices):
     x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*shape, *leaf.shape), leaf.dtype), x)
     index = jax.ShapeDtypeStruct((*shape, 10), "int32")
     return run.lower(variables, prior, x, index, key)
-
-
-def row_of(leaf, devices):
-    shape = (len(devices), *leaf.shape)
-    return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=parallel.of_runs(devices))
 
 
 def shape_of(leaf, sharding=None):

@@ -23,27 +23,29 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the data sets.")
 
 def main(_) -> None:
     count, dataset = RUNS.value, choices.dataset(CONFIG.value, DATA_DIR.value)
-    configs, states = [], []
-    for seed in range(count):
-        configs.append(type(CONFIG.value)(CONFIG.value.to_dict() | {"seed": seed}))
-        plan = plans.make(configs[-1], dataset)
+    found = []
+    for seed, device in enumerate(jax.devices()[:count]):
+        config = type(CONFIG.value)(CONFIG.value.to_dict() | {"seed": seed})
+        plan = plans.make(config, dataset)
         args = plan.autoencoder, plan.optimizer, dataset, plan.inputs, seed
-        states.append(initial_state(*args))
-    at_once = slots.RunADevice(configs, dataset, states, jax.devices()[:count])
-    alone = slots.RunADevice(configs[:1], dataset, states[:1], jax.devices()[:1])
+        found.append(slots.Slot(config, plan, dataset, initial_state(*args), device))
     seconds = {"at once": [], "one after another": []}
     for _ in range(EPOCHS.value + 1):
         start = time.monotonic()
-        at_once.run([True] * count)
+        for slot in found:
+            slot.begin()
+        for slot in found:
+            slot.metrics()
         middle = time.monotonic()
-        for _ in range(count):
-            alone.run([True])
+        for slot in found:
+            slot.begin()
+            slot.metrics()
         seconds["at once"].append(middle - start)
         seconds["one after another"].append(time.monotonic() - middle)
-    for way, found in seconds.items():  # the first has the compilation
-        median = statistics.median(found[1:])
+    for way, times in seconds.items():  # the first has the compilation
+        median = statistics.median(times[1:])
         print(
-            f"{count} runs {way}: {median:.3f} s an epoch, the first {found[0]:.1f} s", flush=True
+            f"{count} runs {way}: {median:.3f} s an epoch, the first {times[0]:.1f} s", flush=True
         )
 
 

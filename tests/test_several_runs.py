@@ -1,4 +1,4 @@
-"""Several runs at once (--seeds, --vary): each has the bits, and the folder, of the run alone.
+"""Several runs at once (--seeds, --vary): each should have the bits, and folder, of the run alone.
 
 The slow tests (python -m pytest -m slow tests/test_several_runs.py) are of every kind of epoch, and
 of whole commands: stopped early, killed, gone on with alone and together.
@@ -77,7 +77,8 @@ def test_flags_name_the_runs_and_their_folders():
         (None, ["learning_rate"], "'learning_rate'; it must be FIELD:VALUE,VALUE"),
         (None, ["learning_rate:fast"], "--vary=learning_rate has 'fast'; it takes numbers"),
         (None, ["learning_rates:1"], "Did you mean 'learning_rate'"),
-        (None, ["latent_dim:2,3"], "latent_dim cannot be: .* a command of its own"),
+        (None, ["model:vae,hvae"], "model cannot be: runs at once have one model"),
+        (None, ["learned_weights:yes"], "'yes'; it takes true and false"),
     ],
 )
 def test_mistakes_are_a_sentence(seeds, vary, sentence):
@@ -85,12 +86,18 @@ def test_mistakes_are_a_sentence(seeds, vary, sentence):
         several_runs.parse(seeds, vary)
 
 
-def test_a_schedule_by_length_keeps_its_numbers():
+def test_values_have_the_field_s_type_and_runs_but_for_the_seed():
+    values = several_runs.parse(["0", "1"], ["learned_weights:true,False", "latent_dim:2"])
+    assert values == {"seed": [0, 1], "learned_weights": [True, False], "latent_dim": [2]}
     config = config_fields.defaults()
-    config.learning_rate_schedule = "cosine"
-    for field, values in (("num_epochs", [5, 6]), ("learning_rate", [0.1, 0.2])):
-        with pytest.raises(UsageError, match="goes with learning_rate_schedule 'constant'"):
-            several_runs.configs_and_folders(config, {field: values}, None, "runs/x")
+    runs = several_runs.configs_and_folders(config, values, None, "runs/x")
+    assert [folder for _, folder in runs] == [
+        f"runs/x-seed{seed}-learned_weights{learned}-latent_dim2"
+        for learned in (True, False)
+        for seed in (0, 1)
+    ]
+    first = list(several_runs.but_for_the_seed(config for config, _ in runs))
+    assert [(c.seed, c.learned_weights) for c in first] == [(0, True), (0, False)]
 
 
 def test_more_runs_than_memory_holds(monkeypatch):
@@ -120,64 +127,40 @@ def bits(tree):
     }
 
 
-def three_runs(**fields):
-    """Configs that differ in all that they may, and the data."""
+def check_bits(num_runs, compared=slice(None), **fields):
+    """Runs at once, each on a device, have the bits of each alone on the first."""
     base = small_config(**fields)
-    data, numbers = data_for(base), ((0, 5e-4), (2**32 - 1, 3e-3), (7, 1e-3))
-    names = tuple(slots.NUMBERS)
-    return [type(base)(base.to_dict() | dict(zip(names, n, strict=True))) for n in numbers], data
-
-
-def check_bits(**fields):
-    """Three runs, at once on three devices and in turn on one, have the bits of each alone."""
-    configs, data = three_runs(**fields)
-    starts = [start_of(plan_for(config, data), data) for config in configs]
-    splits, alone = (trimmed(data.train), trimmed(data.validation)), []
-    for config, start in zip(configs, starts, strict=True):
-        run = make_epoch(plan_for(config, data), jax.devices()[:1])
-        state, rows = jax.device_get(start), []
+    data, rates = data_for(base), (5e-4, 3e-3, 1e-3)
+    configs = [
+        type(base)(base.to_dict() | {"seed": 7 * i, "learning_rate": rates[i]})
+        for i in range(num_runs)
+    ]
+    made, splits = [], (trimmed(data.train), trimmed(data.validation))
+    for config, device in zip(configs, jax.devices(), strict=False):
+        plan = plan_for(config, data)
+        start = start_of(plan, data)
+        made.append((plan, jax.device_get(start), slots.Slot(config, plan, data, start, device)))
+    for _ in range(EPOCHS):
+        for _, _, slot in made:
+            slot.begin()
+    for (plan, state, slot), device in list(zip(made, jax.devices(), strict=False))[compared]:
+        assert {leaf.device for leaf in jax.tree.leaves(slot.state)} == {device}
+        run = make_epoch(plan, jax.devices()[:1])
         for _ in range(EPOCHS):
             state, metrics = run(state, *splits)
-            rows.append(jax.device_get(metrics))
-        alone.append((bits(state), bits(rows)))
-
-    together = slots.RunADevice(configs, data, starts)
-    rows = [together.run([True] * 3) for _ in range(EPOCHS - 1)]
-    before = bits(together.state(1))
-    last = together.run([True, False, True])
-    assert bits(together.state(1)) == before  # passed by
-    last[1] = together.run([False, True, False])[1]
-    for i in range(3):
-        found = bits([row[i] for row in [*rows, last]])
-        assert (bits(together.state(i)), found) == alone[i], configs[i].seed
-
-    in_turn = slots.RunADevice(configs[:1], data, starts[:1])
-    for i in range(3):
-        if i:
-            in_turn.put(0, configs[i], starts[i])
-        found = [in_turn.run([True])[0] for _ in range(EPOCHS)]
-        assert (bits(in_turn.state(0)), bits(found)) == alone[i], configs[i].seed
+        assert bits(slot.metrics()) == bits(jax.device_get(metrics))
+        assert bits(slot.state) == bits(state)
 
 
 def test_a_run_among_others_has_the_bits_of_the_run_alone():
     """The quick form of the next test."""
-    configs, data = three_runs(model="vae", prior="standard")
-    plan, splits = plan_for(configs[1], data), (trimmed(data.train), trimmed(data.validation))
-    start = start_of(plan, data)
-    state, metrics = make_epoch(plan, jax.devices()[:1])(jax.device_get(start), *splits)
-    together = slots.RunADevice(configs[:2], data, [start, start])
-    found = together.run([True, True])
-    assert (bits(together.state(1)), bits(found[1])) == (bits(state), bits(metrics))
-    before = bits(together.state(1))
-    assert bits(together.state(0)) != before
-    together.run([True, False])
-    assert bits(together.state(1)) == before  # passed by
+    check_bits(2, slice(1, None), model="vae", prior="standard")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
-def test_runs_at_once_and_in_turn_have_the_bits_of_runs_alone(kind):
-    check_bits(**kind)
+def test_runs_at_once_have_the_bits_of_runs_alone(kind):
+    check_bits(3, **kind)
 
 
 # Whole commands.

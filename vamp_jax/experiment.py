@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import jax
 import ml_collections
 
-from vamp_jax import choices, config_checks, memory
+from vamp_jax import choices, config_checks, memory, several_runs
 from vamp_jax.datasets import Dataset, arrays
 from vamp_jax.errors import PicturesError, UsageError
 from vamp_jax.evaluation import evaluate, record
 from vamp_jax.process import hosts
 from vamp_jax.run.folder import claim, locked
 from vamp_jax.run.mirror import at_hand
-from vamp_jax.training import loop, plans, slots
+from vamp_jax.training import loop, plans
 from vamp_jax.training.checkpoints import Checkpoints
 
 
@@ -43,7 +43,7 @@ def train_and_evaluate_all(
     """Trains several runs at once, as `train_and_evaluate` does one, and evaluates them in turn.
 
     Args:
-      runs: the config of each, which differ in what several_runs.py lets them, and its folder.
+      runs: the config of each, of the same data (several_runs.py), and its folder.
     Raises:
       UsageError, Stopped: as there.
       NonFiniteLossError, PicturesError: of a run; of several, when the others are done.
@@ -58,11 +58,12 @@ def train_and_evaluate_all(
             ]
             _warn_of_short_run(first)
             dataset = choices.dataset(first, data_dir)
-            config_checks.check_with_data(first, dataset)
             if len(runs) > 1:
-                _check_several(first, dataset)
+                _check_several(first)
                 at_once = min(len(runs), jax.local_device_count())
-            memory.check(first, dataset, at_once)
+            for config in several_runs.but_for_the_seed(config for config, _ in runs):
+                config_checks.check_with_data(config, dataset)
+                memory.check(config, dataset, at_once)
             # May refuse what the folders should not have.
             planned = [plans.make(config, dataset) for config, _ in runs]
             if hosts.is_first():
@@ -92,7 +93,7 @@ def _at_work(workdir: str, checkpoint_seconds: float, stack: contextlib.ExitStac
     return workdir
 
 
-def _check_several(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
+def _check_several(config: ml_collections.ConfigDict) -> None:
     """Raises a UsageError where several runs cannot be trained at once."""
     if hosts.several():
         raise UsageError(
@@ -104,7 +105,6 @@ def _check_several(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
             f"data_placement is {config.data_placement!r}, but of several runs at once each is on "
             "a device of its own, with all of the training set: take 'replicated'."
         )
-    slots.check(config, dataset)
 
 
 def _checkpoints(workdir: str, stack: contextlib.ExitStack) -> Checkpoints | None:

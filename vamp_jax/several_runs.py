@@ -1,24 +1,18 @@
-"""Several runs by one command: --seeds=0,1,2 and --vary=FIELD:VALUE,VALUE; imports no JAX.
-
-They are trained at once (training/slots.py), so they may differ in numbers alone, not in what is
-compiled.
-"""
+"""Several runs by one command: --seeds=0,1,2 and --vary=FIELD:VALUE,VALUE; imports no JAX."""
 
 import os
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ml_collections
 
-from vamp_jax import choices
 from vamp_jax.bucket import is_address
 from vamp_jax.config_fields import FIELDS
 from vamp_jax.errors import UsageError, check_choice
 
-# Numbers: of the program, which takes them as arguments (slots.NUMBERS), and of what is around it.
-FIELDS_OF_RUNS = (
-    *("seed", "learning_rate"),
-    *("num_epochs", "early_stopping_epochs", "num_samples"),
-)
+# What runs at once have in common: their data, where it lies, and how JAX is set for them.
+SHARED = ("dataset", "missing", "image_size", "model", "data_placement", "matmul_precision")
+FIELDS_OF_RUNS = tuple(field for field in FIELDS if field not in SHARED)
 Values = dict[str, list[Any]]
 
 
@@ -39,10 +33,9 @@ def parse(seeds: list[str] | None, vary: list[str]) -> Values:
         given.append((f"--vary={field}", field, values.split(",")))
     found: Values = {}
     for flag, field, values in given:
-        if field in FIELDS and field not in FIELDS_OF_RUNS:
+        if field in SHARED:
             raise UsageError(
-                f"{flag} cannot be: runs that are trained at once differ in "
-                f"{', '.join(FIELDS_OF_RUNS)} alone; give each {field} a command of its own."
+                f"{flag} cannot be: runs at once have one {field}; give each a command of its own."
             )
         check_choice("--vary", field, FIELDS_OF_RUNS)
         if field in found:
@@ -54,15 +47,30 @@ def parse(seeds: list[str] | None, vary: list[str]) -> Values:
     return found
 
 
-def _value(flag: str, field: str, text: str) -> int | float:
+def _value(flag: str, field: str, text: str) -> int | float | bool | str:
     kind = type(FIELDS[field].default)
+    if kind is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
     try:
-        return kind(text)
+        if kind is not bool:
+            return kind(text)
     except ValueError:
         pass
-    wanted = "whole numbers" if kind is int else "numbers"
+    wanted = {int: "whole numbers", float: "numbers", bool: "true and false"}[kind]
     example = "--seeds=0,1,2" if flag == "--seeds" else f"--vary={field}:VALUE,VALUE"
     raise UsageError(f"{flag} has {text!r}; it takes {wanted} with commas between: {example}.")
+
+
+def but_for_the_seed(
+    configs: Iterable[ml_collections.ConfigDict],
+) -> Iterator[ml_collections.ConfigDict]:
+    """Goes through configs, but of those that differ in the seed alone through the first."""
+    seen = []
+    for config in configs:
+        others = config.to_dict() | {"seed": 0}
+        if others not in seen:
+            seen.append(others)
+            yield config
 
 
 def configs_and_folders(
@@ -76,18 +84,9 @@ def configs_and_folders(
     Args:
       workdir: DIR of --workdir, or None.
       default: runs/CONFIG-DATASET.
-    Raises:
-      UsageError: where runs would differ in what the program of all depends on.
     """
     if not values:
         return [(config, workdir or f"{default}-seed{config.get('seed')}")]
-    if config.get("learning_rate_schedule") in choices.BY_LENGTH:
-        for field in ("num_epochs", "learning_rate"):
-            if field in values:
-                raise UsageError(
-                    f"--vary={field} goes with learning_rate_schedule 'constant': the program of "
-                    f"{config.learning_rate_schedule!r} depends on it."
-                )
     runs: list[dict[str, Any]] = [{}]
     for field, listed in values.items():
         runs = [run | {field: value} for value in listed for run in runs]

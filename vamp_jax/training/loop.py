@@ -24,7 +24,7 @@ from vamp_jax.run.stopping import should_stop
 from vamp_jax.sequences import is_sequences
 from vamp_jax.training.checkpoints import Checkpoints
 from vamp_jax.training.epoch import Plan
-from vamp_jax.training.slots import OneRun, RunADevice
+from vamp_jax.training.slots import Slot
 from vamp_jax.training.state import TrainState, arranged_state, initial_state
 
 MAX_DRIFT = 10.0  # nats that a component changes between its turns; a healthy run has about 1
@@ -115,7 +115,7 @@ def train(
     """Trains runs until all are over, each from its newest checkpoint.
 
     One run is on all devices. Of several each is on one device, as many at a time as there are
-    devices; where one is over, the next one begins. They differ in what several_runs.py lets them.
+    devices; where one is over, the next one begins.
 
     Returns:
       The first failure of several: a loss that was not finite. The other runs go on.
@@ -123,78 +123,54 @@ def train(
       NonFiniteLossError: that of a run alone.
       Stopped: after SIGTERM or SIGINT, with the states saved.
     """
-    waiting = collections.deque(runs)
+    waiting, of_several = collections.deque(runs), len(runs) > 1
+    places = jax.local_devices()[: len(runs)] if of_several else [None]
     with SignalFlag() as flag, contextlib.ExitStack() as stack:
         for run in runs:
             stack.callback(run.close)
-        held, slots = _first_in_slots(waiting, len(runs), dataset)
+        held = [_next(waiting, dataset, device, of_several) for device in places]
         while any(held):
             start = time.monotonic()
-            metrics = slots.run([run is not None for run in held])
+            at_work = [each for each in held if each]
+            for _, slot in at_work:
+                slot.begin()
+            metrics = [slot.metrics() for _, slot in at_work]
             stop = hosts.largest(flag.number)
-            for slot, run in enumerate(held):
-                if run is None:
-                    continue
+            for (run, slot), numbers in zip(at_work, metrics, strict=True):
                 try:
-                    numbers = _plain(metrics[slot], run.plan, dataset)
-                    run.after_epoch(numbers, time.monotonic() - start)
+                    seconds = time.monotonic() - start
+                    run.after_epoch(_plain(numbers, run.plan, dataset), seconds)
                 except NonFiniteLossError as error:
-                    if len(runs) == 1:
+                    if not of_several:
                         raise
                     run.failure = error
                     print(f"{error} The other runs go on.", file=sys.stderr, flush=True)
-                    held[slot] = None
                     continue
                 if stop or run.is_overdue(checkpoint_seconds):
-                    run.save(slots.state(slot))
+                    run.save(slot.state)
             if stop:
-                under_way = [run for run in held if run]
-                for run in under_way:
+                for run, _ in at_work:
                     run.wait()
-                raise Stopped(stop, [run.done for run in under_way])
-            _refill(held, slots, waiting, dataset)
+                raise Stopped(stop, [run.done for run, _ in at_work])
+            for i, each in enumerate(held):
+                if each and each[0].is_over:
+                    each[0].wait()
+                    each[0].close()
+                    held[i] = _next(waiting, dataset, places[i], of_several)
     return next((run.failure for run in runs if run.failure), None)
 
 
-def _first_in_slots(waiting: collections.deque[Run], count: int, dataset: Dataset):
-    """The runs that begin, None where there is none for a slot; and the slots with their states."""
-    size, found = (1 if count == 1 else min(count, jax.local_device_count())), []
-    while waiting and len(found) < size:
+def _next(
+    waiting: collections.deque[Run], dataset: Dataset, device: jax.Device | None, of_several: bool
+) -> tuple[Run, Slot] | None:
+    """The next run that is not over, at its place; None if there is none."""
+    while waiting:
         run = waiting.popleft()
         state = run.start(dataset)
         if not run.is_over:
-            found.append((run, state))
-    if not found:
-        return [], None
-    held: list[Run | None] = [run for run, _ in found]
-    if count == 1:
-        (run, state) = found[0]
-        slots = OneRun(run.config, run.plan, dataset, state)
-    else:
-        slots = RunADevice([run.config for run in held], dataset, [state for _, state in found])
-    for run in held:
-        run.open(_title(run, count > 1))
-    return held, slots
-
-
-def _refill(
-    held: list[Run | None], slots: OneRun | RunADevice, waiting: collections.deque, dataset: Dataset
-) -> None:
-    """Puts runs that wait into the slots of those that are over."""
-    for slot, run in enumerate(held):
-        if run is not None and not run.is_over:
-            continue
-        if run is not None:
-            run.wait()
-            run.close()
-            held[slot] = None
-        while waiting and held[slot] is None:
-            following = waiting.popleft()
-            state = following.start(dataset)
-            if not following.is_over:
-                slots.put(slot, following.config, state)
-                following.open(_title(following, True))
-                held[slot] = following
+            run.open(_title(run, of_several))
+            return run, Slot(run.config, run.plan, dataset, state, device)
+    return None
 
 
 def _title(run: Run, of_several: bool) -> str:
