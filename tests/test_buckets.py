@@ -276,7 +276,7 @@ def train(where, environment, *more):
     command = [sys.executable, "train.py", "--config=configs/vamp_vae.py", f"--workdir={where}"]
     command.append(f"--data_dir={environment['TMPDIR']}/data")
     fields = {"num_components": 4, "latent_dim": 3, "hidden_dim": 8, "num_samples": 2}
-    fields |= {"num_epochs": 400, "warmup_epochs": 5}
+    fields |= {"num_epochs": 80, "warmup_epochs": 5}
     command += [f"--config.{field}={value}" for field, value in fields.items()]
     return subprocess.Popen(
         [*command, "--checkpoint_seconds=0", *more],
@@ -307,7 +307,7 @@ def test_killed_in_a_bucket_and_given_again_it_ends_with_the_same_bits(server, t
     again = train(RUN, environment)
     said = again.communicate()[0]
     assert again.returncode == 0 and f"of {RUN}" in said and f"Written: {RUN}/eval" in said, said
-    whole = train(tmp_path / "whole", environment)
+    whole = train(tmp_path / "whole", environment, "--checkpoint_seconds=15")
     said_apart = whole.communicate()[0]
     assert whole.returncode == 0, said_apart
     assert "Going on after epoch" in said

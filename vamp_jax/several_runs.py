@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_collections
 
+from vamp_jax.bucket import is_address
 from vamp_jax.config_fields import FIELDS
 from vamp_jax.errors import UsageError, check_choice
 
@@ -92,7 +93,9 @@ def configs_and_folders(
     result = []
     for run in runs:
         changed = ml_collections.ConfigDict(config.to_dict() | run)
-        folder = os.path.normpath(workdir) if workdir else f"{default}-seed{changed.seed}"
+        folder = f"{default}-seed{changed.seed}"
+        if workdir:  # of an address // has to stay
+            folder = workdir.rstrip("/") if is_address(workdir) else os.path.normpath(workdir)
         named = [field for field in run if workdir or field != "seed"]
         folder += "".join(f"-{field}{run[field]}" for field in named)
         result.append((changed, folder))
