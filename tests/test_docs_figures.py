@@ -88,6 +88,7 @@ def by_start(held):
     for record in held.values():
         config = record["config"]
         usual = config["learning_rate"] == RATES.get(config["dataset"], 5e-4)
+        usual = usual and not config.get("components_per_step")
         if config["dataset"] in DATASETS and usual and record["finished"]:
             where = config["dataset"], config["model"], config["prior"]
             of_cell = result.setdefault(where, {})

@@ -98,13 +98,16 @@ def test_curves_show_the_elbo_of_an_iwae_and_not_its_bound(tmp_path, monkeypatch
     shown = []
     monkeypatch.setattr(drawing, "save_for_paper", lambda figure, path: shown.append(figure))
     rows = [
-        dict(epoch=i, val_loss=loss, val_reconstruction=-80.0 - i, val_kl=20.0)
+        dict(epoch=i, seconds=30.0, val_loss=loss, val_reconstruction=-80.0 - i, val_kl=20.0)
         for i, loss in ((1, 95.0), (2, 91.0), (3, 92.0))
     ]
     drawing.validation_curves({"IWAE": rows}, "")
     curve, dot = shown[0].axes[0].get_lines()
     assert list(curve.get_ydata()) == [-101.0, -102.0, -103.0]
     assert list(dot.get_xdata()) == [2]  # by val_loss, as its parameters were chosen
+    curve, dot = shown[0].axes[1].get_lines()
+    assert list(curve.get_xdata()) == [0.5, 1.0, 1.5] and list(dot.get_xdata()) == [1.0]
+    assert shown[0].axes[1].get_xlabel() == "minutes of training"
 
 
 @pytest.mark.parametrize("name", ["seed 1", "a_very_long_name_of_a_folder-static_mnist-seed0"])
@@ -115,7 +118,7 @@ def test_titles_and_labels_stay_on_the_page(tmp_path, monkeypatch, name):
     images = np.zeros((25, 28, 28, 1), np.float32)
     drawing.image_panels([drawing.Panel(title, images) for title in titles], "")
     labels = [title.replace("\n", ", ") for title in titles]
-    rows = [dict(epoch=1, val_loss=9.0, val_reconstruction=-8.0, val_kl=1.0)]
+    rows = [dict(epoch=1, seconds=1.0, val_loss=9.0, val_reconstruction=-8.0, val_kl=1.0)]
     drawing.validation_curves(dict.fromkeys(labels, rows), "")
     drawing.log_likelihood_histograms(dict.fromkeys(labels, np.arange(9.0)), "")
     for figure in shown:
@@ -138,7 +141,7 @@ def test_active_units_histograms_and_curves_of_several_runs_are_drawn(tmp_path):
     values = {"one": normal(-80, 20, 300), "two": normal(-70, 20, 300)}
     drawing.log_likelihood_histograms(values, str(tmp_path / "histograms"))
     rows = [
-        dict(epoch=i, val_loss=9.5 / i, val_reconstruction=-9.0 / i, val_kl=0.5 / i)
+        dict(epoch=i, seconds=2e3, val_loss=9.5 / i, val_reconstruction=-9.0 / i, val_kl=0.5 / i)
         for i in range(1, 40)
     ]
     drawing.validation_curves({"one": rows, "two": rows[:1]}, str(tmp_path / "curves"))
