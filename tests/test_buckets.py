@@ -147,6 +147,7 @@ def test_one_process_at_a_time_and_who_ended_holds_nothing(server, monkeypatch):
     lease.Lease(bucket.Bucket(RUN), ".lock")  # at once: that process was on this machine
 
 
+@pytest.mark.slow
 def test_who_writes_after_another_is_stopped(server, monkeypatch):
     monkeypatch.setattr(keeper, "SECONDS_BETWEEN_ROUNDS", 1.0)
     with (
