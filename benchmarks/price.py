@@ -12,7 +12,7 @@ from statistics import fmean, median, stdev
 from benchmarks.tables import NAMES
 from benchmarks.turns import MOST, TURNS
 from vamp_jax import drawing
-from vamp_jax.paper import numbers, records, shares, sweep
+from vamp_jax.paper import cheaper, numbers, records, sweep
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ALL = 500  # K
@@ -45,7 +45,7 @@ def points(runs, prices):
     """Of each cell: (pseudo-inputs a step, price, nats over all of them, deviation)."""
     runs = {file: record for file, record in runs.items() if "per_step" not in record}
     found = {}
-    for (name, dataset), by_count in shares.shares(runs, sweep.paper_config).items():
+    for (name, dataset), by_count in cheaper.shares(runs, sweep.paper_config).items():
         model = name.removeprefix("vamp_")
         if 0 not in by_count or model not in prices:
             continue

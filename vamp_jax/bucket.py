@@ -190,6 +190,18 @@ def whole_object(address: str, mode: str = "w") -> Iterator[IO]:
     bucket.write(name, value, bucket.read(name).generation)
 
 
+def place_of_copy(address: str, name: str, folder: str) -> str:
+    """Returns the path of an object's copy in a folder.
+
+    Raises:
+      UsageError: when its name leads out of the folder.
+    """
+    path = os.path.join(folder, name)
+    if not os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep):
+        raise UsageError(f"{address} has an object named {name!r}: remove it.")
+    return path
+
+
 def in_parts(sizes: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
     """Names of some objects after others, each time as many as may be under way together."""
     part, total = [], 0

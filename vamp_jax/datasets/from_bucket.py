@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from vamp_jax import disk
-from vamp_jax.bucket import Bucket, is_address
+from vamp_jax.bucket import Bucket, is_address, place_of_copy
 from vamp_jax.datasets import own, protocols, sequences
 from vamp_jax.errors import UsageError
 
@@ -61,9 +61,7 @@ def _copied(address: str, pattern: str) -> str:
         held = disk.read_json(known, "remove it") if os.path.exists(known) else {}
         wanted = [name for name in bucket.names() if re.fullmatch(pattern, name, re.DOTALL)]
         for name in wanted:
-            path = os.path.join(folder, name)
-            if not os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep):
-                raise UsageError(f"{address} has an object named {name!r}: remove it")
+            path = place_of_copy(address, name, folder)
             there = name in held and os.path.exists(path)
             found = bucket.read(name, unless=bytes.fromhex(held[name]) if there else b"")
             if found.value is None or (there and found.generation.hex() == held[name]):

@@ -33,6 +33,7 @@ from vamp_jax.sequences import num_examples as count_of
 from vamp_jax.training import best as best_parameters
 from vamp_jax.training.state import prior_at_start
 
+Subject = tuple[Autoencoder, Variables, Any]  # a network, its variables and x
 FILTER = ".filter"  # in the name of its unfinished file
 
 
@@ -72,7 +73,8 @@ def evaluate_run(
         x = split_x(best, dataset, split, config.seed)
         start = made_of(config, dataset, best)
         rng = stream(config.seed, EVALUATION)
-        args = autoencoder, variables, x, index, num_samples, rng, path, start
+        of, draws = (autoencoder, variables, rows_of(x, index)), {"rng": rng, "index": index}
+        args = of, draws, num_samples, path, start
         sampled, seconds = _sample(*args)
         filtered, more_seconds = _filter(*args)
         of_run = best, dataset, split, num_examples, config.seed
@@ -186,56 +188,40 @@ def _as_it_is(x: Any) -> Any:
 
 
 def _sample(
-    autoencoder: Autoencoder,
-    variables: Variables,
-    x: Any,
-    index: np.ndarray,
+    of: tuple[Autoencoder, Variables, Any],
+    draws: dict[str, Any],
     num_samples: int,
-    rng: jax.Array,
     path: str,
-    start: dict[str, Any],
+    start,
 ) -> tuple[ImportanceSampled, float]:
-    """Estimates, resumed from a partial file if there is one, and the time taken."""
+    """Estimates, resumed from a partial file if there is one, and the time taken.
+
+    Args:
+      of: what is estimated.
+      draws: `rng` and `index` of the random numbers.
+    """
+    sizes = log_likelihood.batch_sizes(of[0].network, jax.default_backend())
     estimate = functools.partial(
-        log_likelihood.estimate,
-        autoencoder,
-        variables,
-        rows_of(x, index),
-        num_samples=num_samples,
-        rng=rng,
-        index=index,
-        **log_likelihood.batch_sizes(autoencoder.network, jax.default_backend()),
+        log_likelihood.estimate, *of, num_samples=num_samples, **draws, **sizes
     )
-    what = f"log-likelihood, S = {num_samples}"
-    unfinished = path + UNFINISHED
-    return partial.resumed(unfinished, start, ImportanceSampled, what, len(index), estimate)
+    what, unfinished = f"log-likelihood, S = {num_samples}", path + UNFINISHED
+    count = len(draws["index"])
+    return partial.resumed(unfinished, start, ImportanceSampled, what, count, estimate)
 
 
 def _filter(
-    autoencoder: Autoencoder,
-    variables: Variables,
-    x: Any,
-    index: np.ndarray,
+    of: tuple[Autoencoder, Variables, Any],
+    draws: dict[str, Any],
     num_samples: int,
-    rng: jax.Array,
     path: str,
-    start: dict[str, Any],
+    start,
 ) -> tuple[Filtered | None, float]:
     """Estimates by a particle filter, resumed likewise; None of a network without steps."""
-    if not particle_filter.has_steps(autoencoder):
+    if not particle_filter.has_steps(of[0]):
         return None, 0.0
-    estimate = functools.partial(
-        particle_filter.estimate,
-        autoencoder,
-        variables,
-        rows_of(x, index),
-        num_particles=num_samples,
-        rng=rng,
-        index=index,
-    )
-    what = f"particle filter, N = {num_samples}"
-    unfinished = path + FILTER + UNFINISHED
-    return partial.resumed(unfinished, start, Filtered, what, len(index), estimate)
+    estimate = functools.partial(particle_filter.estimate, *of, num_particles=num_samples, **draws)
+    what, unfinished = f"particle filter, N = {num_samples}", path + FILTER + UNFINISHED
+    return partial.resumed(unfinished, start, Filtered, what, len(draws["index"]), estimate)
 
 
 def split_x(best: best_parameters.Best, dataset: Dataset, split: str, seed: int) -> Any:

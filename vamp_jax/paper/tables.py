@@ -6,7 +6,7 @@ import statistics
 
 from vamp_jax import disk
 from vamp_jax.errors import UsageError
-from vamp_jax.paper import records, shares
+from vamp_jax.paper import cheaper, records
 from vamp_jax.paper.numbers import (
     COLUMNS,
     DATASETS,
@@ -78,13 +78,13 @@ def report(runs: dict[str, Record], paper_config: PaperConfig) -> str:
         "## Short or changed runs",
         "These are in no cell above; the last column says why.\n\n" + _runs(others),
     ]
-    if of_shares := shares.shares(runs, paper_config):
+    if of_shares := cheaper.shares(runs, paper_config):
         says = (
             "With `components_per_step`; all else is the paper's. In the tables above are those of "
             "`all`. What a step costs is in [docs/speed.md](../docs/speed.md)."
         )
         parts += ["## Pseudo-inputs that take turns", says, _shares(of_shares)]
-    if of_fast := shares.fast(runs, paper_config):
+    if of_fast := cheaper.fast(runs, paper_config):
         says = (
             "Those of `configs/fast_*.py`, trained in another way than the paper's. How long they "
             "take is in [docs/speed.md](../docs/speed.md)."
@@ -205,7 +205,7 @@ def _runs(runs: list[tuple[Record, str | None]]) -> str:
     return table(header, rows)
 
 
-def _shares(found: shares.Shares) -> str:
+def _shares(found: cheaper.Shares) -> str:
     """A line a cell, a column for each number of pseudo-inputs a step."""
     counts = sorted({count for by_count in found.values() for count in by_count if count})[::-1]
     rows = [
@@ -227,7 +227,7 @@ def _fast(found: dict[Cell, list[Record]], full: dict[Cell, dict[int, Record]]) 
         return [_shown(summarise(runs) if runs else None, dataset), epochs]
 
     rows = [
-        [f"`{shares.FAST}{name}`", dataset]
+        [f"`{cheaper.FAST}{name}`", dataset]
         + both(runs, dataset)
         + both(list(full.get((name, dataset), {}).values()), dataset)
         for (name, dataset), runs in found.items()

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from vamp_jax import disk
-from vamp_jax.bucket import ABSENT, Bucket, BucketError, in_parts, is_address
+from vamp_jax.bucket import ABSENT, Bucket, BucketError, in_parts, is_address, place_of_copy
 from vamp_jax.errors import UsageError
 from vamp_jax.run.folder import LOCK
 from vamp_jax.run.keeper import SECONDS_BETWEEN_ROUNDS, Keeper
@@ -125,9 +125,7 @@ class Mirror:
             found = self._bucket.read(name)
             if found.value is None:  # gone by now
                 continue
-            path = os.path.join(self._folder, name)
-            if not os.path.realpath(path).startswith(os.path.realpath(self._folder) + os.sep):
-                raise UsageError(f"{self._bucket.address} has an object named {name!r}; remove it.")
+            path = place_of_copy(self._bucket.address, name, self._folder)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb") as file:
                 file.write(found.value)

@@ -27,13 +27,6 @@ def sum_over(tree: Any, num_devices: int) -> Any:
     return tree if num_devices == 1 else jax.lax.psum(tree, AXIS)
 
 
-def index(num_devices: int) -> Any:
-    """Returns which device this is, inside the mapped function."""
-    # Of a lone one not by the axis: among the devices of other runs that is no constant, and the
-    # compiler then joins other operations.
-    return 0 if num_devices == 1 else jax.lax.axis_index(AXIS)
-
-
 def share_out(encode: Callable, num_devices: int) -> Callable:
     """Returns the encoder of K pseudo-inputs with its work shared, inside the mapped function.
 
@@ -48,7 +41,7 @@ def share_out(encode: Callable, num_devices: int) -> Callable:
         count = jax.tree.leaves(inputs)[0].shape[0]
         share = -(-count // num_devices)
         # The last devices may have less to do: they take the last rows again, dropped below.
-        rows = jnp.minimum(index(num_devices) * share + jnp.arange(share), count - 1)
+        rows = jnp.minimum(jax.lax.axis_index(AXIS) * share + jnp.arange(share), count - 1)
         encoded = encode(jax.tree.map(lambda u: _rows(u, rows), inputs))
         return jax.tree.map(
             lambda part: jax.lax.all_gather(part, AXIS, tiled=True)[:count], encoded

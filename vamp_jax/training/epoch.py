@@ -18,7 +18,7 @@ import optax
 from vamp_jax.autoencoder import Autoencoder, Terms, Variables
 from vamp_jax.datasets.inputs import Inputs
 from vamp_jax.objectives import Objective
-from vamp_jax.parallel import over_devices
+from vamp_jax.parallel import AXIS, over_devices
 from vamp_jax.random_streams import (
     BINARISE,
     NOISE,
@@ -183,7 +183,7 @@ def train_batch(
 ) -> Batch:
     """This device's rows of a batch; `fetch` gives examples as stored, by their numbers [rows]."""
     binarise_key, noise_key = settings.keys
-    index, weight = places(settings, order, step, devices.index(settings.num_devices))
+    index, weight = places(settings, order, step, jax.lax.axis_index(AXIS))
     x = settings.plan.inputs.drawn(fetch(index), binarise_key, index)
     return Batch(x, index, weight, _noise(settings.plan, noise_key, index))
 
@@ -320,7 +320,7 @@ def _validate(settings: Settings, variables: Variables, validation: Any) -> Sums
     chunk = min(chunk, -(-count // num_devices))
 
     def sums_of(step):
-        place = (step * num_devices + devices.index(num_devices)) * chunk + jnp.arange(chunk)
+        place = (step * num_devices + jax.lax.axis_index(AXIS)) * chunk + jnp.arange(chunk)
         weight = (place < count).astype(jnp.float32)
         index = jnp.minimum(place, count - 1)
         x = plan.inputs.of(rows_of(validation, index))
