@@ -6,7 +6,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import scipy.special
 import scipy.stats
@@ -15,19 +14,16 @@ from configs import vamp_seq_vae
 from tests import float64, float64_gru
 from tests.cases import (
     draw_noise,
-    largest_difference,
-    plan_for,
-    run_epochs,
-    small_config,
     small_sequences,
-    start_of,
 )
 from tests.sequence_cases import (
     NUM_CLASSES,
+    check_run_on_the_chorales,
+    check_trajectory_on_1_and_8_devices,
+    check_what_is_past_the_end,
     large_weights,
     symbols,
     terms_at,
-    with_noise_after,
 )
 from vamp_jax import (
     choices,
@@ -35,7 +31,6 @@ from vamp_jax import (
     datasets,
     likelihoods,
     log_likelihood,
-    model_file,
     priors,
 )
 from vamp_jax.autoencoder import network_variables
@@ -95,26 +90,9 @@ def test_what_is_past_the_end_and_more_of_it_counts_for_nothing():
     data = small_sequences()
     plan, variables = make(data)
     x = jax.device_get(plan.inputs.of(datasets.rows_of(data.train, np.arange(6))))
+    check_what_is_past_the_end(plan, variables, x, 9)
     u = variables["params"]["prior"]["pseudo_inputs"]["values"]
-    noise = draw_noise(plan.autoencoder.network, 1, 6)
-
-    def loss(params, x):
-        return terms_at(plan, variables | {"params": params}, x, noise).elbo().sum()
-
-    value_and_grad = jax.jit(jax.value_and_grad(loss))
-    value, gradient = value_and_grad(variables["params"], x)
     lengths = np.asarray(variables["constants"]["pseudo_inputs"]["length"])
-    longer = variables["params"] | {
-        "prior": {"pseudo_inputs": {"values": with_noise_after(u, lengths, 9)}}
-    }
-    other = value_and_grad(longer, x | {"values": with_noise_after(x["values"], x["length"], 9)})
-    np.testing.assert_allclose(other[0], value, rtol=1e-6)
-    chex.assert_trees_all_close(other[1]["model"], gradient["model"], rtol=1e-4, atol=1e-5)
-    # Gradients reach the pseudo-sequences, up to their ends.
-    found = other[1]["prior"]["pseudo_inputs"]["values"]
-    for steps, old, end in zip(found, u, lengths, strict=True):
-        assert np.any(steps[:end] != 0) and not np.any(steps[end:])
-        assert end <= old.shape[0]
     assert set(lengths) <= set(data.train["length"]) and u.shape[1] == lengths.max()
 
 
@@ -174,16 +152,7 @@ def test_samples_are_distributed_as_the_density_says(tiny):
 
 @pytest.mark.slow
 def test_the_trajectory_is_the_same_on_1_and_8_devices():
-    data, optimizer = small_sequences(), optax.sgd(1e-3)
-    fields = dict(batch_size=12, word_dropout=0.3, components_per_step=2, free_nats=0.5)
-    config = small_config(**SEQUENCES | dict(prior="vamp") | fields)
-    start = jax.device_get(start_of(plan_for(config, data, optimizer), data))
-    one, several = (run_epochs(config, data, optimizer, num_devices=n) for n in (1, 8))
-    moved = largest_difference(one[0].params, start.params)
-    assert moved > 1e-4
-    assert largest_difference(several[0].params, one[0].params) < 1e-3 * moved
-    chex.assert_trees_all_equal(one[0].constants, start.constants)
-    assert jax.tree.leaves(one[0].constants)[0].dtype == np.int32
+    check_trajectory_on_1_and_8_devices(**SEQUENCES)
 
 
 def test_dropped_steps_are_the_example_s_own_and_of_training_alone():
@@ -236,15 +205,9 @@ def test_a_run_on_the_chorales_that_ship(tmp_path, capsys):
     train_and_evaluate(config, str(tmp_path), data_dir=str(tmp_path / "none"))
     told = capsys.readouterr().out
     assert " nats a sequence" in told and "nats a step, of 4725 steps" in told
-    figures = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert {"samples.png", "reconstructions.png", "pseudo_inputs.png"} <= figures
     (row,) = read_metrics(str(tmp_path))
     assert row["val_nats_per_step"] == pytest.approx(row["val_loss"] * 76 / 4602)
-    model = model_file.load(str(tmp_path))
-    data = datasets.load("jsb_chorales").test
-    again = model.reconstruct(datasets.rows_of(data, np.arange(3)))
-    np.testing.assert_array_equal(again["length"], data["length"][:3])
-    assert again["values"].shape == (3, 160, 88)
+    model = check_run_on_the_chorales(tmp_path)
     assert model.pseudo_inputs()["length"].shape == (3,)
 
 

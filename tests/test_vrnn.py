@@ -2,11 +2,9 @@
 
 import itertools
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import scipy.stats
 
@@ -14,21 +12,19 @@ from configs import vamp_vrnn
 from tests import float64, float64_vrnn
 from tests.cases import (
     draw_noise,
-    largest_difference,
-    plan_for,
-    run_epochs,
-    small_config,
     small_sequences,
-    start_of,
 )
 from tests.sequence_cases import (
     NUM_CLASSES,
+    check_run_on_the_chorales,
+    check_trajectory_on_1_and_8_devices,
+    check_what_is_past_the_end,
     large_weights,
     symbols,
     terms_at,
     with_noise_after,
 )
-from vamp_jax import datasets, disk, log_likelihood, model_file, particle_filter
+from vamp_jax import datasets, disk, log_likelihood, particle_filter
 from vamp_jax.autoencoder import network_variables
 from vamp_jax.experiment import train_and_evaluate
 from vamp_jax.random_streams import sample_noise
@@ -133,26 +129,8 @@ def test_what_is_past_the_end_and_more_of_it_counts_for_nothing():
     train = small_sequences().train
     short = {"values": train["values"][:, :4], "length": np.minimum(train["length"], 3)}
     x = jax.device_get(plan.inputs.of(datasets.rows_of(short, np.arange(6))))
-    u = variables["params"]["prior"]["pseudo_inputs"]["values"]
-    noise = draw_noise(plan.autoencoder.network, 1, 6)
-
-    def loss(params, x):
-        return terms_at(plan, variables | {"params": params}, x, noise).elbo().sum()
-
-    value_and_grad = jax.jit(jax.value_and_grad(loss))
-    value, gradient = value_and_grad(variables["params"], x)
-    lengths = np.asarray(variables["constants"]["pseudo_inputs"]["length"])
-    longer = variables["params"] | {
-        "prior": {"pseudo_inputs": {"values": with_noise_after(u, lengths, 9)}}
-    }
+    value_and_grad, longer = check_what_is_past_the_end(plan, variables, x, 5)
     padded = x | {"values": with_noise_after(x["values"], x["length"], 5)}
-    other = value_and_grad(longer, padded)
-    np.testing.assert_allclose(other[0], value, rtol=1e-6)
-    chex.assert_trees_all_close(other[1]["model"], gradient["model"], rtol=1e-4, atol=1e-5)
-    # Gradients reach the pseudo-sequences, up to their ends.
-    found = other[1]["prior"]["pseudo_inputs"]["values"]
-    for steps, end in zip(found, lengths, strict=True):
-        assert np.any(steps[:end] != 0) and not np.any(steps[end:])
     more = dict(num_particles=4, rng=jax.random.key(0))
     both = [particle_filter.estimate(plan.autoencoder, variables, of, **more) for of in (x, padded)]
     assert np.all(np.isfinite(both[0].log_likelihood))
@@ -255,16 +233,7 @@ def test_samples_are_distributed_as_the_density_says(tiny):
 
 @pytest.mark.slow
 def test_the_trajectory_is_the_same_on_1_and_8_devices():
-    data, optimizer = small_sequences(), optax.sgd(1e-3)
-    fields = dict(model="vrnn", prior="vamp", pseudo_input_start="examples", num_components=5)
-    fields |= dict(batch_size=12, word_dropout=0.3, components_per_step=2, free_nats=0.5)
-    config = small_config(**fields)
-    start = jax.device_get(start_of(plan_for(config, data, optimizer), data))
-    one, several = (run_epochs(config, data, optimizer, num_devices=n) for n in (1, 8))
-    moved = largest_difference(one[0].params, start.params)
-    assert moved > 1e-4
-    assert largest_difference(several[0].params, one[0].params) < 1e-3 * moved
-    chex.assert_trees_all_equal(one[0].constants, start.constants)
+    check_trajectory_on_1_and_8_devices(model="vrnn")
 
 
 @pytest.mark.slow
@@ -287,11 +256,5 @@ def test_a_run_on_the_chorales_that_ship(tmp_path, capsys):
     held = np.load(tmp_path / "eval" / "test-S2.npz")["filtered_log_likelihood"]
     assert found["log_likelihood"] == pytest.approx(np.float64(held).mean())
     assert found["per_step"]["log_likelihood"] == pytest.approx(np.float64(held).sum() / 4725)
-    figures = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert {"samples.png", "reconstructions.png", "pseudo_inputs.png"} <= figures
-    model = model_file.load(str(tmp_path))
-    data = datasets.load("jsb_chorales").test
-    again = model.reconstruct(datasets.rows_of(data, np.arange(3)))
-    np.testing.assert_array_equal(again["length"], data["length"][:3])
-    assert again["values"].shape == (3, 160, 88)
+    check_run_on_the_chorales(tmp_path)
     assert not list((tmp_path / "eval").glob("*unfinished*"))
