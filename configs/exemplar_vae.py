@@ -3,11 +3,11 @@
 python train.py --config=configs/exemplar_vae.py[:DATASET]
 """
 
-from configs import default
+from vamp_jax import default_config
 
 
 def get_config(dataset: str = "digits"):
-    config = default.get_config(dataset)
+    config = default_config.get_config(dataset)
     config.model = "vae"
     config.prior = "exemplar"
     return config

@@ -3,11 +3,11 @@
 python train.py --config=configs/vamp_vrnn.py[:DATASET]
 """
 
-from configs import vrnn
+from vamp_jax import default_config
 
 
 def get_config(dataset: str = "jsb_chorales"):
-    config = vrnn.get_config(dataset)
+    config = default_config.of_steps(dataset)
     config.prior = "vamp"
     config.num_components = 20  # a pseudo-sequence costs a step as much as encoding an example
     config.pseudo_input_start = "examples"

@@ -7,8 +7,6 @@ from vamp_jax import default_config
 
 
 def get_config(dataset: str = "jsb_chorales"):
-    config = default_config.of_sequences(dataset)
-    config.model = "vrnn"
-    config.latent_dim = 16  # of each step
+    config = default_config.of_steps(dataset)
     config.prior = "standard"
     return config

@@ -43,8 +43,11 @@ def _range(name: str, field: Field) -> str:
         return "`true`, `false`"
     least = f"at least {field.least}" if field.least > -math.inf else ""
     above = f"above {field.above}" if field.above > -math.inf else ""
+    if isinstance(field.default, str):
+        return "a name or a path"
+    below = f"below {field.below:g}" if field.below < 2**10 else ""
     kind = "whole, " if isinstance(field.default, int) else ""
-    return kind + (least or above or "any number")
+    return kind + (", ".join(filter(None, (least, above, below))) or "any number")
 
 
 def _meaning(field: Field) -> str:

@@ -1,4 +1,7 @@
-"""The VampPrior in a VAE of flax.nnx, on counts: python examples/prior_in_flax_nnx.py"""
+"""The VampPrior in a VAE of flax.nnx, on counts: python examples/prior_in_flax_nnx.py
+
+The package has to be installed: `pip install .` in the folder above.
+"""
 
 import jax
 import jax.numpy as jnp

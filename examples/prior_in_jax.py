@@ -1,4 +1,7 @@
-"""The VampPrior in a VAE of plain JAX and optax, on counts: python examples/prior_in_jax.py"""
+"""The VampPrior in a VAE of plain JAX and optax, on counts: python examples/prior_in_jax.py
+
+The package has to be installed: `pip install .` in the folder above.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,7 @@
-"""The VampPrior as a numpyro distribution in SVI: python examples/prior_in_numpyro.py"""
+"""The VampPrior as a numpyro distribution in SVI: python examples/prior_in_numpyro.py
+
+The package has to be installed: `pip install .` in the folder above.
+"""
 
 import math
 

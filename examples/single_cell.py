@@ -6,11 +6,13 @@ standard normal, a mixture of Gaussians or the VampPrior, whose pseudo-inputs ar
 held-out log-likelihood, and how well clusters agree with the labels of the cells if there are any
 (normalised mutual information and adjusted Rand index); draws the latent space.
 
-CELLS is .h5 (X and Y; needs h5py), .h5ad or .npz (x and labels): see docs/data.md.
+CELLS is .h5 (X and Y; needs h5py), .h5ad or .npz (x and labels): see docs/data.md. The package has
+to be installed: `pip install .` in the folder above.
 """
 
 import argparse
 import functools
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vamp_jax import datasets, likelihoods, priors
+from vamp_jax import datasets, errors, likelihoods, priors
 
 LATENT_DIM, HIDDEN, BATCH, NUM_SAMPLES = 10, 128, 128, 100
 
@@ -255,4 +257,7 @@ def main(arguments: list[str] | None = None) -> dict[tuple[str, int], dict[str, 
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except errors.UsageError as error:  # a file that is not there, for instance
+        sys.exit(str(error))

@@ -48,7 +48,13 @@ from vamp_jax.errors import UsageError
         (dict(seed=2**32), "seed is 4294967296; it must be below 2.32"),
         (dict(renyi_alpha=float("nan")), "renyi_alpha is nan; it must be a number"),
         (dict(renyi_alpha=float("inf")), "renyi_alpha is inf; it must be below infinity"),
-        (dict(renyi_alpha=0.5, importance_gradient="dreg"), "goes with renyi_alpha 0; it is 0.5"),
+        (dict(renyi_alpha=0.5), "with num_importance_samples 1 every such bound is the ELBO"),
+        (dict(prior="exemplar", posterior="iaf"), "prior 'exemplar' .* take posterior 'normal'"),
+        (dict(model="lvae", batch_size=4), "batch_size is 4; model 'lvae' .* at least 8"),
+        (
+            dict(renyi_alpha=0.5, num_importance_samples=2, importance_gradient="dreg"),
+            "goes with renyi_alpha 0; it is 0.5",
+        ),
     ],
 )
 def test_impossible_settings_are_one_sentence(fields, sentence):

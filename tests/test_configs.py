@@ -75,3 +75,10 @@ def test_the_paper_s_values():
     caltech = importlib.import_module("configs.vamp_hvae").get_config("caltech101_silhouettes")
     assert caltech.learning_rate == 1e-4
     assert caltech.dense_init == "glorot"
+
+
+def test_no_config_needs_another_one():
+    """In an installation they are copied and lie elsewhere."""
+    for name in NAMES:
+        text = (Path(__file__).parent.parent / "configs" / f"{name}.py").read_text()
+        assert "configs" not in text.split('"""')[2]

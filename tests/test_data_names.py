@@ -1,11 +1,18 @@
 """Names of data sets: told from paths, made safe for folders, with another likelihood."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from tests.data_files import refusal
 from vamp_jax import datasets
 from vamp_jax.errors import UsageError
+from vamp_jax.process import command_line
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 @pytest.mark.parametrize(
@@ -29,6 +36,17 @@ from vamp_jax.errors import UsageError
 )
 def test_short_names(name, short):
     assert datasets.short_name(name) == short
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
+@pytest.mark.parametrize("dataset", ["", ":digits", ":/a/b.npz", ":photos/", ":gs://bucket/x.npz"])
+def test_a_config_s_file_is_told_from_the_data_behind_it(dataset):
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    values(["train.py", f"--config={CONFIGS}/vamp_vae.py{dataset}"])
+    assert command_line.config_path(values) == f"{CONFIGS}/vamp_vae.py"
+    named = values.config.dataset
+    assert named == (dataset[1:] or "digits")
 
 
 def test_names_are_told_from_paths(tmp_path, monkeypatch):

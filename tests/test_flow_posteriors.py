@@ -9,8 +9,9 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from tests.cases import small_config, small_data, variables_for
+from tests.cases import plan_for, small_config, small_data, variables_for
 from vamp_jax import choices, config_checks, flows, likelihoods, log_likelihood, priors
+from vamp_jax.autoencoder import compiled_prior
 from vamp_jax.errors import UsageError
 from vamp_jax.flow_posteriors import Householder
 from vamp_jax.posteriors import Normal
@@ -128,6 +129,20 @@ def test_householder_components_are_normals_with_full_covariance(num_components,
     # The VampPrior is the mixture of the posteriors, point by point.
     by_posterior = jnp.stack([jax.jit(posterior.log_prob)(point) for point in z])
     np.testing.assert_allclose(by_posterior, joint.T, rtol=1e-4, atol=1e-4)
+
+
+def test_the_centre_of_a_posterior_is_its_mean_after_the_flow():
+    """A pseudo-input's own component lies there, so that it may be compared with components."""
+    config = small_config(model="vae", prior="vamp", posterior="householder")
+    data = small_data()
+    plan = plan_for(config, data)
+    variables = variables_for(plan, data)
+    model = plan.autoencoder
+    centres = jax.jit(model.top_centre)(variables, model.pseudo_inputs(variables))
+    means = compiled_prior(model, variables).component_means()
+    np.testing.assert_allclose(centres, means, atol=1e-5)
+    base = model.encode(variables, model.pseudo_inputs(variables)).top.base.mean
+    assert np.abs(base - means).max() > 1e-2
 
 
 def test_rotated_mixture_s_sampler_has_its_moments():

@@ -231,6 +231,21 @@ def test_negative_binomial_keeps_its_digits():
     assert error.max() < 5e-5 and error[x < 1000].max() < 1e-5
 
 
+def test_large_counts_lose_no_digits_to_cancellation():
+    """A Poisson of a million has its density, at its mode and away from it, and its gradient."""
+    of_each = jax.vmap(jax.value_and_grad(likelihoods.POISSON.log_prob, 1))
+    mean = np.array([0.5, 9.0, 11.0, 1e3, 1e4, 1e5, 1e6, 1e7])
+    for sigmas in (-3.0, -0.5, 0.0, 1.0, 4.0, 40.0):
+        x = np.maximum(np.round(mean + sigmas * np.sqrt(mean)), 0.0)
+        log_mean = np.log(mean).astype(F32)
+        expected = scipy.stats.poisson.logpmf(x, np.exp(np.float64(log_mean)))
+        found, gradient = jax.jit(of_each)(F32(x), log_mean)
+        slack = 1e-3 + 2e-7 * np.abs(x - mean)  # a log-mean of 16 has a last digit of 1e-6
+        np.testing.assert_array_less(np.abs(found - expected) - 2e-6 * np.abs(expected), slack)
+        bound = 1e-3 + 3e-6 * mean
+        np.testing.assert_array_less(np.abs(gradient - (x - np.exp(np.float64(log_mean)))), bound)
+
+
 def test_large_dispersion_is_poisson():
     x = np.arange(20.0, dtype=F32)
     nearly = likelihoods.negative_binomial().log_prob(x, F32(1), F32(10))
@@ -301,6 +316,15 @@ def test_padding_counts_for_nothing_however_much_there_is():
 
 def test_a_class_that_does_not_exist_is_nan():
     assert np.isnan(likelihoods.categorical(3).log_prob(np.array(3), np.zeros(3, F32)))
+
+
+def test_missing_classes_stay_nan_where_data_have_gaps():
+    """So that encoders see `fill`, and an evaluation knows what is missing."""
+    likelihood = likelihoods.missing(likelihoods.categorical(3))
+    x = likelihood.from_stored(np.array([0.0, 2.0, np.nan], F32), 1)
+    np.testing.assert_array_equal(x, np.array([0, 2, np.nan], F32))
+    logits = np.log(np.array([[0.2, 0.3, 0.5]] * 3, F32))
+    np.testing.assert_allclose(likelihood.log_prob(x, logits), np.log([0.2, 0.5, 1.0]), rtol=1e-6)
 
 
 def test_missing_classes_are_stored_as_nan_or_below_zero():

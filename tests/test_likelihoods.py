@@ -263,7 +263,7 @@ def at_the_ends(likelihood):
 def test_nothing_is_nan_at_the_ends(name):
     """Nor where x is missing: values, gradients by the heads, means and samples are finite."""
     likelihood = likelihoods.missing(ALL[name])
-    x, heads = jax.tree.map(lambda *leaves: np.stack(leaves), *at_the_ends(likelihood))
+    x, heads = jax.tree.map(lambda *leaves: np.stack(leaves), *at_the_ends(ALL[name]))
     by_heads = jax.value_and_grad(likelihood.log_prob, argnums=range(1, 1 + len(heads)))
     compiled = jax.jit(jax.vmap(by_heads))
     chex.assert_tree_all_finite(compiled(x, *heads))

@@ -12,7 +12,7 @@ import scipy.stats
 
 from tests.mixtures import log_prob64, random_mixture
 from tests.trees import as_float64, perturbed
-from vamp_jax import flows, priors
+from vamp_jax import flows, priors, trainable_priors
 
 HIDDEN = (8, 8)
 
@@ -193,6 +193,29 @@ def test_gradients_reach_flow_pseudo_inputs_and_encoder(stop_components):
                 chex.assert_trees_all_equal(part, jax.tree.map(jnp.zeros_like, part))
             else:
                 assert found == pytest.approx(expected, rel=2e-3, abs=2e-3)
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_the_trainer_s_stops_the_components_alone(rotated):
+    """As `vamp_flow` does: flow and weights learn, means, variances and rotations do not."""
+    base = trainable_priors.vamp(4, learned_weights=True)
+    prior = trainable_priors.warped(base, stop_components=True)
+    start = trainable_priors.Start(2, (3,), 0.0, 1.0, None, 0)
+    params, constants = prior.init(jax.random.key(0), start)
+    v = jnp.ones((4, 1, 2)) + jnp.arange(4.0)[:, None, None]
+    components = (jnp.ones((4, 2)), jnp.zeros((4, 2)))
+    components += (flows.householder_matrix(v),) if rotated else ()
+
+    def value(params, components):
+        density = prior.build(params, constants, components)
+        return jnp.sum(priors.log_prob(jnp.array([[0.3, -1.0], [2.0, 0.1]]), density))
+
+    params = params | {"weight_logits": jnp.array([0.0, 1.0, -1.0, 2.0])}
+    components = (components[0] * jnp.arange(4.0)[:, None], *components[1:])
+    of_params, of_components = jax.jit(jax.grad(value, (0, 1)))(params, components)
+    assert np.abs(of_params["weight_logits"]).max() > 1e-3
+    assert any(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(of_params["flow"]))
+    chex.assert_trees_all_equal(of_components, jax.tree.map(jnp.zeros_like, components))
 
 
 def test_blocks_jit_vmap_and_pmap_change_nothing():

@@ -99,7 +99,8 @@ def share_of(plan, variables, data, num_steps=3):
         index = jnp.minimum(place, 49)
         noise = latent_noise(jax.random.key(3), index, autoencoder.network.latent_shapes)
         x = plan.inputs.of(jnp.asarray(data.train)[index])
-        return Batch(x, index, (place < 50) * 1.0, jax.tree.map(lambda leaf: leaf[None], noise))
+        weight = (place < 50) * 1.0
+        return Batch(x, index, weight, weight, jax.tree.map(lambda leaf: leaf[None], noise))
 
     return phases.Share(
         autoencoder=autoencoder,

@@ -70,6 +70,9 @@ def test_flags_name_the_runs_and_their_folders():
 @pytest.mark.parametrize(
     "seeds, vary, sentence",
     [
+        ([], [], "--seeds names no value: --seeds=0,1,2"),
+        (None, ["latent_dim:"], "--vary=latent_dim names no value"),
+        (None, ["likelihood:gaussian,bernoulli"], "runs at once have one likelihood"),
         (["0", "one"], [], "--seeds has 'one'; it takes whole numbers with commas between"),
         (["0", ""], [], "--seeds has ''"),
         (["0", "1", "0"], [], "--seeds has 0 twice"),

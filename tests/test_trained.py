@@ -66,6 +66,9 @@ def test_log_likelihood_is_the_estimate_s(model, x):
     )
     np.testing.assert_array_equal(found.log_likelihood, expected.log_likelihood)
     np.testing.assert_array_equal(found.elbo, expected.elbo)
+    again = log_likelihood._compiled_over_batches.cache_info().hits
+    model.log_likelihood(x, num_samples=7)
+    assert log_likelihood._compiled_over_batches.cache_info().hits == again + 1  # not compiled anew
     assert np.all(found.log_likelihood >= found.elbo - 1e-3)
     np.testing.assert_array_equal(found.effective_sample_size, expected.effective_sample_size)
 

@@ -22,6 +22,7 @@ from tests.cases import (
 from vamp_jax.datasets.inputs import binarise
 from vamp_jax.random_streams import BINARISE, NOISE, stream
 from vamp_jax.run.stopping import should_stop
+from vamp_jax.training import epoch as epochs
 from vamp_jax.training.epoch import make_epoch
 
 
@@ -85,6 +86,21 @@ def test_every_example_is_seen_once_an_epoch_and_padding_counts_for_nothing():
     np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
 
 
+def test_a_smaller_last_batch_is_filled_up_with_the_epoch_s_first_examples():
+    """For the statistics of ladders' batch norm; its examples alone count for the loss."""
+    config = small_config(model="vae", prior="standard", batch_size=7)
+    plan = plan_for(config, small_data(10))
+    settings, order = epochs.begin(jnp.int32(0), {}, plan, 10, 2)
+    first, last = (
+        [epochs.places(settings, order, step, device) for device in (0, 1)] for step in (0, 1)
+    )
+    index, weight, filled = (np.concatenate(parts) for parts in zip(*last, strict=True))
+    np.testing.assert_array_equal(index[:7], np.asarray(order)[[7, 8, 9, 0, 1, 2, 3]])
+    np.testing.assert_array_equal(weight, [1, 1, 1, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(filled, [1, 1, 1, 1, 1, 1, 1, 0])
+    np.testing.assert_array_equal(np.concatenate([first[0].weight, first[1].weight]), filled)
+
+
 def test_dynamic_binarisation_draws_anew_each_epoch_with_the_right_means():
     config, data = small_config(), small_data()
     key = stream(0, BINARISE, 1)
@@ -108,7 +124,10 @@ def test_second_epoch_does_not_compile_again():
     with jax.log_compiles(), _compilations() as count:
         state, metrics = run(state, *images)
         state, metrics = run(state, *images)
-    assert count == [] and int(metrics["epoch"]) == 3
+        jax.block_until_ready(metrics)
+        assert count == [] and int(metrics["epoch"]) == 3
+        jax.jit(lambda x: x + 1)(0)
+        assert count  # it hears of programs
 
 
 class _compilations:

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 _PLACES = {"load": "model_file", "export": "model_file", "vamp": "priors"}
 
 
+_MODULES = ("datasets", "outside", "sklearn")  # that the documents name as attributes
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"vamp_jax.{name}")
     if name in _PLACES:
         return getattr(importlib.import_module(f"vamp_jax.{_PLACES[name]}"), name)
     raise AttributeError(f"module 'vamp_jax' has no attribute {name!r}")

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vamp_jax import ais, generation, priors
-from vamp_jax.autoencoder import Autoencoder, Encoded, Variables, network_variables
+from vamp_jax.autoencoder import Autoencoder, Encoded, Variables, compiled_prior, network_variables
 from vamp_jax.batches import in_dispatches
 from vamp_jax.network import Draw, Latents
 from vamp_jax.parallel import over_devices
@@ -162,7 +162,7 @@ def estimate(
         in_axes=(None, None, None, 0),
         on=jax.local_devices(),
     )
-    prior = jax.jit(autoencoder.prior_density)(variables)
+    prior = compiled_prior(autoencoder, variables)
     devices = jax.local_device_count()
     shape = (devices, 1, min(max(1, rows // num_chains), -(-count // devices)))
     return in_dispatches(

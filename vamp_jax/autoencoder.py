@@ -8,6 +8,7 @@ is in objectives.py.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from vamp_jax import likelihoods, priors
 from vamp_jax.likelihoods import Likelihood
 from vamp_jax.network import Draw, Latents, Network
+from vamp_jax.sequences import num_examples
 from vamp_jax.trainable_priors import Prior
 
 Array = jax.Array
@@ -123,6 +125,15 @@ class Autoencoder:
         """
         return Draw(*self.apply(variables, encoded.top, encoded.features, noise, method="infer"))
 
+    def top_centre(self, variables: Variables, x: Any) -> Array:
+        """The top layer drawn without noise, [B, D]: the mean of q(z|x) where that is a normal.
+
+        With planar, Sylvester and autoregressive flows it is where they take the base's mean.
+        """
+        shapes, count = self.network.latent_shapes, num_examples(x)
+        noise = {layer: jnp.zeros((count, *shape)) for layer, shape in shapes.items()}
+        return self.draw(variables, self.encode(variables, x), noise).latents[self.top]
+
     def log_q(self, variables: Variables, encoded: Encoded, latents: Latents) -> Latents:
         """Computes ln q(z_l|.) of each layer at given latents, [...] each.
 
@@ -173,6 +184,7 @@ class Autoencoder:
         self, variables: Variables, latents: Latents, x: Any, **decode_kwargs
     ) -> tuple[tuple[Array, ...], dict[str, Any]]:
         """The likelihood's heads at these latents, and the new 'batch_stats'."""
+        x = None if x is None else self.seen(x)  # a decoder that sees x sees no NaN either
         if not decode_kwargs.get("train", False):
             heads = self.apply(variables, latents, x, method="decode")
             return heads, variables["batch_stats"]
@@ -180,6 +192,12 @@ class Autoencoder:
             variables, latents, x, method="decode", mutable=["batch_stats"], **decode_kwargs
         )
         return heads, updated["batch_stats"]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def compiled_prior(autoencoder: Autoencoder, variables: Variables) -> Any:
+    """`prior_density`, compiled once for each model."""
+    return autoencoder.prior_density(variables)
 
 
 def network_variables(variables: Variables) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from vamp_jax.config_fields import FIELDS, FROM_DATA, Field
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import UsageError, check_choice
 
+SMALLEST_NORMED_BATCH = 8  # pseudo-inputs are normalised by its statistics
+
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises a UsageError for the first field that is invalid."""
@@ -18,7 +20,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"The field {FROM_DATA} is now pseudo_input_start: 'examples' stands for True."
         )
     for name in FIELDS.keys() - config.keys():
-        raise UsageError(f"The config has no field {name!r}; see configs/default.py.")
+        raise UsageError(f"The config has no field {name!r}; see docs/settings.md.")
     for name in config.keys() - FIELDS.keys():
         raise UsageError(f"The config has a field {name!r} that is not known.")
     for name, field in FIELDS.items():
@@ -34,6 +36,16 @@ def check(config: ml_collections.ConfigDict) -> None:
                     f"{name} goes with {other} {shown}; the {other} is {config[other]!r}."
                 )
     _check_gradient(config)
+    if config.prior in choices.WITH_NEIGHBOURS and config.posterior in choices.WITH_FLOWS:
+        raise UsageError(
+            f"prior {config.prior!r} has the normals of the encoder as its components, before any "
+            f"flow, and posterior is {config.posterior!r}: take posterior 'normal'."
+        )
+    if config.model in choices.LADDERS and config.batch_size < SMALLEST_NORMED_BATCH:
+        raise UsageError(
+            f"batch_size is {config.batch_size}; model {config.model!r} normalises by the "
+            f"statistics of a batch, which needs at least {SMALLEST_NORMED_BATCH} examples."
+        )
 
 
 def _check_field(name: str, value: Any, field: Field) -> None:
@@ -64,6 +76,11 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
         raise UsageError(
             f"free_nats is {config.free_nats}; it goes with the ELBO alone: one importance sample, "
             "or renyi_alpha 1, and importance_gradient 'standard'."
+        )
+    if config.renyi_alpha not in (0.0, 1.0) and config.num_importance_samples == 1:
+        raise UsageError(
+            f"renyi_alpha is {config.renyi_alpha}, but with num_importance_samples 1 every such "
+            "bound is the ELBO: take 2 or more."
         )
     if config.importance_gradient != "dreg":
         return
@@ -96,6 +113,11 @@ def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None
         raise UsageError(
             f"proper_logistic goes with grey images, with likelihood 'discretised_logistic'; that "
             f"of {config.dataset} is {name!r}."
+        )
+    if config.gaussian_variance != "scalar" and name != "gaussian":
+        raise UsageError(
+            f"gaussian_variance goes with likelihood 'gaussian'; that of {config.dataset} is "
+            f"{name!r}."
         )
     for split in ("train", "validation", "test"):
         if not datasets.num_examples(getattr(dataset, split)):

@@ -219,7 +219,10 @@ FIELDS = {
         50, "Stops after so many epochs without a better validation ELBO, after the warm-up."
     ),
     "objective": _one_of(
-        "bound", "What is maximised: a bound, see below.", choices.OBJECTIVES, before="bound"
+        "bound",
+        "What is maximised: a bound, which the four fields that follow choose.",
+        choices.OBJECTIVES,
+        before="bound",
     ),
     "num_importance_samples": _count(
         1,

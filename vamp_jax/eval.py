@@ -82,7 +82,7 @@ def evaluate_here(workdir: str) -> None:
     from vamp_jax.training import checkpoints
 
     config_checks.check(config)
-    file = CONFIG.value and config_flags.get_config_filename(flags.FLAGS["config"])
+    file = command_line.config_path(flags.FLAGS) if CONFIG.value else None
     outside.allow_for_run(workdir, config, CONFIG.value, file)
     if AIS.value:
         evaluate_annealed_here(workdir, config)
@@ -130,6 +130,9 @@ def evaluate_annealed_here(workdir: str, config) -> None:
 
     from vamp_jax.evaluation import annealed
 
+    for flag in (NUM_SAMPLES, DIAGNOSTICS):
+        if flag.present:
+            raise errors.UsageError(f"--{flag.name} goes without --ais.")
     if RECORD.value:
         raise errors.UsageError(
             "--record goes without --ais: give eval.py --record afterwards, whose record takes it "

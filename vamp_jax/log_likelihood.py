@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vamp_jax.autoencoder import Autoencoder, Terms, Variables
+from vamp_jax.autoencoder import Autoencoder, Terms, Variables, compiled_prior
 from vamp_jax.batches import in_dispatches
 from vamp_jax.network import Network
 from vamp_jax.parallel import over_devices
@@ -89,8 +89,8 @@ def estimate(
     examples_per_batch = min(examples_per_batch, -(-count // devices))
     most = -(-count // (devices * examples_per_batch))
     of_batches = num_samples, examples_per_batch, rows_per_chunk
-    compiled = over_batches(autoencoder, *of_batches, jax.local_devices())
-    prior = jax.jit(autoencoder.prior_density)(variables)
+    compiled = _compiled_over_batches(autoencoder, *of_batches, tuple(jax.local_devices()))
+    prior = compiled_prior(autoencoder, variables)
     shape = (devices, min(batches_per_dispatch, most), examples_per_batch)
     result = in_dispatches(
         lambda arrays: compiled(variables, prior, *arrays, rng), (x, index), shape, done, report
@@ -109,6 +109,10 @@ def over_batches(
     chunk = max(1, min(num_samples, rows_per_chunk // examples_per_batch))
     run = functools.partial(on_device, autoencoder, num_samples=num_samples, chunk=chunk)
     return over_devices(run, in_axes=(None, None, 0, 0, None), on=on)
+
+
+# So that the next call with the same model and sizes does not compile again.
+_compiled_over_batches = functools.lru_cache(maxsize=8)(over_batches)
 
 
 def batch_sizes(network: Network, platform: str) -> dict[str, int]:

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vamp_jax import likelihoods, priors
-from vamp_jax.autoencoder import Autoencoder, Encoded, Variables
+from vamp_jax.autoencoder import Autoencoder, Encoded, Variables, compiled_prior
 from vamp_jax.batches import in_dispatches
 from vamp_jax.network import Latents
 from vamp_jax.parallel import over_devices
@@ -89,7 +89,7 @@ def estimate(
         )
     run = functools.partial(_on_device, autoencoder, num_particles=num_particles)
     compiled = over_devices(run, in_axes=(None, None, None, 0), on=jax.local_devices())
-    prior = jax.jit(autoencoder.prior_density)(variables)
+    prior = compiled_prior(autoencoder, variables)
     devices = jax.local_device_count()
     shape = (devices, 1, min(max(1, rows // num_particles), -(-count // devices)))
     compiled = functools.partial(compiled, variables, prior, rng)

@@ -44,6 +44,7 @@ DATA_DIR = flags.DEFINE_string(
 
 def main() -> None:
     wanted, failed, results = [], [], disk.local_folder(RESULTS.value)
+    study.check_page(PAGE.value)  # which is written after all runs
     if DATASETS.value:
         wanted = study.jobs(
             METHODS.value,

@@ -11,7 +11,10 @@ from vamp_jax.config_fields import FIELDS
 from vamp_jax.errors import UsageError, check_choice
 
 # What runs at once have in common: their data, where it lies, and how JAX is set for them.
-SHARED = ("dataset", "missing", "image_size", "model", "data_placement", "matmul_precision")
+SHARED = (
+    *("dataset", "likelihood", "missing", "image_size"),
+    *("model", "data_placement", "matmul_precision"),
+)
 FIELDS_OF_RUNS = tuple(field for field in FIELDS if field not in SHARED)
 Values = dict[str, list[Any]]
 
@@ -40,6 +43,8 @@ def parse(seeds: list[str] | None, vary: list[str]) -> Values:
         check_choice("--vary", field, FIELDS_OF_RUNS)
         if field in found:
             raise UsageError(f"{field} is listed twice: name all its values in one flag.")
+        if not "".join(values):
+            raise UsageError(f"{flag} names no value: {_example(flag, field)}.")
         found[field] = [_value(flag, field, value) for value in values]
         for value in found[field]:
             if found[field].count(value) > 1:
@@ -57,8 +62,13 @@ def _value(flag: str, field: str, text: str) -> int | float | bool | str:
     except ValueError:
         pass
     wanted = {int: "whole numbers", float: "numbers", bool: "true and false"}[kind]
-    example = "--seeds=0,1,2" if flag == "--seeds" else f"--vary={field}:VALUE,VALUE"
-    raise UsageError(f"{flag} has {text!r}; it takes {wanted} with commas between: {example}.")
+    raise UsageError(
+        f"{flag} has {text!r}; it takes {wanted} with commas between: {_example(flag, field)}."
+    )
+
+
+def _example(flag: str, field: str) -> str:
+    return "--seeds=0,1,2" if flag == "--seeds" else f"--vary={field}:VALUE,VALUE"
 
 
 def but_for_the_seed(
@@ -93,7 +103,7 @@ def configs_and_folders(
     result = []
     for run in runs:
         changed = ml_collections.ConfigDict(config.to_dict() | run)
-        folder = f"{default}-seed{changed.seed}"
+        folder = f"{default}-seed{changed.get('seed')}"
         if workdir:  # of an address // has to stay
             folder = workdir.rstrip("/") if is_address(workdir) else os.path.normpath(workdir)
         named = [field for field in run if workdir or field != "seed"]

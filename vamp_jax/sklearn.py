@@ -120,7 +120,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseE
 
     def transform(self, X: Any) -> np.ndarray:
         """Encodes X [N, D] as the means of q(z|x): [N, latent_dim] float32."""
-        return self.model_.encode(self._checked(X)).mean
+        X = self._checked(X)  # which says so where nothing is fitted
+        return self.model_.encode(X).mean
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
         """Decodes Z [N, latent_dim] as the means of p(x|z): [N, D] float32."""

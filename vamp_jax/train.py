@@ -53,7 +53,8 @@ def main() -> None:
             "No config is named: pass --config=configs/NAME.py[:DATASET], for example "
             "--config=configs/vamp_hvae.py."
         )
-    if any(argument.lstrip("-").startswith("config.dataset=") for argument in sys.argv):
+    given = {argument.lstrip("-").partition("=")[0] for argument in sys.argv[1:]}
+    if "config.dataset" in given:
         raise errors.UsageError(  # sizes depend on it, and the file would have chosen its own
             "The data set goes after the config: --config=configs/NAME.py:DATASET, not "
             "--config.dataset."
@@ -63,13 +64,13 @@ def main() -> None:
         raise errors.UsageError(
             f"checkpoint_seconds is {CHECKPOINT_SECONDS.value}; it must not be negative."
         )
-    file = config_flags.get_config_filename(flags.FLAGS["config"])
+    file = command_line.config_path(flags.FLAGS)
     name = os.path.splitext(os.path.basename(file))[0]
     # A field that is missing is for config_checks.check to say.
     data = datasets.short_name(str(config.get("dataset")))
     workdir = WORKDIR.value and disk.expand_home(WORKDIR.value)
     values = several_runs.parse(SEEDS.value, VARY.value)
-    if "seed" in values and any(a.lstrip("-").startswith("config.seed=") for a in sys.argv):
+    if "seed" in values and "config.seed" in given:
         raise errors.UsageError("The seed is given twice: take --seeds or --config.seed.")
     runs = several_runs.configs_and_folders(config, values, workdir, f"runs/{name}-{data}")
 
@@ -80,7 +81,8 @@ def main() -> None:
         from vamp_jax import experiment
 
         with hosts.together():
-            outside.allow(config, beside=file)
+            for each, _ in runs:
+                outside.allow(each, beside=file)
         experiment.train_and_evaluate_all(runs, DATA_DIR.value, CHECKPOINT_SECONDS.value)
 
 

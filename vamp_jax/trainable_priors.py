@@ -23,6 +23,7 @@ from vamp_jax.priors.pseudo_inputs import (
     straight_through_clip,
 )
 from vamp_jax.priors.rotated import RotatedMixture
+from vamp_jax.priors.warped import without_gradients_of_components
 from vamp_jax.sequences import is_sequences
 
 Array = jax.Array
@@ -269,7 +270,8 @@ def warped(
 
     def build(params, constants, components):
         density = base.build(params, constants, components)
-        density = jax.lax.stop_gradient(density) if stop_components else density
+        if stop_components:
+            density = without_gradients_of_components(density)
         return priors.warp(density, params["flow"])
 
     return base._replace(init=init, build=build)

@@ -12,7 +12,7 @@ import numpy as np
 
 from vamp_jax import generation, likelihoods, priors
 from vamp_jax import log_likelihood as estimates
-from vamp_jax.autoencoder import Autoencoder, Variables
+from vamp_jax.autoencoder import Autoencoder, Variables, compiled_prior
 from vamp_jax.batches import in_batches
 from vamp_jax.datasets.inputs import DataSpec
 from vamp_jax.datasets.values import fractional
@@ -51,7 +51,7 @@ class Trained:
     @functools.cached_property
     def prior(self) -> Any:
         """p(z) of the top layer, a density with `log_prob(z)` and `sample(rng, num_samples)`."""
-        return jax.jit(self.autoencoder.prior_density)(self.variables)
+        return compiled_prior(self.autoencoder, self.variables)
 
     def pseudo_inputs(self) -> Any:
         """The prior's pseudo-inputs as the encoder sees them, [K, *shape].
@@ -135,10 +135,10 @@ class Trained:
         return self._batches(_log_prob_given, x, latents)
 
     def responsibilities(self, x: Any) -> np.ndarray:
-        """p(k | z) of each component at the mean of q(z|x): [N, K]."""
-        means = self.encode(x).mean
+        """p(k | z) of each component at the mean of q(z|x), after any flow: [N, K]."""
+        centres = self._batches(_centre, self._x("responsibilities", x))
         of_rows = functools.partial(priors.responsibilities, prior=self.prior)
-        return in_batches(of_rows, (means,), min(ROWS, len(means)))
+        return in_batches(of_rows, (centres,), min(ROWS, len(centres)))
 
     def _batches(self, function: Callable[..., Any], *arrays: Any) -> Any:
         """Applies function(autoencoder, variables, rows) to all rows, a batch at a time."""
@@ -205,6 +205,11 @@ _compiled = functools.partial(jax.jit, static_argnums=0)
 @_compiled
 def _encoded(model: Autoencoder, variables: Variables, x: Array) -> Normal:
     return model.encode(variables, x).top.base
+
+
+@_compiled
+def _centre(model: Autoencoder, variables: Variables, x: Any) -> Array:
+    return model.top_centre(variables, x)
 
 
 @_compiled

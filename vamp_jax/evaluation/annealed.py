@@ -14,7 +14,13 @@ from vamp_jax.datasets import Dataset
 from vamp_jax.errors import UsageError, check_choice
 from vamp_jax.evaluation import partial
 from vamp_jax.evaluation.evaluate import chosen, made_of, split_x
-from vamp_jax.evaluation.record import UNFINISHED, check, mean_and_error, record_path
+from vamp_jax.evaluation.record import (
+    UNFINISHED,
+    check,
+    mean_and_error,
+    read_log_likelihood,
+    record_path,
+)
 from vamp_jax.evaluation.summary_text import annealed_table
 from vamp_jax.random_streams import EVALUATION, stream
 from vamp_jax.run.folder import load_config, locked
@@ -83,6 +89,7 @@ def evaluate_annealed(
         best = best_parameters.load(workdir, config, dataset)
         start = made_of(config, dataset, best) | settings._asdict() | {"split": split}
         run = _Run(best, settings, stream(config.seed, EVALUATION), path, start)
+        sampled = _sampled(workdir, split, config.num_samples, best.epochs)
         x = rows_of(split_x(best, dataset, split, config.seed), index)
         found, seconds = _estimate(run, "AIS", x, index)
         record = start | {
@@ -90,7 +97,7 @@ def evaluate_annealed(
             "num_examples_in_split": count,
             "best_epoch": best.epoch,
             **_summary(found),
-            "importance_sampled": _beside(workdir, split, config.num_samples, best, index, found),
+            "importance_sampled": _beside(sampled, config.num_samples, index, found),
             "simulated": _gap(run),
             "seconds": seconds,
         }
@@ -169,17 +176,23 @@ def _error_of_chains(found: Annealed) -> float:
     return float(np.sqrt(np.sum(errors**2))) / len(errors)
 
 
-def _beside(
-    workdir: str, split: str, num_samples: int, best: Best, index: np.ndarray, found: Annealed
-) -> dict[str, Any] | None:
-    """The importance-sampled estimate of the same examples, if the run has been evaluated."""
+def _sampled(workdir: str, split: str, num_samples: int, epochs: int) -> np.ndarray | None:
+    """The importance-sampled estimates of a whole split, if the run has been evaluated so."""
     path = record_path(workdir, split, num_samples, None)
     if not os.path.exists(path + ".json"):
         return None
-    if disk.read_json(path + ".json").get("epochs") != best.epochs:
+    if disk.read_json(path + ".json").get("epochs") != epochs:
         return None
-    with np.load(path + ".npz", allow_pickle=False) as file:
-        values = file["log_likelihood"][index].astype(np.float64)
+    return read_log_likelihood(path + ".npz", workdir)
+
+
+def _beside(
+    sampled: np.ndarray | None, num_samples: int, index: np.ndarray, found: Annealed
+) -> dict[str, Any] | None:
+    """The importance-sampled estimate of the same examples, if the run has been evaluated."""
+    if sampled is None:
+        return None
+    values = sampled[index].astype(np.float64)
     difference, error = mean_and_error(found.log_likelihood - values)
     return {
         "num_samples": num_samples,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vamp_jax import generation, priors
-from vamp_jax.autoencoder import Autoencoder, Variables
+from vamp_jax.autoencoder import Autoencoder, Variables, compiled_prior
 from vamp_jax.batches import in_batches
 from vamp_jax.diagnostics import prior_use
 from vamp_jax.sequences import num_examples
@@ -21,10 +21,10 @@ class Components(NamedTuple):
 
     total: int  # K, of which M are shown
     number: np.ndarray  # k, [M]
-    share: np.ndarray  # mean responsibility for the examples at the means of q(z|x), [M]
+    share: np.ndarray  # mean responsibility for the examples at the centres of q(z|x), [M]
     pseudo_input: Any  # u_k, [M, ...]; None where the prior has none
     generated: Any  # x with z from the component, [M * each, ...]
-    nearest: np.ndarray  # examples whose means lie nearest to the component's, [M, each]
+    nearest: np.ndarray  # examples whose centres lie nearest to the component's, [M, each]
 
 
 def most_used(
@@ -39,11 +39,11 @@ def most_used(
       count: M, at most.
       each: examples of each to generate and to find.
     """
-    prior = jax.jit(autoencoder.prior_density)(variables)
+    prior = compiled_prior(autoencoder, variables)
     if not hasattr(prior, "component_means") or len(prior.component_means()) < 2:
         return None
     centres = prior.component_means()
-    encode = jax.jit(lambda variables, x: autoencoder.encode(variables, x).top.base.mean)
+    encode = jax.jit(autoencoder.top_centre)
     rows = min(ROWS, num_examples(x))
     means = in_batches(functools.partial(encode, variables), (x,), rows)
     mass = np.asarray(jax.jit(prior_use)(means, prior).mass)

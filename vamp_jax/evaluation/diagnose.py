@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vamp_jax import diagnostics, priors
-from vamp_jax.autoencoder import Autoencoder, Variables
+from vamp_jax.autoencoder import Autoencoder, Variables, compiled_prior
 from vamp_jax.batches import in_batches
 from vamp_jax.models import Latents
 from vamp_jax.posteriors import Normal, normal_log_prob
@@ -79,7 +79,7 @@ def inspect(
     network = autoencoder.network
     check_examples("inspect", x, network.x_shape)
     count = num_examples(x)
-    prior = jax.jit(autoencoder.prior_density)(variables)
+    prior = compiled_prior(autoencoder, variables)
 
     def of_rows(rows, index):
         noise = latent_noise(rng, jnp.asarray(index), network.latent_shapes)
@@ -91,6 +91,7 @@ def inspect(
     unit_kl = {layer: values.mean(0) for layer, values in whole.unit_kl.items()}
     result = {
         "num_examples": count,
+        "top": autoencoder.top,
         "active_units": {
             layer: int(diagnostics.active_units(means)) for layer, means in whole.unit_means.items()
         },

@@ -33,7 +33,6 @@ from vamp_jax.sequences import num_examples as count_of
 from vamp_jax.training import best as best_parameters
 from vamp_jax.training.state import prior_at_start
 
-Subject = tuple[Autoencoder, Variables, Any]  # a network, its variables and x
 FILTER = ".filter"  # in the name of its unfinished file
 
 

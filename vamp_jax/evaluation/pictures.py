@@ -92,13 +92,13 @@ def _reconstructions(run: Evaluated) -> None:
         run.autoencoder, run.variables, run.rngs[1], jnp.asarray(shown)
     )
     name = "reconstructions" + ("" if run.split == "test" else f"_{run.split}")
-    drawing.pairs(shown, reconstructed, run.path(f"{name}.png"))
+    drawing.pairs(np.nan_to_num(shown), reconstructed, run.path(f"{name}.png"))  # NaN: missing
 
 
 def _means(run: Evaluated) -> jax.Array:
-    """The means of q(z|x) of some images, [N, D]."""
+    """The centres of q(z|x) of some images, [N, D]."""
     spread = rows_of(run.x, spaced(num_examples(run.x), 1000))
-    return jax.jit(run.autoencoder.encode)(run.variables, spread).top.base.mean
+    return jax.jit(run.autoencoder.top_centre)(run.variables, spread)
 
 
 def _pseudo_inputs(run: Evaluated) -> None:

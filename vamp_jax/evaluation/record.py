@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -138,6 +139,26 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
     # One example has no spread to estimate an error from.
     error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
     return float(values.mean()), error
+
+
+def read_log_likelihood(path: str, workdir: str) -> np.ndarray:
+    """The log-likelihood of each example, [N], as `write_npz` has written it for a run.
+
+    Raises:
+      UsageError: when the file is not there, or damaged.
+    """
+    try:
+        with disk.open_file(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = arrays["log_likelihood"]
+        if found.ndim != 1 or not len(found) or not np.isfinite(found).all():
+            raise ValueError("log_likelihood is not a finite number for each example")
+    # Not what they say, which may be advice to unpickle it.
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        raise UsageError(
+            f"{path} cannot be read: remove it and its .json, and run eval.py --workdir={workdir} "
+            "again."
+        ) from None
+    return found
 
 
 def write_npz(

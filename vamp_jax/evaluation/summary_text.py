@@ -134,7 +134,8 @@ def _diagnostic_rows(diagnostics: dict[str, Any], split: str) -> list[tuple[str,
         + ("" if count else " (collapsed: the decoder does without)")
         for layer, count in found["active_units"].items()
     )
-    *lower, _ = train["kl"]  # the top layer is the last
+    top = train.get("top", list(train["kl"])[-1])  # older records do not name it
+    lower = [layer for layer in train["kl"] if layer != top]
     units = "; ".join(
         f"{layer} {', '.join(f'{value:.2f}' for value in values[:3])} the largest, "
         f"{statistics.median(values):.2f} the median"

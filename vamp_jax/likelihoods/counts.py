@@ -27,7 +27,29 @@ MIN_LOG_THETA, MAX_LOG_THETA = -10.0, 10.0
 
 
 def _poisson_log_prob(x: Array, log_mean: Array) -> Array:
-    return jax.scipy.stats.poisson.logpmf(x, jnp.exp(log_mean))
+    """ln Poisson(x | exp(log_mean)); from 10 on by Loader's expansion, for which
+
+        ln p(x) = -D(x, mean) - 1/2 ln(2 pi x) - delta(x),    D = x ln(x / mean) - x + mean
+
+    with delta the rest of Stirling's series (C. Loader 2000, Fast and accurate computation of
+    binomial probabilities). x ln(mean) - mean - ln x! would be a difference of large numbers, in
+    float32 wrong by a nat at a million.
+    """
+    mean, few = jnp.exp(log_mean), x < 10.0
+    many = jnp.where(few, 10.0, x)
+    rest = 1.0 / (12.0 * many) - 1.0 / (360.0 * many**3)
+    stirling = -_deviance(many, mean) - 0.5 * jnp.log(2.0 * math.pi * many) - rest
+    return jnp.where(few, jax.scipy.stats.poisson.logpmf(jnp.where(few, x, 0.0), mean), stirling)
+
+
+def _deviance(x: Array, mean: Array) -> Array:
+    """x ln(x / mean) - x + mean for x >= 10; by a series in v = (x - mean) / (x + mean) near 0."""
+    v = (x - mean) / (x + mean)
+    near = jnp.abs(v) < 0.1
+    square = jnp.where(near, v, 0.0) ** 2
+    series = square * (1 / 3 + square * (1 / 5 + square * (1 / 7 + square * (1 / 9 + square / 11))))
+    by_series = (x - mean) * v + 2.0 * x * jnp.where(near, v, 0.0) * series
+    return jnp.where(near, by_series, x * jnp.log(x / mean) - x + mean)
 
 
 def _poisson_sample(rng: Array, log_mean: Array) -> Array:

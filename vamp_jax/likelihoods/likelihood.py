@@ -114,7 +114,8 @@ def missing(likelihood: Likelihood) -> Likelihood:
 
     A missing value has log-probability 0 and no gradient. Where several numbers make one value,
     the likelihood says what is left: an RGB pixel without one of its channels is missing as a
-    whole; a row of counts without some of them is the row of the others.
+    whole; a row of counts without some of them is the row of the others. No bits per dimension are
+    told, since examples differ in how many values they have.
     """
     # A number inside the support: what is left out is computed too, and must have a gradient.
     low, high = likelihood.support
@@ -127,4 +128,9 @@ def missing(likelihood: Likelihood) -> Likelihood:
             return likelihood.log_prob(x, *heads, observed=observed)
         return jnp.where(observed, likelihood.log_prob(x, *heads), 0.0)
 
-    return likelihood._replace(log_prob=log_prob_of_observed)
+    def from_stored(stored: Array, scale: float) -> Array:
+        return jnp.where(jnp.isnan(stored), jnp.nan, likelihood.from_stored(stored, scale))
+
+    return likelihood._replace(
+        log_prob=log_prob_of_observed, from_stored=from_stored, in_bits=False
+    )

@@ -5,7 +5,6 @@ A function here draws one figure, as path.png and path.pdf.
 
 import functools
 import os
-import zipfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,14 +26,14 @@ from vamp_jax import (
 )
 from vamp_jax.batches import in_batches
 from vamp_jax.datasets import Dataset
-from vamp_jax.disk import open_file, read_json
+from vamp_jax.disk import read_json
 from vamp_jax.drawing import Panel
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation import music, report
-from vamp_jax.evaluation.record import record_path
+from vamp_jax.evaluation.record import read_log_likelihood, record_path
 from vamp_jax.paper.numbers import MODELS, PRIORS
 from vamp_jax.posteriors import Normal
-from vamp_jax.random_streams import EVALUATION, stream
+from vamp_jax.random_streams import EVALUATION, latent_noise, stream
 from vamp_jax.run.folder import check_data, differing, load_config
 from vamp_jax.run.metrics_log import read_metrics
 from vamp_jax.run.stopping import should_stop
@@ -143,12 +142,8 @@ def check_pseudo_input(config: ml_collections.ConfigDict, number: int | None) ->
         raise UsageError(f"pseudo_input is {number}; this run has {config.num_components}, from 0.")
 
 
-def _posteriors(run: Run) -> Normal:
-    """q(z|x) of the top layer, before any flow, for all test images, [N, D]."""
-    return _posteriors_of(run, test_images(run))
-
-
 def _posteriors_of(run: Run, x: np.ndarray) -> Normal:
+    """q(z|x) of the top layer, which has no flow, [N, D]."""
     autoencoder = run.best.autoencoder
     encode = jax.jit(lambda variables, x: autoencoder.encode(variables, x).top.base)
     return in_batches(functools.partial(encode, run.best.variables), (x,), ROWS)
@@ -159,10 +154,26 @@ def component_use(run: Run) -> np.ndarray:
 
     With one draw of z for each image.
     """
-    found = _posteriors(run)
-    z = found.sample(jax.random.normal(stream(run.config.seed, EVALUATION), found.mean.shape))
-    prior = run.best.autoencoder.prior_density(run.best.variables)
-    return np.asarray(diagnostics.prior_use(z, prior).mass)
+    autoencoder, variables = run.best.autoencoder, run.best.variables
+    images, rng = test_images(run), stream(run.config.seed, EVALUATION)
+
+    @jax.jit
+    def draw(x, index):
+        noise = latent_noise(rng, index, autoencoder.network.latent_shapes)
+        return autoencoder.draw(variables, autoencoder.encode(variables, x), noise)[0]
+
+    z = in_batches(draw, (images, np.arange(len(images))), ROWS)[autoencoder.top]
+    return np.asarray(diagnostics.prior_use(z, autoencoder.prior_density(variables)).mass)
+
+
+def check_images(run: Run) -> None:
+    """Raises a UsageError unless what the run is of can be drawn."""
+    dataset = run.dataset
+    if not is_sequences(dataset.test) and not drawing.is_image(dataset.shape):
+        raise UsageError(
+            f"This figure shows images, and an example of {dataset.name} has the shape "
+            f"{list(dataset.shape)}: see figures/ in the run's folder."
+        )
 
 
 def test_images(run: Run, count: int | None = None) -> np.ndarray:
@@ -193,6 +204,7 @@ def draw_pseudo_inputs(run: Run, number: int | None, path: str) -> int:
     Returns:
       The number of the pseudo-input.
     """
+    check_images(run)
     autoencoder, variables = run.best.autoencoder, run.best.variables
     pseudo_inputs = np.asarray(autoencoder.pseudo_inputs(variables))
     with jax.default_matmul_precision(run.config.matmul_precision):
@@ -226,7 +238,8 @@ def draw_methods(runs: Sequence[tuple[str, str]], path: str) -> None:
 
 def draw_samples(runs: Sequence[Run], path: str) -> None:
     """Figure 5: test images, and images of each model with z from its prior."""
-    panels = [Panel("test images", test_images(runs[0], SHOWN))]
+    check_images(runs[0])
+    panels = [Panel("test images", np.nan_to_num(test_images(runs[0], SHOWN)))]
     for run in runs:
         rng = stream(run.config.seed, EVALUATION)
         with jax.default_matmul_precision(run.config.matmul_precision):
@@ -237,8 +250,9 @@ def draw_samples(runs: Sequence[Run], path: str) -> None:
 
 def draw_reconstructions(runs: Sequence[Run], path: str) -> None:
     """Figure 6: test images, and their reconstructions by each model at the same places."""
+    check_images(runs[0])
     images = test_images(runs[0], SHOWN)
-    panels = [Panel("test images", images)]
+    panels = [Panel("test images", np.nan_to_num(images))]
     for run in runs:
         rng = stream(run.config.seed, EVALUATION)
         with jax.default_matmul_precision(run.config.matmul_precision):
@@ -265,14 +279,16 @@ def draw_latent_plane(run: Run, path: str) -> None:
     are those of the pseudo-inputs' posteriors with the VampPrior.
     """
     with jax.default_matmul_precision(run.config.matmul_precision):
-        means = _posteriors(run).mean
-        prior = run.best.autoencoder.prior_density(run.best.variables)
+        autoencoder, variables = run.best.autoencoder, run.best.variables
+        centre = functools.partial(jax.jit(autoencoder.top_centre), variables)
+        means = in_batches(centre, (test_images(run),), ROWS)
+        prior = autoencoder.prior_density(variables)
         drawing_planes.latent_plane(
             means,
             np.asarray(prior.component_means()),
             lambda z: priors.log_prob(z, prior),
             path,
-            drawing.math_name(run.best.autoencoder.top),
+            drawing.math_name(autoencoder.top),
         )
 
 
@@ -322,18 +338,7 @@ def draw_histograms(folders: Sequence[str], path: str) -> None:
         file = record_path(folder, "test", config.num_samples, None) + ".npz"
         if not os.path.exists(file):
             raise UsageError(f"{file} is missing: run eval.py --workdir={folder} first.")
-        try:
-            with open_file(file, "rb") as opened, np.load(opened) as arrays:
-                found = arrays["log_likelihood"]
-            if found.ndim != 1 or not len(found) or not np.isfinite(found).all():
-                raise ValueError("log_likelihood is not a finite number for each example")
-        # Not what they say, which may be advice to unpickle it.
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-            raise UsageError(
-                f"{file} cannot be read: remove it and its .json, and run eval.py "
-                f"--workdir={folder} again."
-            ) from None
-        values[title.replace("\n", ", ")] = found
+        values[title.replace("\n", ", ")] = read_log_likelihood(file, folder)
     drawing.log_likelihood_histograms(values, path)
 
 

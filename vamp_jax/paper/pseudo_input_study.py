@@ -19,7 +19,7 @@ import numpy as np
 
 from vamp_jax import choices, config_checks, config_fields, disk
 from vamp_jax.errors import PicturesError, UsageError, check_choice
-from vamp_jax.evaluation.record import record_path
+from vamp_jax.evaluation.record import read_log_likelihood, record_path
 from vamp_jax.paper import records, sweep
 from vamp_jax.paper.markdown import table
 from vamp_jax.paper.numbers import DATASETS as PAPERS
@@ -190,8 +190,7 @@ def _against_paper(job: Job, wanted: list[Job]) -> dict[str, Any]:
         path = _evaluation(each) + ".npz"
         if not os.path.exists(path) or not read_metrics(each.workdir):
             raise UsageError(f"{path} is missing, to which this run is compared: run it again.")
-        with disk.open_file(path, "rb") as file, np.load(file) as arrays:
-            values.append(np.float64(arrays["log_likelihood"]))
+        values.append(np.float64(read_log_likelihood(path, each.workdir)))
     difference = values[0] - values[1]
     elbos = [
         [row["val_reconstruction"] - row["val_kl"] for row in read_metrics(each.workdir)]
@@ -275,19 +274,33 @@ def _epochs(values: Iterable[int | None]) -> str:
     return f"{statistics.fmean(found):.0f}"
 
 
+def check_page(page: str) -> None:
+    """Raises a UsageError unless `write_page` can put tables into this page."""
+    _around_tables(page)
+
+
+def _around_tables(page: str) -> tuple[str, str]:
+    """What stands before and after the tables of a page."""
+    try:
+        with open(page, encoding="utf-8") as file:
+            before, _, rest = file.read().partition(BEGIN)
+    except OSError as error:
+        raise UsageError(
+            f"{page} cannot be read ({error.strerror}): name a page for the tables, --page=FILE, "
+            f"that has {BEGIN} and {END}."
+        ) from None
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise UsageError(f"{page} lacks {BEGIN} or {END}, between which the tables go.")
+    return before, after
+
+
 def write_page(folder: str, page: str) -> None:
     """Puts the tables of the records into a page, between its two marks.
 
     Raises:
       UsageError: when the page cannot be read or lacks a mark.
     """
-    try:
-        with open(page, encoding="utf-8") as file:
-            before, _, rest = file.read().partition(BEGIN)
-    except OSError as error:
-        raise UsageError(f"{page} cannot be read: {error.strerror}.") from None
-    _, mark, after = rest.partition(END)
-    if not mark:
-        raise UsageError(f"{page} lacks {BEGIN} or {END}, between which the tables go.")
+    before, after = _around_tables(page)
     with disk.whole_file(page, shared=True) as file:
         file.write(f"{before}{BEGIN}\n\n{tables(folder)}\n\n{END}{after}")

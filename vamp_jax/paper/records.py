@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from vamp_jax import disk
+from vamp_jax import datasets, disk
 from vamp_jax.config_fields import as_of_today
 from vamp_jax.errors import UsageError
 from vamp_jax.paper.numbers import IN_BITS, LATER_CHOICES, PREFIXES, Cell, Estimate, cells
@@ -112,7 +112,8 @@ def save_record(workdir: str, evaluated: Record, folder: str = "results") -> str
     key = disk.digest_of_values(
         [result[name] for name in ("config", "split", "num_samples", "num_examples")]
     )
-    name = f"{config_name(config)}-{config.dataset}-seed{config.seed}-{key}.json"
+    of_data = datasets.short_name(config.dataset)
+    name = f"{config_name(config)}-{of_data}-seed{config.seed}-{key}.json"
     path = os.path.join(folder, name)
     if not finished and os.path.exists(path) and _read(path)["finished"]:
         raise UsageError(

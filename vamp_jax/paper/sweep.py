@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from vamp_jax import choices, config_checks, config_fields, config_files, disk
+from vamp_jax import choices, config_checks, config_fields, config_files, datasets, disk
 from vamp_jax.errors import UsageError, check_choice
 from vamp_jax.paper import numbers
 from vamp_jax.paper.schedule import Run
@@ -36,6 +36,8 @@ def paper_config(name: str, dataset: str) -> dict[str, Any] | None:
 
 def whole_numbers(flag: str, values: list[str], least: int = 0) -> list[int]:
     """The numbers that a flag lists, each once; a UsageError for what is none."""
+    if not values:
+        raise UsageError(f"{flag} names no number.")
     for value in values:
         if not (value.isdecimal() and value.isascii() and least <= int(value) < 2**32):
             raise UsageError(
@@ -176,7 +178,7 @@ def _point(
     name = "hvae" if components is None else "vamp_hvae"
     paper = paper_config(name, dataset)
     fields = {"num_importance_samples": samples, "seed": seed}
-    folder = f"{name}-{dataset}"
+    folder = f"{name}-{datasets.short_name(dataset)}"
     if components is not None:
         fields["num_components"] = components
         # Runs of the paper's tables are in folders of this name.
@@ -219,6 +221,11 @@ def plane_points(
     """
     if overrides.get("latent_dim", 2) != 2:
         raise UsageError("latent_dim is 2 in the figure of priors: leave it out.")
+    if overrides.get("posterior") in choices.WITH_FLOWS:
+        raise UsageError(
+            f"posterior is {overrides['posterior']!r}; the figure of priors shows the density of "
+            "the aggregated posterior, which only posterior 'normal' has."
+        )
     result = []
     for name in PLANE_CONFIGS:
         paper = paper_config(name, dataset)
@@ -226,7 +233,8 @@ def plane_points(
         config = ml_collections.ConfigDict(paper | fields)
         config_checks.check(config)
         changed = f"-{disk.digest_of_values(overrides)}" if overrides else ""
-        workdir = os.path.join(runs_folder, f"{name}-{dataset}-plane{changed}")
+        folder = f"{name}-{datasets.short_name(dataset)}-plane{changed}"
+        workdir = os.path.join(runs_folder, folder)
         command = train_command(name, dataset, fields, workdir, data_dir)
         result.append(Point(name, None, config.seed, workdir, command, config))
     return result

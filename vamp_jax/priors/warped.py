@@ -148,10 +148,17 @@ def vamp_flow(
       ValueError: as `vamp`, and when the flow is missing or of another D.
     """
     base = vamp(params, encode, bounds=bounds, fixed=fixed, squash=squash)
-    if stop_components:
-        mean, log_var = jax.lax.stop_gradient((base.mean, base.log_var))
-        base = base._replace(mean=mean, log_var=log_var)
+    base = without_gradients_of_components(base) if stop_components else base
     return warp(base, entry("vamp_flow", params, "flow"))
+
+
+def without_gradients_of_components(base: Any) -> Any:
+    """The same mixture, with no gradient through its components; its weights still learn."""
+    if isinstance(base, RotatedMixture):
+        stopped = without_gradients_of_components(base.base)
+        return RotatedMixture(stopped, jax.lax.stop_gradient(base.rotation))
+    mean, log_var = jax.lax.stop_gradient((base.mean, base.log_var))
+    return base._replace(mean=mean, log_var=log_var)
 
 
 def init_flow(

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 
 from absl import app, flags
+from ml_collections import config_flags
 
 from vamp_jax import config_files, disk
 from vamp_jax.errors import (
@@ -59,6 +60,11 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print(f"{_program()}: interrupted; the same command goes on.", file=sys.stderr, flush=True)
         sys.exit(130)
+
+
+def config_path(values: flags.FlagValues) -> str:
+    """The file of --config, without the data set that is named behind it."""
+    return config_flags.get_config_filename(values["config"]).partition(":")[0]
 
 
 @contextlib.contextmanager
@@ -113,7 +119,7 @@ def _parse() -> None:
         meant = RENAMED.get(field[1], hint and hint[1])
         hint = f"Did you mean {meant!r}? " if meant else ""
         raise UsageError(
-            f"The config has no field {field[1]!r}. {hint}configs/default.py lists the fields."
+            f"The config has no field {field[1]!r}. {hint}docs/settings.md lists the fields."
         ) from None
     except Exception as error:  # whatever the config file raises
         config = next((a for a in sys.argv[1:] if a.lstrip("-").startswith("config=")), "--config")

@@ -59,6 +59,7 @@ class Batch(NamedTuple):
     x: Any  # [B, ...]
     index: Array  # of the examples, [B]
     weight: Array  # 1, or 0 for padding, [B]
+    filled: Array  # of `Places`, [B]
     noise: dict[str, Array]  # [M, B, *shape] for each layer
 
 
@@ -96,13 +97,14 @@ def train_epoch(
         return train_step(settings, carry, batch, index)
 
     carry, sums = jax.lax.scan(step, first_carry(settings, state), jnp.arange(settings.num_steps))
-    state, phase_metrics = _phase(settings, with_carry(state, carry), train)
+    state = with_carry(state, carry)
     if plan.autoencoder.collects_statistics:
 
         def batch_at(index):
             return train_batch(settings, order, index, lambda rows: rows_of(train, rows))
 
         state = state.replace(batch_stats=collected.over_epoch(settings, state.variables, batch_at))
+    state, phase_metrics = _phase(settings, state, train)
     state, metrics = end(settings, state, sums, validation)
     return state, metrics | phase_metrics
 
@@ -168,14 +170,23 @@ def end(
     return state, metrics | {"best_epoch": state.best_epoch}
 
 
-def places(settings: Settings, order: Array, step: Array, device: Array) -> tuple[Array, Array]:
-    """The examples of a device's rows in a batch and their weights, 0 for padding: [rows] each."""
+class Places(NamedTuple):
+    """A device's rows in a batch, [rows] each."""
+
+    index: Array  # of their examples; the last batch is filled up with the epoch's first ones
+    weight: Array  # 1, or 0 for those that fill up
+    filled: Array  # 1, or 0 where there are more rows on all devices than in a batch
+
+
+def places(settings: Settings, order: Array, step: Array, device: Array) -> Places:
+    """Tells which examples a device's rows in a batch are."""
     size, count = settings.plan.batch_size, settings.count
-    rows = -(-size // settings.num_devices)  # the last ones may be padding
+    rows = -(-size // settings.num_devices)  # the last ones may be too many
     position = device * rows + jnp.arange(rows)
     place = step * size + position
-    weight = ((position < size) & (place < count)).astype(jnp.float32)
-    return order[jnp.minimum(place, count - 1)], weight
+    filled = position < size
+    weight = (filled & (place < count)).astype(jnp.float32)
+    return Places(order[place % count], weight, filled.astype(jnp.float32))
 
 
 def train_batch(
@@ -183,9 +194,9 @@ def train_batch(
 ) -> Batch:
     """This device's rows of a batch; `fetch` gives examples as stored, by their numbers [rows]."""
     binarise_key, noise_key = settings.keys
-    index, weight = places(settings, order, step, jax.lax.axis_index(AXIS))
+    index, weight, filled = places(settings, order, step, jax.lax.axis_index(AXIS))
     x = settings.plan.inputs.drawn(fetch(index), binarise_key, index)
-    return Batch(x, index, weight, _noise(settings.plan, noise_key, index))
+    return Batch(x, index, weight, filled, _noise(settings.plan, noise_key, index))
 
 
 def _noise(plan: Plan, key: Array, index: Array) -> dict[str, Array]:
@@ -231,8 +242,9 @@ def train_step(settings: Settings, carry, batch: Batch, index: Array):
         }
         kwargs = {"train": True, "row_weight": batch.weight} if batch_stats else {}
         if plan.autoencoder.collects_statistics:
-            # Of this batch, for all that follows; gradients go through them.
-            args = variables, batch.x, batch.noise, batch.weight
+            # Of this batch, for all that follows; gradients go through them. A smaller last batch
+            # is filled up: the statistics of few rows are too far off for pseudo-inputs.
+            args = variables, batch.x, batch.noise, batch.filled
             variables, kwargs = variables | {"batch_stats": plan.autoencoder.statistics(*args)}, {}
         prior, new_cache, drift = _train_prior(settings, variables, cache, batch, index)
         sums, new_stats = _sums(plan, variables, prior, batch, settings.beta, **kwargs)
@@ -324,7 +336,7 @@ def _validate(settings: Settings, variables: Variables, validation: Any) -> Sums
         weight = (place < count).astype(jnp.float32)
         index = jnp.minimum(place, count - 1)
         x = plan.inputs.of(rows_of(validation, index))
-        batch = Batch(x, index, weight, _noise(plan, key, index))
+        batch = Batch(x, index, weight, weight, _noise(plan, key, index))
         return _sums(plan, variables, prior, batch, 1.0)[0]
 
     def add(total, step):

@@ -16,7 +16,7 @@ from vamp_jax.autoencoder import Autoencoder, Variables
 
 Array = jax.Array
 
-BLOCK = 5000  # examples at a time, in the search and in the sum
+BLOCK = 5000  # examples at a time in the search
 
 
 def encoded_means(autoencoder: Autoencoder, variables: Variables, encode: Callable) -> Array:

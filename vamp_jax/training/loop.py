@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from vamp_jax.datasets import Dataset
-from vamp_jax.errors import NonFiniteLossError, Stopped
+from vamp_jax.errors import NonFiniteLossError, Stopped, UsageError
 from vamp_jax.process import hosts
 from vamp_jax.process.progress import Progress
 from vamp_jax.process.signals import SignalFlag
@@ -46,13 +46,13 @@ class Run:
         self.config, self.workdir, self.plan = config, workdir, plan
         self.checkpoints = checkpoints
         self.done, self.best_epoch = 0, 0
-        self.failure: NonFiniteLossError | None = None
+        self.failure: NonFiniteLossError | UsageError | None = None
         self._apart = False
         self._open = contextlib.ExitStack()
 
     @property
     def is_over(self) -> bool:
-        """Whether its last epoch is done, or its loss was not finite."""
+        """Whether its last epoch is done, or it has failed."""
         return self.failure is not None or should_stop(self.done, self.best_epoch, self.config)
 
     def start(self, dataset: Dataset) -> TrainState:
@@ -111,14 +111,15 @@ class Run:
 
 def train(
     runs: Sequence[Run], dataset: Dataset, checkpoint_seconds: float
-) -> NonFiniteLossError | None:
+) -> NonFiniteLossError | UsageError | None:
     """Trains runs until all are over, each from its newest checkpoint.
 
     One run is on all devices. Of several each is on one device, as many at a time as there are
     devices; where one is over, the next one begins.
 
     Returns:
-      The first failure of several: a loss that was not finite. The other runs go on.
+      The first failure of several: a loss that was not finite, or a run that could not be begun or
+      gone on with. The other runs go on.
     Raises:
       NonFiniteLossError: that of a run alone.
       Stopped: after SIGTERM or SIGINT, with the states saved.
@@ -156,6 +157,7 @@ def train(
                 if each and each[0].is_over:
                     each[0].wait()
                     each[0].close()
+                    each[1].release()  # before the next one takes its place
                     held[i] = _next(waiting, dataset, places[i], of_several)
     return next((run.failure for run in runs if run.failure), None)
 
@@ -166,7 +168,14 @@ def _next(
     """The next run that is not over, at its place; None if there is none."""
     while waiting:
         run = waiting.popleft()
-        state = run.start(dataset)
+        try:
+            state = run.start(dataset)
+        except UsageError as error:  # a damaged checkpoint, for instance
+            if not of_several:
+                raise
+            run.failure = error
+            print(f"{error} The other runs go on.", file=sys.stderr, flush=True)
+            continue
         if not run.is_over:
             run.open(_title(run, of_several))
             return run, Slot(run.config, run.plan, dataset, state, device)

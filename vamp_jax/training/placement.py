@@ -74,7 +74,7 @@ def sharded(plan: Plan, train: Any, validation: Any) -> Epoch:
 def _from_parts(settings: Settings, order: Array, step: Array, part: Any, mine: Array) -> Any:
     """The examples `mine` [rows], from the devices that hold them; all devices call it together."""
     numbers = jnp.arange(settings.num_devices)
-    wanted = jax.vmap(lambda device: epochs.places(settings, order, step, device)[0])(numbers)
+    wanted = jax.vmap(lambda device: epochs.places(settings, order, step, device).index)(numbers)
     share = jax.tree.leaves(part)[0].shape[0]
     # What is not here is sent as some other row, which the receiver does not look at.
     here = jnp.clip(wanted - jax.lax.axis_index(AXIS) * share, 0, share - 1)

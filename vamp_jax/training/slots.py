@@ -47,6 +47,10 @@ class Slot:
         """Sends an epoch to the devices; `state` is the one after it."""
         self.state, self._metrics = self._epoch(self.state)
 
+    def release(self) -> None:
+        """Lets go of all that it holds on its devices."""
+        vars(self).clear()
+
     def metrics(self) -> Sums:
         """Waits for the epoch's end; returns its metrics."""
         return jax.device_get(self._metrics)

@@ -1,5 +1,6 @@
 """What changes while training, and how it starts."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -110,7 +111,7 @@ def arranged(
     if prior.arrange is None:
         return variables["params"]["prior"]
     x = np.asarray(as_pseudo_inputs(autoencoder, inputs, at_most(dataset.train)))
-    encode = jax.jit(lambda x: autoencoder.encode(variables, x).top.base.mean)
+    encode = jax.jit(functools.partial(autoencoder.top_centre, variables))
     examples = Examples(x, lambda: np.asarray(in_batches(encode, (x,), ROWS)))
     return prior.arrange(stream(seed, INIT, 1), variables["params"]["prior"], examples, seed)
 
