@@ -131,7 +131,10 @@ def evaluate_annealed_here(workdir: str, config) -> None:
     from vamp_jax.evaluation import annealed
 
     if RECORD.value:
-        raise errors.UsageError("--record goes without --ais: results/ has no place for it.")
+        raise errors.UsageError(
+            "--record goes without --ais: give eval.py --record afterwards, whose record takes it "
+            "along."
+        )
     settings = annealed.Settings(
         AIS_START.value, AIS_DISTRIBUTIONS.value, AIS_CHAINS.value, AIS_SIMULATED.value
     )

@@ -21,8 +21,8 @@ from vamp_jax import choices, config_checks, config_fields, disk
 from vamp_jax.errors import PicturesError, UsageError, check_choice
 from vamp_jax.evaluation.record import record_path
 from vamp_jax.paper import records, sweep
+from vamp_jax.paper.markdown import table
 from vamp_jax.paper.numbers import DATASETS as PAPERS
-from vamp_jax.paper.tables import table
 from vamp_jax.run.folder import differing
 from vamp_jax.run.metrics_log import read_metrics
 

@@ -1,5 +1,6 @@
 """Records: one JSON file for each evaluated run, and which of them belong in the paper's tables."""
 
+import glob
 import json
 import math
 import os
@@ -21,6 +22,12 @@ from vamp_jax.run.stopping import should_stop
 Record = dict[str, Any]
 PaperConfig = Callable[[str, str], dict[str, Any] | None]  # of a cell; None where there is none
 
+
+# What a record keeps of each evaluation by annealed importance sampling.
+OF_ANNEALED = (
+    *("start", "num_distributions", "num_chains", "num_examples", "log_likelihood"),
+    *("log_likelihood_standard_error", "chains_standard_error", "importance_sampled", "simulated"),
+)
 
 _NUMBER = (int, float)
 _MAYBE = (*_NUMBER, type(None))
@@ -63,6 +70,8 @@ def config_name(config: dict[str, Any]) -> str:
 def save_record(workdir: str, evaluated: Record, folder: str = "results") -> str:
     """Writes the result of a run, whole or not at all; another evaluation of it is another file.
 
+    What `eval.py --ais` found after as many epochs on the same split goes with it, as `annealed`.
+
     Args:
       workdir: the folder of the run.
       evaluated: what evaluate.evaluate_run returned, or wrote to eval/*.json.
@@ -98,6 +107,8 @@ def save_record(workdir: str, evaluated: Record, folder: str = "results") -> str
         },
         "commit": " then ".join(commits(workdir)) or None,
     }
+    if annealed := _annealed(workdir, evaluated):
+        result["annealed"] = annealed
     key = disk.digest_of_values(
         [result[name] for name in ("config", "split", "num_samples", "num_examples")]
     )
@@ -114,6 +125,17 @@ def save_record(workdir: str, evaluated: Record, folder: str = "results") -> str
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}.") from None
     return path
+
+
+def _annealed(workdir: str, evaluated: Record) -> list[Record]:
+    """The evaluations by annealed importance sampling of the same split and number of epochs."""
+    pattern = os.path.join(glob.escape(workdir), "eval", f"ais-{evaluated['split']}-*.json")
+    found = [disk.read_json(path) for path in sorted(glob.glob(pattern))]
+    return [
+        {name: values.get(name) for name in OF_ANNEALED}
+        for values in found
+        if values.get("epochs") == evaluated["epochs"]
+    ]
 
 
 def _without_lists(values: dict[str, Any]) -> dict[str, Any]:
@@ -158,6 +180,14 @@ def _problem(values: Any) -> str | None:
     fields += [(values.get("seconds"), name, _NUMBER) for name in ("training", "evaluation")]
     if isinstance(values.get("config"), dict) and values["config"].get("dataset") in IN_BITS:
         fields += [(values, "bits_per_dim", _NUMBER)]
+    annealed = values.get("annealed", [])
+    if not isinstance(annealed, list) or not all(isinstance(one, dict) for one in annealed):
+        return "annealed is no list of evaluations"
+    for one in annealed:
+        fields += [(one, "num_examples", int), (one, "importance_sampled", (dict, type(None)))]
+        if isinstance(beside := one.get("importance_sampled"), dict):
+            fields += [(beside, "difference", _NUMBER)]
+            fields += [(beside, "difference_standard_error", _MAYBE)]
     for where, name, kind in fields:
         if name not in where:
             return f"{name} is missing"

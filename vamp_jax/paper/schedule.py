@@ -8,7 +8,8 @@ from typing import NamedTuple, TypeVar
 
 from vamp_jax import disk
 from vamp_jax.datasets.protocols import SPECS
-from vamp_jax.paper import records, tables
+from vamp_jax.paper import records
+from vamp_jax.paper.markdown import table
 from vamp_jax.paper.numbers import Cell
 from vamp_jax.paper.records import PaperConfig, Record
 from vamp_jax.run.folder import LOCK
@@ -198,7 +199,7 @@ def summary(statuses: Sequence[Status]) -> str:
     total = f"{counts}; {math.fsum(known):.2f} hours are left"
     if unknown := len(statuses) - len(known):
         total += f", and {unknown} run{'s' * (unknown > 1)} of which nothing is known"
-    return "\n\n".join([tables.table([*header, "hours from"], rows), f"{total}."])
+    return "\n\n".join([table([*header, "hours from"], rows), f"{total}."])
 
 
 def progress(statuses: Sequence[Status]) -> str:
