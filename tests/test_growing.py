@@ -59,14 +59,19 @@ def test_it_starts_as_the_mixture_of_one(start):
 
 
 def test_copies_stay_copies_through_real_steps_until_they_part():
-    """At these sizes round-off would part them in the first epoch, were they not tied."""
-    total, data = 37, small_data()
-    fields = dict(num_components=total, hidden_dim=300, batch_size=7, doubling_epochs=1)
-    config = small_config(**GROWN | fields, learned_weights=True)
-    state, run = prepare_run(config, data)
+    """Though they begin a little apart, as round-off would have them after a step."""
+    total, data = 11, small_data()
+    fields = dict(num_components=total, doubling_epochs=1, learned_weights=True)
+    state, run = prepare_run(small_config(**GROWN | fields), data)
     assert num_distinct(state.params["prior"]["pseudo_inputs"]) == 1
+    rng = np.random.RandomState(0)
+    apart = {
+        name: leaf + 1e-6 * rng.standard_normal(leaf.shape).astype("f")
+        for name, leaf in state.params["prior"].items()
+    }
+    state = state.replace(params=state.params | {"prior": apart})
     states, was_best = [], 0
-    for epoch, (now, after) in enumerate([(1, 2), (2, 4), (4, 8), (8, 16), (16, 32), (32, 37)], 1):
+    for epoch, (now, after) in enumerate([(1, 2), (2, 4), (4, 8), (8, 11)], 1):
         before = state.params["prior"]
         states.append(state)
         state, (metrics,) = run(state, 1)
@@ -80,9 +85,9 @@ def test_copies_stay_copies_through_real_steps_until_they_part():
         moved = np.abs(found["pseudo_inputs"] - before["pseudo_inputs"])
         assert moved.reshape(total, -1).max(1).min() > 1e-3  # each has learned
     assert was_best
-    resumed, history = run(states[2], 4)
+    resumed, history = run(states[2], 2)
     chex.assert_trees_all_equal(resumed, state)
-    assert [int(metrics["distinct_components"]) for metrics in history] == [4, 8, 16, 32]
+    assert [int(metrics["distinct_components"]) for metrics in history] == [4, 8]
 
 
 def test_the_second_half_of_a_group_moves_by_the_noise_of_a_start():
