@@ -27,6 +27,11 @@ from vamp_jax.errors import UsageError
         (dict(prior="mog", pseudo_input_start="examples"), "pseudo_input_start goes with"),
         (dict(pseudo_input_squash="tanh"), "pseudo_input_squash is 'tanh'"),
         (dict(wake_steps=5), "wake_steps goes with pseudo_input_update 'wake' or 'em'"),
+        (dict(doubling_epochs=5), "doubling_epochs goes with pseudo_input_update 'grown'"),
+        (
+            dict(pseudo_input_update="grown", components_per_step=5),
+            "'grown' wants all components in a step.*components_per_step is 5: use 0",
+        ),
         (dict(prior="exemplar", components_per_step=5), "components_per_step goes with prior"),
         (
             dict(prior="standard", learned_weights=True),

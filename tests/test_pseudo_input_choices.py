@@ -183,6 +183,11 @@ def test_langevin_steps_wander_through_the_posterior():
     [
         pytest.param(dict(pseudo_input_update="em", wake_steps=4), id="em"),
         pytest.param(
+            dict(pseudo_input_update="grown", doubling_epochs=1),
+            id="grown",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             dict(prior="exemplar", num_neighbours=3), id="exemplar", marks=pytest.mark.slow
         ),
     ],

@@ -59,9 +59,9 @@ def pretend(jobs, trained):
 
 
 def test_methods_are_those_named_and_the_paper_s_comes_first():
-    assert len(study.EVERY) == 64 and study.methods(["all"])[0] == study.PAPER
-    assert len(study.methods(["all"])) == 64
-    assert [sum(map(str.__ne__, m, study.PAPER)) for m in study.ALONE].count(1) == 9
+    assert len(study.EVERY) == 80 and study.methods(["all"])[0] == study.PAPER
+    assert len(study.methods(["all"])) == 80
+    assert [sum(map(str.__ne__, m, study.PAPER)) for m in study.ALONE].count(1) == 10
     assert set(study.ALONE) < set(study.methods(["chosen"]))
     assert study.methods([BETTER]) == [study.PAPER, study.Method(*BETTER.split("-"))]
     with pytest.raises(UsageError, match="methods is 'clip-noise-jont'.*Did you mean"):
@@ -70,10 +70,10 @@ def test_methods_are_those_named_and_the_paper_s_comes_first():
 
 def test_runs_differ_in_the_method_alone_and_protocols_in_their_folders(tmp_path):
     jobs = wanted(tmp_path, names=["all"], seeds="01", datasets=["digits", "freyfaces"])
-    assert len({job.workdir for job in jobs}) == len(jobs) == 64 * 2 * 2
-    assert [job.seed for job in jobs] == [0] * 128 + [1] * 128
+    assert len({job.workdir for job in jobs}) == len(jobs) == 80 * 2 * 2
+    assert [job.seed for job in jobs] == [0] * 160 + [1] * 160
     fields = [f"pseudo_input_{part}" for part in ("squash", "start", "update")]
-    rest = [{k: v for k, v in job.config.items() if k not in fields} for job in jobs[:64]]
+    rest = [{k: v for k, v in job.config.items() if k not in fields} for job in jobs[:80]]
     assert all(other == rest[0] for other in rest)
     assert jobs[0].config["num_epochs"] == study.SHORT["num_epochs"]
     assert not {job.workdir for job in wanted(tmp_path, protocol={})} & {j.workdir for j in jobs}

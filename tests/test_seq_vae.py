@@ -249,6 +249,7 @@ def test_rolls_are_drawn_with_pitch_up_and_grey_past_the_end():
         (dict(pseudo_input_start="noise"), "on sequences starts at training sequences"),
         (dict(pseudo_input_start="kmeans"), "on sequences starts at training sequences"),
         (dict(pseudo_input_update="em"), "those of sequences, of fixed lengths, cannot"),
+        (dict(pseudo_input_update="grown"), "those of sequences, of fixed lengths, cannot"),
         (dict(word_dropout=1.0), "word_dropout is 1.0; it must be below 1."),
         (dict(model="vae", word_dropout=0.1), "word_dropout goes with model 'seq_vae'"),
         (dict(free_nats=1.0, num_importance_samples=2), "goes with the ELBO alone"),

@@ -39,6 +39,7 @@ KINDS = [
     dict(model="vae", pseudo_input_update="em"),
     dict(model="vae", num_importance_samples=3, components_per_step=2),
     dict(model="vae", pseudo_input_update="langevin"),
+    dict(model="vae", pseudo_input_update="grown", doubling_epochs=1),
 ]
 
 # What the flags say.

@@ -27,6 +27,7 @@ from vamp_jax.choices_of_priors import (  # noqa: F401 - tables of this module, 
 from vamp_jax.pseudo_input_choices import (  # noqa: F401
     FOR_SEQUENCES,
     FROM_DATA,
+    GROWING,
     SQUASHES,
     STARTS,
     UPDATES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vamp_jax.pseudo_input_choices import SQUASHES, STARTS
+from vamp_jax.pseudo_input_choices import GROWING, SQUASHES, STARTS
 
 if TYPE_CHECKING:
     import ml_collections
@@ -45,6 +45,7 @@ def _vamp(config: Config, support: tuple[float, float]) -> Prior:
         bounds=support,
         squashing=SQUASHES[config.pseudo_input_squash](config),
         beginning=STARTS[config.pseudo_input_start](config),
+        copies=config.pseudo_input_update in GROWING,
         learned_weights=config.learned_weights,
     )
 

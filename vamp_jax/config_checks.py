@@ -35,6 +35,7 @@ def check(config: ml_collections.ConfigDict) -> None:
                 raise UsageError(
                     f"{name} goes with {other} {shown}; the {other} is {config[other]!r}."
                 )
+    _check_growth(config)
     _check_gradient(config)
     if config.prior in choices.WITH_NEIGHBOURS and config.posterior in choices.WITH_FLOWS:
         raise UsageError(
@@ -68,6 +69,14 @@ def _check_field(name: str, value: Any, field: Field) -> None:
         limit = f"2^{field.below.bit_length() - 1}" if large else f"{field.below:g}"
         limit = "infinity" if field.below == math.inf else limit
         raise UsageError(f"{name} is {value}; it must be below {limit}.")
+
+
+def _check_growth(config: ml_collections.ConfigDict) -> None:
+    if config.pseudo_input_update in choices.GROWING and config.components_per_step:
+        raise UsageError(
+            f"pseudo_input_update {config.pseudo_input_update!r} wants all components in a step, "
+            f"or copies would part; components_per_step is {config.components_per_step}: use 0."
+        )
 
 
 def _check_gradient(config: ml_collections.ConfigDict) -> None:

@@ -146,7 +146,8 @@ FIELDS = {
     "pseudo_input_update": _one_of(
         "joint",
         "How pseudo-inputs learn: with all else (joint); also alone, some steps an epoch (wake); "
-        "so, and those of components without mass start anew (em); by Langevin steps (langevin).",
+        "so, and those of components without mass start anew (em); by Langevin steps (langevin); "
+        "jointly, from one component by doublings until there are K (grown).",
         choices.UPDATES,
         only_with=LEARNED,
         before="joint",
@@ -164,6 +165,12 @@ FIELDS = {
         below=math.inf,
         only_with=("pseudo_input_update", ("langevin",)),
         before=1e-6,
+    ),
+    "doubling_epochs": _count(
+        10,
+        "Epochs after which the number of components doubles, from one until there are K.",
+        only_with=("pseudo_input_update", choices.GROWING),
+        before=10,
     ),
     "num_neighbours": Field(
         10,

@@ -14,7 +14,8 @@ Array = jax.Array
 Shapes = dict[str, tuple[int, ...]]  # of the latents of each stochastic layer, the top last
 
 # Streams of random numbers, all from the config's seed.
-INIT, SHUFFLE, NOISE, BINARISE, VALIDATION_NOISE, EVALUATION, TURNS, PHASE, LANGEVIN = range(9)
+INIT, SHUFFLE, NOISE, BINARISE, VALIDATION_NOISE = range(5)
+EVALUATION, TURNS, PHASE, LANGEVIN, GROWTH = range(5, 10)
 
 
 def stream(seed: int, *path: int | Array) -> Array:

@@ -22,7 +22,7 @@ from vamp_jax.process import command_line, jax_start
 
 DATASETS = flags.DEFINE_list("datasets", None, "Run the study on these data sets.")
 METHODS = flags.DEFINE_list(
-    "methods", ["chosen"], "Methods: chosen, all (64 of them), or SQUASH-START-UPDATE."
+    "methods", ["chosen"], "Methods: chosen, all (80 of them), or SQUASH-START-UPDATE."
 )
 COMPONENTS = flags.DEFINE_list("components", ["10"], "The numbers K.")
 SEEDS = flags.DEFINE_list("seeds", ["0"], "The seeds of each run: 0,1,2.")

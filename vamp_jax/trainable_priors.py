@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vamp_jax import priors
@@ -155,6 +156,7 @@ def vamp(
     bounds: Bounds = None,
     squashing: Squashing = CLIP,
     beginning: Beginning = NOISE,
+    copies: bool = False,
     learned_weights: bool = False,
 ) -> Prior:
     """The VampPrior: K learned pseudo-inputs through the encoder.
@@ -165,6 +167,7 @@ def vamp(
       squashing: keeps them there; `CLIP` is the paper's hard tanh, without gradient outside.
       beginning: where they start; at data with N(0, 0.01^2) noise. The lengths of sequences are
         those of the examples, and stay. (Random values are far from any sequence.)
+      copies: starts all K as copies of one, from which they grow (training/growing.py).
       learned_weights: learns the weights; otherwise all are 1/K.
     """
     low, high = (None if not math.isfinite(side) else side for side in bounds or (math.inf,) * 2)
@@ -172,23 +175,28 @@ def vamp(
     def as_params(x):
         return jax.tree.map(lambda leaf: squashing.inverse(leaf, low, high), x)
 
+    num_placed = 1 if copies else num_components
+
     def placed(params):
-        return params | {"pseudo_inputs": as_params(params["pseudo_inputs"])}
+        params = params | {"pseudo_inputs": as_params(params["pseudo_inputs"])}
+        if not copies:
+            return params
+        return jax.tree.map(lambda one: jnp.repeat(one, num_components, axis=0), params)
 
     def init(rng, start):
         options = {"learned_weights": learned_weights}
         if beginning.from_data:
-            examples = start.examples(num_components)
+            examples = start.examples(num_placed)
             params, constants = _fixed_apart(priors.init_vamp_from_data(rng, examples, **options))
             return placed(params), constants
         params = priors.init_vamp(
-            rng, num_components, start.x_shape, mean=start.mean, stddev=start.stddev, **options
+            rng, num_placed, start.x_shape, mean=start.mean, stddev=start.stddev, **options
         )
         return placed(params), {}
 
     def arrange(rng, params, examples, seed):
         assert beginning.choose is not None  # see below
-        chosen = beginning.choose(examples, num_components, seed)
+        chosen = beginning.choose(examples, num_placed, seed)
         return params | placed(priors.init_vamp_from_data(rng, chosen))
 
     def pseudo_inputs(params, constants):

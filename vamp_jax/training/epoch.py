@@ -31,7 +31,7 @@ from vamp_jax.random_streams import (
     stream,
 )
 from vamp_jax.sequences import num_examples, rows_of
-from vamp_jax.training import collected, devices, exemplars, phases, turns
+from vamp_jax.training import collected, devices, exemplars, growing, phases, turns
 from vamp_jax.training.state import TrainState, as_pseudo_inputs
 
 Array = jax.Array
@@ -51,6 +51,7 @@ class Plan(NamedTuple):
     seed: int
     components_per_step: int = 0  # pseudo-inputs that a step encodes, in turn; 0: all of them
     phase: phases.Phase | None = None  # of the pseudo-inputs alone, after the steps
+    growth: growing.Growth | None = None  # of the components, after each epoch
 
 
 class Batch(NamedTuple):
@@ -154,7 +155,9 @@ def end(
     """Validates after an epoch's steps, whose sums are [num_steps] each; see `train_epoch`."""
     sums, num_devices = dict(sums), settings.num_devices
     drift = sums.pop("drift", None)
-    state = state.replace(epoch=settings.epoch)
+    state, growth = state.replace(epoch=settings.epoch), settings.plan.growth
+    if growth is not None:
+        state = _with_prior(state, growing.tied(growth, state.params["prior"], state.epoch))
     train_sums = devices.sum_over(jax.tree.map(jnp.sum, sums), num_devices)
     validation_sums = _validate(settings, state.variables, validation)
     negative_elbo = validation_sums.pop("negative_elbo") / num_examples(validation)
@@ -167,6 +170,10 @@ def end(
         f"val_{name}": value / num_examples(validation) for name, value in validation_sums.items()
     }
     state = _keep_best(state, negative_elbo)
+    if growth is not None:
+        metrics["distinct_components"] = growing.num_distinct(growth, state.epoch)
+        args = settings.plan.autoencoder, state.variables, state.epoch
+        state = _with_prior(state, growing.parted(growth, *args))
     return state, metrics | {"best_epoch": state.best_epoch}
 
 
@@ -320,7 +327,11 @@ def _phase(settings: Settings, state: TrainState, train: Any) -> tuple[TrainStat
     rows = order[jnp.arange(num_components) % count]
     fresh = as_pseudo_inputs(plan.autoencoder, plan.inputs, rows_of(train, rows))
     prior, metrics = phases.run(plan.phase, share, state.variables, fresh)
-    return state.replace(params=state.params | {"prior": prior}), metrics
+    return _with_prior(state, prior), metrics
+
+
+def _with_prior(state: TrainState, prior: dict[str, Any]) -> TrainState:
+    return state.replace(params=state.params | {"prior": prior})
 
 
 def _validate(settings: Settings, variables: Variables, validation: Any) -> Sums:

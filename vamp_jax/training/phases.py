@@ -15,6 +15,7 @@ import optax
 
 from vamp_jax import priors
 from vamp_jax.autoencoder import Autoencoder, Variables
+from vamp_jax.training.growing import Growth
 
 Array = jax.Array
 
@@ -33,6 +34,7 @@ class Update(NamedTuple):
     """How pseudo-inputs learn, a choice as a value."""
 
     phase: Phase | None = None
+    growth: Growth | None = None
     # What becomes of the optimiser of all parameters.
     optimizer: Callable[[Any], Any] = lambda optimizer: optimizer
 

@@ -29,7 +29,7 @@ def make(config: ml_collections.ConfigDict, dataset: Dataset) -> Plan:
             f"data_placement is {config.data_placement!r}, but model {config.model!r} collects "
             "batch norm's statistics over the whole training set: take 'replicated'."
         )
-    update = choices.UPDATES[config.pseudo_input_update](config, count)
+    update = choices.UPDATES[config.pseudo_input_update](config, dataset)
     return Plan(
         autoencoder=autoencoder,
         objective=choices.objective(config),
@@ -41,4 +41,5 @@ def make(config: ml_collections.ConfigDict, dataset: Dataset) -> Plan:
         seed=config.seed,
         components_per_step=config.components_per_step if turns.period(config) > 1 else 0,
         phase=update.phase,
+        growth=update.growth,
     )
