@@ -165,7 +165,7 @@ def _check_kind(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
     if sequential and dataset.kind != "sequences":
         raise UsageError(
             f"model {config.model!r} takes sequences, and {config.dataset} holds {dataset.kind}: "
-            "name another data set, or another model."
+            "name jsb_chorales, a .txt or a .npz with lengths (docs/data.md), or another model."
         )
     if not sequential and dataset.kind == "sequences":
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Arrays by name -> three splits of images or vectors, checked; whatever file they come from."""
+"""Arrays by name -> three splits, checked; whatever file they come from."""
 
 import hashlib
 import os
@@ -13,7 +13,8 @@ from vamp_jax.errors import UsageError
 MIN_TO_SPLIT = 10  # fewer cannot be split 80/10/10
 _SEED = 0  # of the split of what is given in one piece
 _NAMES = (
-    "train, validation and test (or x alone, to be split), with labels_train, mask_train and so on"
+    "train, validation and test (or x alone, to be split), with labels_train, mask_train, "
+    "length_train and so on"
 )
 # A name -> what it is, and the split it is of ('' for all of it).
 _PATTERNS = (
@@ -21,12 +22,13 @@ _PATTERNS = (
     ("values", re.compile(r"x()")),
     ("labels", re.compile(r"(?:labels?|y)(?:_(train|validation|valid|val|test|x))?")),
     ("masks", re.compile(r"mask(?:_(train|validation|valid|val|test|x))?")),
+    ("lengths", re.compile(r"lengths?(?:_(train|validation|valid|val|test|x))?")),
 )
 _SPLIT_OF = {"valid": "validation", "val": "validation", None: "x", "": "x"}
 
 
 def role(name: str) -> tuple[str, str] | None:
-    """What an array of this name is: ('values' or 'labels' or 'masks', split or 'x'), or None."""
+    """What an array of this name is: (a key of `_PATTERNS`, split or 'x'), or None."""
     for what, pattern in _PATTERNS:
         if match := pattern.fullmatch(name.lower()):
             return what, _SPLIT_OF.get(match[1], match[1])
@@ -44,7 +46,7 @@ def found(where: str, arrays: dict[str, np.ndarray], others: list[str]) -> Found
     Raises:
       UsageError: no array of values, two of one kind, a split without a test set.
     """
-    sorted_out = {"values": {}, "labels": {}, "masks": {}}
+    sorted_out = {what: {} for what, _ in _PATTERNS}
     for name, array in arrays.items():
         what, split = role(name)
         if split in sorted_out[what]:
@@ -59,10 +61,10 @@ def found(where: str, arrays: dict[str, np.ndarray], others: list[str]) -> Found
     if "x" not in splits and not {"train", "test"} <= splits.keys():
         absent = next(split for split in ("train", "test") if split not in splits)
         raise UsageError(f"{where} has no array {absent} (it holds {held[:200]}): give {_NAMES}")
-    for what in ("labels", "masks"):
+    for what in ("labels", "masks", "lengths"):
         if stray := sorted_out[what].keys() - splits.keys():
             raise UsageError(f"{where} has {what} for {min(stray)}, of which it has no values")
-    close = [name for name in others if re.match(r"(?i)mask|label|train|test|val", name)]
+    close = [name for name in others if re.match(r"(?i)mask|label|length|train|test|val", name)]
     if close:
         raise UsageError(
             f"{where} has an array {close[0][:80]!r} that is not known: name arrays {_NAMES}"
@@ -73,13 +75,16 @@ def found(where: str, arrays: dict[str, np.ndarray], others: list[str]) -> Found
         splits=splits,
         masks=sorted_out["masks"],
         labels=sorted_out["labels"],
-        hashes=_hashes(os.path.basename(where), splits, sorted_out["masks"]),
+        hashes=_hashes(os.path.basename(where), sorted_out),
         notes=(note,) if others else (),
+        lengths=sorted_out["lengths"] or None,
     )
 
 
-def _hashes(file: str, splits: dict, masks: dict) -> dict[str, str]:
-    named = splits | {f"mask_{name}": array for name, array in masks.items()}
+def _hashes(file: str, sorted_out: dict) -> dict[str, str]:
+    named = dict(sorted_out["values"])
+    for what, start in (("masks", "mask"), ("lengths", "length")):
+        named |= {f"{start}_{name}": array for name, array in sorted_out[what].items()}
     return {f"{file}/{name}": digest(array) for name, array in named.items()}
 
 
@@ -102,18 +107,29 @@ def check(given: Found) -> tuple[Found, str]:
     Raises:
       UsageError: arrays that are not numbers, or whose shapes do not fit one another.
     """
-    splits = {name: _numbers(given.where, name, array) for name, array in given.splits.items()}
-    labels = {
-        name: _labels(given.where, name, array, len(splits[name]))
-        for name, array in given.labels.items()
-    }
+    given = numbers(given)
+    splits = given.splits
     for name, mask in given.masks.items():
         _check_mask(given.where, name, mask, splits[name].shape)
     if len({array.shape[1:] for array in splits.values()}) > 1:
         several = ", ".join(f"{name} {array.shape}" for name, array in splits.items())
         raise UsageError(f"{given.where} has examples of several shapes ({several}): make them one")
     name, array = next(iter(splits.items()))
-    return given._replace(splits=splits, labels=labels), _kind(given.where, name, array.shape)
+    return given, _kind(given.where, name, array.shape)
+
+
+def numbers(given: Found) -> Found:
+    """The same arrays as numbers, with labels as whole numbers or text.
+
+    Raises:
+      UsageError: arrays that are not numbers, labels that are none or do not fit.
+    """
+    splits = {name: _numbers(given.where, name, array) for name, array in given.splits.items()}
+    labels = {
+        name: _labels(given.where, name, array, len(splits[name]))
+        for name, array in given.labels.items()
+    }
+    return given._replace(splits=splits, labels=labels)
 
 
 def apply_masks(given: Found) -> Found:
@@ -174,10 +190,10 @@ def _kind(where: str, name: str, shape: tuple[int, ...]) -> str:
 
 
 def split(given: Found) -> Found:
-    """Three splits, [N, H, W, C] or [N, D]: x is split 80/10/10, and where there is no validation
-    set a tenth of train becomes it, always in the same way."""
+    """Three splits, [N, H, W, C], [N, D] or, of sequences, as they are: x is split 80/10/10, and
+    where there is no validation set a tenth of train becomes it, always in the same way."""
     splits = {
-        name: array[..., None] if array.ndim in (1, 3) else array
+        name: array[..., None] if array.ndim in (1, 3) and not given.lengths else array
         for name, array in given.splits.items()
     }
     if splits.keys() == set(SPLITS):
@@ -204,4 +220,10 @@ def split(given: Found) -> Found:
         new = dict(zip(SPLITS, (arrays[source][part] for part in parts), strict=False))
         return {name: (arrays | new)[name] for name in SPLITS if name in arrays | new}
 
-    return given._replace(splits=cut(splits), labels=cut(given.labels), notes=(*given.notes, note))
+    lengths = None if given.lengths is None else cut(given.lengths)
+    return given._replace(
+        splits=cut(splits),
+        labels=cut(given.labels),
+        notes=(*given.notes, note),
+        lengths=lengths,
+    )

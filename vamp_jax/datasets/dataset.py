@@ -51,6 +51,7 @@ class Found(NamedTuple):
     hashes: dict[str, str]  # as `Dataset.file_hashes`
     grey_levels: bool = False  # known to be levels 0 to 255, as 8-bit picture files are
     notes: tuple[str, ...] = ()  # what was assumed, to be said
+    lengths: dict[str, np.ndarray] | None = None  # split -> [N], of sequences alone
 
 
 MOST = 100_000  # examples of a split that anything but training, or an estimate, looks at

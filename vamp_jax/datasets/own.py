@@ -1,8 +1,10 @@
 """One's own data, named by where it lies: `load` makes the `Dataset` of it.
 
-    data.npz          arrays train, validation, test, or x alone; labels_*, mask_*
+    data.npz          arrays train, validation, test, or x alone; labels_*, mask_*; length_* of
+                      sequences [N, T, F]
     data.npy          one array
     big/              a folder of train.npy, validation.npy and test.npy, which stay in their files
+                      (those of sequences are read)
     photos/           a folder of PNG or JPEG files, with train/, validation/, test/ or without
     counts.h5         X, and Y for labels; or arrays as in a .npz
     cells.h5ad        AnnData's X
@@ -21,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from vamp_jax.datasets import arrays, files, npy_files, values
+from vamp_jax.datasets import arrays, files, npy_files, own_sequences, values
 from vamp_jax.datasets.dataset import SPLITS, Dataset, Found
 from vamp_jax.errors import UsageError
 
@@ -109,6 +111,9 @@ def _made(
     name: str, found: Found, likelihood: str | None, missing: str
 ) -> tuple[Dataset, list[str]]:
     """Checks what a file holds, splits it where it is in one piece, and says what it is."""
+    if found.lengths:
+        dataset, notes = own_sequences.made(short_name(name), found, likelihood, missing)
+        return dataset, list(notes)
     given, kind = arrays.check(found)
     if missing == "refuse":
         values.refuse_nan(given.where, given.splits, given.masks)
@@ -149,9 +154,10 @@ def _read(name: str, image_size: int | tuple[int, int] | None, data_dir: str | N
         reader = _READERS.get(path.suffix.lower())
     with sentences(name):
         folder = path is not None and path.is_dir()
-        if image_size and not folder:
+        holds_arrays = folder and (path / "train.npy").exists()
+        if image_size and (holds_arrays or not folder):
             raise UsageError(f"image_size is for a folder of pictures, and {name} is none")
-        if folder and (path / "train.npy").exists():
+        if holds_arrays:
             return _npy_folder(path)
         if folder:
             from vamp_jax.datasets import image_folder
@@ -189,20 +195,22 @@ def _npy(path: pathlib.Path) -> Found:
 
 def _npy_folder(path: pathlib.Path) -> Found:
     where, names = files.shown(path), sorted(file.stem for file in path.glob("*.npy"))
-    held = {name: npy_files.map_npy(path / f"{name}.npy") for name in names if name in SPLITS}
+    small = [name for name in names if _role(name) in ("labels", "lengths")]
+    has_lengths = any(_role(name) == "lengths" for name in small)
+    read = npy_files.read_npy if has_lengths else npy_files.map_npy  # padding is made zeros
+    held = {name: read(path / f"{name}.npy") for name in names if name in SPLITS}
     if lacking := [split for split in SPLITS if split not in held]:
         raise UsageError(
             f"{where} has no {lacking[0]}.npy: arrays that stay in their files are not split, so "
             "give train.npy, validation.npy and test.npy"
         )
-    others = [name for name in names if name not in held]
-    labels = {name: npy_files.read_npy(path / f"{name}.npy") for name in others if _labels(name)}
-    return arrays.found(where, held | labels, [name for name in others if name not in labels])
+    held |= {name: npy_files.read_npy(path / f"{name}.npy") for name in small}
+    return arrays.found(where, held, [name for name in names if name not in held])
 
 
-def _labels(name: str) -> bool:
+def _role(name: str) -> str | None:
     found = arrays.role(name)
-    return found is not None and found[0] == "labels"
+    return found and found[0]
 
 
 def _h5(path: pathlib.Path) -> Found:

@@ -9,6 +9,7 @@ with silence to the longest piece of all splits; text as windows of symbols [N, 
 
 import io
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -155,7 +156,21 @@ def _music(name: str, pieces: list[list[np.ndarray]], hashes: dict[str, str]) ->
             row[: len(piece)] = piece
         length = np.array([len(piece) for piece in split], np.int32)
         splits.append({"values": values, "length": length})
-    share = float(np.concatenate(pieces[0]).mean(dtype=np.float64))
+    return of_rolls(name, splits, hashes)
+
+
+def of_rolls(
+    name: str, splits: list[dict[str, np.ndarray]], hashes: dict[str, str], labels: Any = None
+) -> Dataset:
+    """The data set of three splits of zeros and ones, padded with zeros to one length.
+
+    Args:
+      name: of the data set.
+      splits: {"values": uint8 [N, T, F], "length": int32 [N]} each.
+      hashes, labels: as `Dataset` has them.
+    """
+    values, length = splits[0].values()
+    share = float(values.sum(dtype=np.float64) / (length.sum(dtype=np.int64) * values.shape[2]))
     return Dataset(
         name,
         *splits,
@@ -166,6 +181,7 @@ def _music(name: str, pieces: list[list[np.ndarray]], hashes: dict[str, str]) ->
         pseudo_input_stddev=(share * (1 - share)) ** 0.5,
         file_hashes=hashes,
         kind="sequences",
+        labels=labels,
     )
 
 

@@ -63,7 +63,7 @@ def refuse_nan(where: str, splits: Splits, masks: Splits) -> None:
         for name, array in splits.items()
         if array.dtype.kind == "f"
     }
-    _refuse_any(where, there, np.isnan, f"is not a number: {cure}")
+    refuse_any(where, there, np.isnan, f"is not a number: {cure}")
 
 
 def facts(where: str, kind: str, splits: Splits, *, in_bytes: bool, grey_levels: bool) -> Facts:
@@ -80,7 +80,7 @@ def facts(where: str, kind: str, splits: Splits, *, in_bytes: bool, grey_levels:
       UsageError: infinity, nothing but one value.
     """
     floats = {name: a for name, a in splits.items() if a.dtype.kind == "f"}
-    _refuse_any(where, floats, np.isinf, "is infinite: every value must be a finite number")
+    refuse_any(where, floats, np.isinf, "is infinite: every value must be a finite number")
     # fmin and fmax pass over nan, unless there is nothing else.
     ranges = {name: (_reduced(np.fmin, a), _reduced(np.fmax, a)) for name, a in splits.items()}
     for name, (low, high) in ranges.items():
@@ -120,7 +120,7 @@ def choose(splits: Splits, known: Facts, likelihood: str | None) -> tuple[str, s
         choices = ", ".join(LIKELIHOODS)
         raise UsageError(f"likelihood is {likelihood!r}; it must be one of {choices}.")
     fit = _FITS[likelihood]
-    _refuse_any(
+    refuse_any(
         known.where,
         splits,
         lambda values: fit.outside(values, known),
@@ -155,7 +155,7 @@ def _guess(splits: Splits, known: Facts) -> tuple[str, str]:
     )
 
 
-def _refuse_any(
+def refuse_any(
     where: str, splits: Splits, bad: Callable[[np.ndarray], np.ndarray], reason: str
 ) -> None:
     """Raises a UsageError that names the first value for which `bad` is true."""

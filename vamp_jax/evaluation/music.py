@@ -35,7 +35,11 @@ def write_pieces(
       UsageError: for data that are no rolls of 88 keys, or without mido.
     """
     if not is_roll(x) or np.shape(x["values"])[-1] != NUM_KEYS:
-        raise UsageError("--figure=music is of piano rolls of 88 keys: name a run on music.")
+        held = f"of {np.shape(x['values'])[-1]} values a step" if is_roll(x) else "no rolls"
+        raise UsageError(
+            f"--figure=music is of piano rolls of 88 keys, and these are {held}: name a run on "
+            "music."
+        )
     _import_mido()
     pieces = rows_of(x, spaced(num_examples(x), PIECES))
     again_rng, sample_rng = jax.random.split(rng)
