@@ -142,8 +142,28 @@ def test_the_figure_of_priors_has_runs_of_two_units_and_gives_each_prior_its_fie
     assert starts == ["noise", "noise", "kmeans", "kmeans"]
     with pytest.raises(UsageError, match="latent_dim is 2 in the figure of priors"):
         sweep.plane_points("digits", {"latent_dim": 3}, str(tmp_path), None)
+    with pytest.raises(UsageError, match="posterior is 'iaf'; the figure of priors"):
+        sweep.plane_points("digits", {"posterior": "iaf"}, str(tmp_path), None)
     with pytest.raises(UsageError, match="--seeds is not a flag of Figure priors"):
         draw("--figure=priors", "--seeds=1")
+
+
+def test_gaps_are_drawn_black_and_vectors_are_refused(tmp_path):
+    config, data = small_config(model="vae", prior="vamp", missing="mask"), small_data()
+    images = np.float32(data.test)
+    images[:, :2] = np.nan
+    data = data._replace(test=images, missing=True)
+    plan = plan_for(config, data)
+    best = Best(plan.autoencoder, plan.inputs, variables_for(plan, data), 1, 1)
+    figures.draw_reconstructions([figures.Run("VAE", config, data, best)], str(tmp_path / "6"))
+    assert (tmp_path / "6.png").exists()
+    splits = {name: getattr(data, name).reshape(-1, 16) for name in datasets.SPLITS}
+    flat = data._replace(**splits)
+    for draw_it in (figures.draw_samples, figures.draw_reconstructions):
+        with pytest.raises(
+            UsageError, match=r"shows images, and an example of digits has .*\[16\]"
+        ):
+            draw_it([figures.Run("VAE", config, flat, best)], str(tmp_path / "5"))
 
 
 def test_the_kl_of_the_figure_of_priors_is_that_of_its_densities(tmp_path):

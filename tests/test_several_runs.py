@@ -4,12 +4,14 @@ The slow tests (python -m pytest -m slow tests/test_several_runs.py) are of ever
 of whole commands: stopped early, killed, gone on with alone and together.
 """
 
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import jax
@@ -154,6 +156,10 @@ def check_bits(num_runs, compared=slice(None), **fields):
             state, metrics = run(state, *splits)
         assert bits(slot.metrics()) == bits(jax.device_get(metrics))
         assert bits(slot.state) == bits(state)
+        held = [weakref.ref(leaf) for leaf in jax.tree.leaves(slot.state)]
+        slot.release()  # so that the next run finds its device empty
+        gc.collect()
+        assert held and all(leaf() is None for leaf in held)
 
 
 def test_a_run_among_others_has_the_bits_of_the_run_alone():
@@ -307,6 +313,20 @@ def test_one_that_fails_lets_the_others_end(commands, alone):
     assert code == 1 and "Traceback" not in output, output
     assert "The other runs go on." in output and "is nan in epoch" in output
     assert result_of(Path(f"{folder}-learning_rate0.02")) == alone[0]
+
+
+@pytest.mark.slow
+def test_one_that_waits_and_cannot_be_gone_on_with_lets_the_others_end(commands, alone):
+    folder = commands.folder / "damaged"
+    shutil.copytree(commands.folder / "alone-seed1", f"{folder}-seed1")
+    for path in Path(f"{folder}-seed1", "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    given = "--seeds=1,0", f"--workdir={folder}"
+    code, output = commands.finish(commands.start(1, *given))
+    assert code == 2 and "Traceback" not in output, output
+    assert "The other runs go on." in output
+    assert result_of(Path(f"{folder}-seed0")) == alone[0]
 
 
 @pytest.mark.slow
