@@ -175,7 +175,7 @@ def test_where_sequences_are_wanted_and_none_are_there_the_way_out_is_named(tmp_
 
 @pytest.mark.slow  # python -m pytest -m slow tests/test_own_sequences.py
 def test_a_run_has_the_same_bits_whatever_is_past_the_ends(tmp_path):
-    """On a file and a folder; it goes on, and refuses other lengths; its model takes sequences."""
+    """On a file and a folder; other lengths are refused, and the model takes sequences."""
     data, models, rows = small_sequences(), [], []
     mine = npz(tmp_path, **held(data, num_steps=9))
     for number, path in enumerate((mine, saved(tmp_path / "big", held(data, num_steps=5, seed=2)))):
