@@ -56,7 +56,7 @@ BEYOND = """\
 Full runs of what the paper does not have, evaluated as its own. S = 100 and 1000, the ELBO and the
 standard error are those of the first seed, *AIS less this* is what annealed importance sampling
 finds more than S = 5000 does on the same images (their number), with the standard error over them.
-*In minutes*: trained as `configs/fast_*.py` are."""
+*In minutes*: trained as `configs/fast_*.py` are, which the paper's models beside are, too."""
 
 
 def report(runs: dict[str, Record], paper_config: PaperConfig) -> str:
