@@ -24,7 +24,7 @@ from vamp_jax.choices_of_priors import (  # noqa: F401 - tables of this module, 
     WITH_PSEUDO_INPUTS,
     WITH_TURNS,
 )
-from vamp_jax.pseudo_input_choices import (  # noqa: F401
+from vamp_jax.choices_of_pseudo_inputs import (  # noqa: F401
     FOR_SEQUENCES,
     FROM_DATA,
     GROWING,

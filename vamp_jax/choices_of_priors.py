@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vamp_jax.pseudo_input_choices import GROWING, SQUASHES, STARTS
+from vamp_jax.choices_of_pseudo_inputs import GROWING, SQUASHES, STARTS
 
 if TYPE_CHECKING:
     import ml_collections
