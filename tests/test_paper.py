@@ -177,8 +177,7 @@ def test_what_the_paper_does_not_have_has_a_table_of_its_own(tmp_path):
     add(tmp_path, "vae", seed=1, value=-87.0, config={"posterior": "iaf"})
     changed = in_minutes | {"num_importance_samples": 5, "importance_gradient": "dreg"}
     add(tmp_path, "vamp_vae", config=changed, epochs=100, best_epoch=99)
-    lr = {"learning_rate": 1e-3}
-    add(tmp_path, "vamp_flow_vae", config=lr)
+    add(tmp_path, "vamp_flow_vae", config={"learning_rate": 1e-3})
     table = section(report_of(tmp_path), title)
     assert row_of(table, "|staticMNIST|`vae-iaf`") == [
         *("static MNIST", "`vae-iaf`", "ELBO", "-86.50 ± 0.71 (2)", "0.23"),
