@@ -116,7 +116,7 @@ EVAL = [
     ("--workdir=RUN", "RUN holds no checkpoints"),
 ]
 TABLE = [
-    ("--table=1 --seeds=", "has no such cell"),
+    ("--table=1 --seeds=", "seeds names no number"),
     ("--table=1,5", "table is '5'; it must be one of 1, 2, 3, 4"),
     ("--table=one", "table is 'one'"),
     ("--table=1 --rows=static-mnist", "Did you mean 'static_mnist'"),
