@@ -16,9 +16,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def main():
-    runs = records.read(str(ROOT / "results"))
     path = str(ROOT / "docs" / "minutes")
-    draw(points({file: run for file, run in runs.items() if "per_step" not in run}), path)
+    draw(points(records.of_images(records.read(str(ROOT / "results")))), path)
     print(f"Written: {path}.png")
 
 

@@ -43,9 +43,9 @@ def prices():
 
 def points(runs, prices):
     """Of each cell: (pseudo-inputs a step, price, nats over all of them, deviation)."""
-    runs = {file: record for file, record in runs.items() if "per_step" not in record}
     found = {}
-    for (name, dataset), by_count in cheaper.shares(runs, sweep.paper_config).items():
+    shares = cheaper.shares(records.of_images(runs), sweep.paper_config)
+    for (name, dataset), by_count in shares.items():
         model = name.removeprefix("vamp_")
         if 0 not in by_count or model not in prices:
             continue

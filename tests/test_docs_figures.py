@@ -25,7 +25,7 @@ def held():
 @pytest.fixture(scope="module")
 def full(held):
     """The full runs of the paper's settings: by cell, then by seed."""
-    runs = {file: record for file, record in held.items() if "per_step" not in record}
+    runs = records.of_images(held)
     return records.full_runs(runs, sweep.paper_config)
 
 
@@ -73,7 +73,7 @@ def full_row(name, dataset, seeds):
 
 
 def test_runs_in_minutes_are_those_of_results(held):
-    runs = {file: record for file, record in held.items() if "per_step" not in record}
+    runs = records.of_images(held)
     text = page("docs/speed.md")
     for (name, dataset), found in cheaper.fast(runs, sweep.paper_config).items():
         shown = cell(found, dataset)
@@ -81,7 +81,7 @@ def test_runs_in_minutes_are_those_of_results(held):
 
 
 def test_runs_beyond_the_paper_that_pages_tell_of(held):
-    runs = {file: record for file, record in held.items() if "per_step" not in record}
+    runs = records.of_images(held)
     lines = beyond.runs_beyond(runs)
     for line, config in (
         (("static_mnist", "vae-iaf", "ELBO", "in minutes"), "iaf_vae"),

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 # Imported when asked for: the priors should not wait for what a trained model needs.
 _PLACES = {"load": "model_file", "export": "model_file", "vamp": "priors"}
-
-
 _MODULES = ("datasets", "outside", "sklearn")  # that the documents name as attributes
 
 

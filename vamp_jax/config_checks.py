@@ -37,6 +37,11 @@ def check(config: ml_collections.ConfigDict) -> None:
                 )
     _check_growth(config)
     _check_gradient(config)
+    _check_parts(config)
+
+
+def _check_parts(config: ml_collections.ConfigDict) -> None:
+    """Raises a UsageError for a prior, a posterior and a network that do not go together."""
     if config.prior in choices.WITH_NEIGHBOURS and config.posterior in choices.WITH_FLOWS:
         raise UsageError(
             f"prior {config.prior!r} has the normals of the encoder as its components, before any "

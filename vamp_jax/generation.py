@@ -68,6 +68,15 @@ def reconstruct(autoencoder: Autoencoder, variables: Variables, rng: Array, x: A
     return made | {"length": jnp.minimum(x["length"], made["length"])}
 
 
+@jitted("autoencoder")
+def draw_latents(
+    autoencoder: Autoencoder, variables: Variables, rng: Array, x: Any, index: Array
+) -> Latents:
+    """Draws the latents of all layers from q(z|x), [N, *shape] each, by (rng, index [N]) alone."""
+    noise = latent_noise(rng, index, autoencoder.network.latent_shapes)
+    return autoencoder.draw(variables, autoencoder.encode(variables, x), noise).latents
+
+
 def descend(
     autoencoder: Autoencoder, variables: Variables, rng: Array, z_top: Array
 ) -> tuple[Latents, Array]:

@@ -17,7 +17,7 @@ from vamp_jax.batches import in_batches
 from vamp_jax.datasets.inputs import DataSpec
 from vamp_jax.datasets.values import fractional
 from vamp_jax.posteriors import Normal
-from vamp_jax.random_streams import EVALUATION, latent_noise, stream
+from vamp_jax.random_streams import EVALUATION, stream
 from vamp_jax.sequences import check_examples, is_sequences, num_examples, values_of
 
 Array = jax.Array
@@ -187,7 +187,7 @@ class Trained:
         rng = stream(seed, EVALUATION)
 
         def draw(model, variables, x, index):
-            return _drawn(model, variables, rng, x, index)
+            return generation.draw_latents(model, variables, rng, x, index)
 
         return self._batches(draw, x, np.arange(num_examples(x)))
 
@@ -224,14 +224,6 @@ def _log_prob_given(
 ) -> Array:
     heads, _ = model.decode(variables, latents, x)
     return likelihoods.log_prob(model.likelihood, x, heads, 1)
-
-
-@_compiled
-def _drawn(
-    model: Autoencoder, variables: Variables, rng: Array, x: Any, index: Array
-) -> dict[str, Array]:
-    noise = latent_noise(rng, index, model.network.latent_shapes)
-    return model.draw(variables, model.encode(variables, x), noise).latents
 
 
 def _wanted(layers: dict[str, tuple[int, ...]]) -> str:

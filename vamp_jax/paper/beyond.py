@@ -10,15 +10,14 @@ from typing import Any
 
 from vamp_jax import config_fields, default_config
 from vamp_jax.paper.markdown import shown, table
-from vamp_jax.paper.numbers import DATASETS, IN_BITS, cells
-from vamp_jax.paper.records import Record, cell_of, summarise
+from vamp_jax.paper.numbers import DATASETS, IN_BITS, NUM_SAMPLES, cells
+from vamp_jax.paper.records import Record, cell_of, shortfalls, summarise
 
 OBJECTIVE = ("objective", "num_importance_samples", "renyi_alpha", "importance_gradient")
 TRAINING = (
     *("dense_init", "batch_size", "learning_rate", "learning_rate_schedule"),
     *("final_learning_rate", "num_epochs", "warmup_epochs", "free_nats"),
 )
-NUM_SAMPLES = 5000
 IN_MINUTES = "in minutes"
 
 Line = tuple[str, str, str, str]  # data, config, objective, how it was trained
@@ -26,21 +25,16 @@ Line = tuple[str, str, str, str]  # data, config, objective, how it was trained
 
 def runs_beyond(runs: dict[str, Record]) -> dict[Line, list[Record]]:
     """The runs of each line, in the order of the paper's data sets."""
+    defaults = config_fields.defaults().to_dict()
     in_the_paper = {cell for number in (1, 2, 3, 4) for cell in cells(number)}
     found: dict[Line, list[Record]] = {}
     for record in runs.values():
         name, dataset = cell_of(record)
-        config = record["config"]
-        objective = _changed(config, config_fields.defaults().to_dict(), OBJECTIVE)
-        full = (
-            record["finished"]
-            and record["split"] == "test"
-            and record["num_examples"] == record["num_examples_in_split"]
-            and record["num_samples"] == NUM_SAMPLES
-        )
-        if not full or dataset not in DATASETS:
+        short = shortfalls(record) or record["num_samples"] != NUM_SAMPLES
+        if short or dataset not in DATASETS:
             continue
-        trained = _trained(config)
+        config = record["config"]
+        objective, trained = _changed(config, defaults, OBJECTIVE), _trained(config)
         if (name, dataset) not in in_the_paper or objective or trained == IN_MINUTES:
             line = dataset, name, objective or "ELBO", trained
             found.setdefault(line, []).append(record)

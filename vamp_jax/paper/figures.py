@@ -33,7 +33,7 @@ from vamp_jax.evaluation import music, report
 from vamp_jax.evaluation.record import read_log_likelihood, record_path
 from vamp_jax.paper.numbers import MODELS, PRIORS
 from vamp_jax.posteriors import Normal
-from vamp_jax.random_streams import EVALUATION, latent_noise, stream
+from vamp_jax.random_streams import EVALUATION, stream
 from vamp_jax.run.folder import check_data, differing, load_config
 from vamp_jax.run.metrics_log import read_metrics
 from vamp_jax.run.stopping import should_stop
@@ -156,12 +156,7 @@ def component_use(run: Run) -> np.ndarray:
     """
     autoencoder, variables = run.best.autoencoder, run.best.variables
     images, rng = test_images(run), stream(run.config.seed, EVALUATION)
-
-    @jax.jit
-    def draw(x, index):
-        noise = latent_noise(rng, index, autoencoder.network.latent_shapes)
-        return autoencoder.draw(variables, autoencoder.encode(variables, x), noise)[0]
-
+    draw = functools.partial(generation.draw_latents, autoencoder, variables, rng)
     z = in_batches(draw, (images, np.arange(len(images))), ROWS)[autoencoder.top]
     return np.asarray(diagnostics.prior_use(z, autoencoder.prior_density(variables)).mass)
 

@@ -32,6 +32,7 @@ DATASETS = {
     "freyfaces": "Frey Faces",
     "histopathology": "Histopathology",
 }
+NUM_SAMPLES = 5000  # S of the tables' log-likelihoods (section 5)
 IN_BITS = ("freyfaces", "histopathology")  # bits/dim, lower is better; the others: nats
 
 # Table 1, test log-likelihood: a column each, and a row each.

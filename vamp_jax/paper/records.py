@@ -200,6 +200,11 @@ def _problem(values: Any) -> str | None:
     return None
 
 
+def of_images(runs: dict[str, Record]) -> dict[str, Record]:
+    """The runs but for those of sequences, which have a table of their own."""
+    return {file: record for file, record in runs.items() if "per_step" not in record}
+
+
 def cell_of(record: Record) -> Cell:
     """The configuration and the data set of a record."""
     return config_name(record["config"]), record["config"]["dataset"]
@@ -221,6 +226,12 @@ def differences(record: Record, paper_config: dict[str, Any] | None) -> list[str
         ]
         if record["num_samples"] != paper_config["num_samples"]:
             found.append(f"S {record['num_samples']} instead of {paper_config['num_samples']}")
+    return found + shortfalls(record)
+
+
+def shortfalls(record: Record) -> list[str]:
+    """What keeps a run from being a full one: trained to its end, evaluated on the test set."""
+    found = []
     if record["split"] != "test":
         found.append(f"{record['split']} split")
     if record["num_examples"] != record["num_examples_in_split"]:

@@ -10,7 +10,7 @@ from vamp_jax import disk
 from vamp_jax.datasets.protocols import SPECS
 from vamp_jax.paper import records
 from vamp_jax.paper.markdown import table
-from vamp_jax.paper.numbers import Cell
+from vamp_jax.paper.numbers import NUM_SAMPLES, Cell
 from vamp_jax.paper.records import PaperConfig, Record
 from vamp_jax.run.folder import LOCK
 from vamp_jax.run.metrics_log import read_metrics
@@ -20,7 +20,6 @@ Share = TypeVar("Share")
 
 DONE, RUNNING, BEGUN, LEFT = "done", "running", "begun", "left"
 SECONDS_TO_SAVE = 10.0
-SAMPLES = 5000  # of the tables' log-likelihoods
 
 
 class Expected(NamedTuple):
@@ -101,14 +100,14 @@ def _hours(record: Record) -> float:
 
 
 def hours_taken(held: Collection[Record]) -> dict[Cell, list[float]]:
-    """The hours of each finished run that was evaluated on the whole test set with S = `SAMPLES`.
+    """The hours of each finished run that was evaluated on the whole test set with S = 5000.
 
     Runs with other settings than the paper's are among them: they take as long.
     """
     taken: dict[Cell, list[float]] = {}
     for record in held:
         whole = record["num_examples"] == record["num_examples_in_split"]
-        usual = (record["split"], record["num_samples"]) == ("test", SAMPLES)
+        usual = (record["split"], record["num_samples"]) == ("test", NUM_SAMPLES)
         if record["finished"] and whole and usual:
             taken.setdefault(records.cell_of(record), []).append(_hours(record))
     return taken

@@ -62,7 +62,7 @@ finds more than S = 5000 does on the same images (their number), with the standa
 def report(runs: dict[str, Record], paper_config: PaperConfig) -> str:
     """The markdown of everything: the paper's tables, the runs in them, and the other runs."""
     of_sequences = [values for values in runs.values() if "per_step" in values]
-    runs = {file: values for file, values in runs.items() if "per_step" not in values}
+    runs = records.of_images(runs)
     full = full_runs(runs, paper_config)
     ours = {cell: summarise(seeds.values()) for cell, seeds in full.items()}
     others = [

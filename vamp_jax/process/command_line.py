@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable, Iterator
 
 from absl import app, flags
-from ml_collections import config_flags
 
 from vamp_jax import config_files, disk
 from vamp_jax.errors import (
@@ -64,6 +63,8 @@ def run(main: Callable[[], None]) -> None:
 
 def config_path(values: flags.FlagValues) -> str:
     """The file of --config, without the data set that is named behind it."""
+    from ml_collections import config_flags  # which most commands do without
+
     return config_flags.get_config_filename(values["config"]).partition(":")[0]
 
 
