@@ -26,6 +26,7 @@ MIN_LOG_MEAN, MAX_LOG_MEAN = -20.0, 20.0
 MIN_LOG_THETA, MAX_LOG_THETA = -10.0, 10.0
 
 
+@jax.custom_jvp
 def _poisson_log_prob(x: Array, log_mean: Array) -> Array:
     """ln Poisson(x | exp(log_mean)); from 10 on by Loader's expansion, for which
 
@@ -33,13 +34,19 @@ def _poisson_log_prob(x: Array, log_mean: Array) -> Array:
 
     with delta the rest of Stirling's series (C. Loader 2000, Fast and accurate computation of
     binomial probabilities). x ln(mean) - mean - ln x! would be a difference of large numbers, in
-    float32 wrong by a nat at a million.
+    float32 wrong by a nat at a million. The derivative by log_mean is x - mean; there is none by x.
     """
     mean, few = jnp.exp(log_mean), x < 10.0
     many = jnp.where(few, 10.0, x)
     rest = 1.0 / (12.0 * many) - 1.0 / (360.0 * many**3)
     stirling = -_deviance(many, mean) - 0.5 * jnp.log(2.0 * math.pi * many) - rest
     return jnp.where(few, jax.scipy.stats.poisson.logpmf(jnp.where(few, x, 0.0), mean), stirling)
+
+
+@_poisson_log_prob.defjvp
+def _poisson_derivative(primals, tangents):
+    x, log_mean = primals
+    return _poisson_log_prob(x, log_mean), (x - jnp.exp(log_mean)) * tangents[1]
 
 
 def _deviance(x: Array, mean: Array) -> Array:
