@@ -254,6 +254,16 @@ def test_columns_become_orthonormal(shape, condition):
         np.testing.assert_allclose(q[0], left @ right, atol=1e-5)
 
 
+def test_orthonormal_columns_do_not_jump():
+    """The signs are those of Gram and Schmidt: no column turns over where an entry passes zero."""
+    raw = np.random.RandomState(1).standard_normal((5, 3)).astype(np.float32)
+    for row, column in np.ndindex(raw.shape):
+        below, above = raw.copy(), raw.copy()
+        below[row, column], above[row, column] = -1e-4, 1e-4
+        moved = flows.orthonormal(np.stack([below, above]))
+        np.testing.assert_allclose(moved[0], moved[1], atol=1e-2)
+
+
 # ---------------------------------------------------------------------------------------------
 # The edge of what is allowed, and extreme parameters.
 

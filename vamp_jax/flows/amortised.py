@@ -94,10 +94,10 @@ def householder_matrix(v: Array) -> Array:
 
 
 def orthonormal(q: Array) -> Array:
-    """Makes the columns of q orthonormal: [..., D, M] -> [..., D, M], M <= D.
+    """Makes the columns of q orthonormal by Gram & Schmidt: [..., D, M] -> [..., D, M], M <= D.
 
-    Repeats q <- q (3 I - q^T q) / 2 (Bjorck & Bowie 1971) from q / ||q||_F, 30 times. The columns
-    must be independent; that is enough for condition numbers up to 1e4.
+    q = Q R with R upper triangular, its diagonal positive: so Q is unique, and follows q smoothly
+    where the columns are independent.
 
     Raises:
       ValueError: for other shapes.
@@ -105,13 +105,9 @@ def orthonormal(q: Array) -> Array:
     shape = jnp.shape(q)
     if len(shape) < 2 or not 1 <= shape[-1] <= shape[-2]:
         raise ValueError(f"orthonormal: q must be [..., D, M] with 1 <= M <= D, but has {shape}.")
-    flat = jnp.reshape(q, (*shape[:-2], shape[-2] * shape[-1]))
-
-    def step(_, q):
-        gram = jnp.einsum("...dm,...dn->...mn", q, q, precision="highest")
-        return 1.5 * q - 0.5 * jnp.matmul(q, gram, precision="highest")
-
-    return jax.lax.fori_loop(0, 30, step, jnp.reshape(_unit(flat)[0], shape))
+    columns, r = jnp.linalg.qr(q)
+    diagonal = jnp.diagonal(r, axis1=-2, axis2=-1)
+    return columns * jnp.where(diagonal < 0, -1.0, 1.0)[..., None, :].astype(columns.dtype)
 
 
 def sylvester(z: Array, q: Array, r1: Array, r2: Array, b: Array) -> tuple[Array, Array]:
