@@ -259,6 +259,7 @@ def test_importance_sampling_agrees_with_quadrature(posterior, prior):
         dict(posterior="iaf", importance_gradient="dreg"),
         dict(posterior="normal", num_flows=2),
         dict(prior="vamp", stop_components=True),
+        dict(prior="flow", stop_components=True),  # has no components
     ],
 )
 def test_pairs_that_cannot_be_are_one_sentence(fields):

@@ -99,6 +99,7 @@ def test_another_file_under_the_name(tmp_path):
     assert "has SHA-256" in refusal("nottingham", str(tmp_path))
     assert "alone: leave out" in refusal("jsb_chorales", likelihood="poisson")
     assert "image_size is for" in refusal("jsb_chorales", image_size=4)
+    assert "jsb_chorales has no NaN" in refusal("jsb_chorales", missing="mask")
 
 
 # Text

@@ -16,7 +16,7 @@ import numpy as np
 from vamp_jax import datasets, outside
 from vamp_jax.choices_of_priors import (  # noqa: F401 - tables of this module, too
     PRIORS,
-    WARPED,
+    WARPED_MIXTURES,
     WITH_COMPONENTS,
     WITH_FIXED_EXAMPLES,
     WITH_LEARNED_PSEUDO_INPUTS,

@@ -90,4 +90,4 @@ WITH_FIXED_EXAMPLES = ("vamp_data", "vamp_data_flow", *WITH_NEIGHBOURS)
 OF_ONE_NORMAL = ("standard", "flow", "autoregressive_flow")
 # K of them is the config's.
 WITH_COMPONENTS = tuple(n for n in PRIORS if n not in (*OF_ONE_NORMAL, *WITH_NEIGHBOURS))
-WARPED = tuple(name for name in PRIORS if name.endswith("flow"))
+WARPED_MIXTURES = tuple(name for name in WITH_COMPONENTS if name.endswith("flow"))

@@ -121,7 +121,7 @@ FIELDS = {
     "stop_components": Field(
         False,
         "Lets no gradient through the components of a warped prior, for ablations.",
-        only_with=("prior", choices.WARPED),
+        only_with=("prior", choices.WARPED_MIXTURES),
         before=False,
     ),
     "learned_weights": Field(

@@ -241,7 +241,7 @@ def locked(path: str | os.PathLike, *, wait: bool) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = lock.read(200).strip() or "a process that does not say which"
+            holder = lock.read(200).strip() or "another process"
             if not wait:
                 raise BlockingIOError(errno.EWOULDBLOCK, holder) from None
             print(f"Waiting for {holder}, which holds {path}.", flush=True)

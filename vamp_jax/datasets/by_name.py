@@ -55,6 +55,8 @@ def load(
         raise UsageError(f"window is for text, and {name} is none")
     if image_size and (text is not None or name in NAMES):
         raise UsageError(f"image_size is for a folder of pictures, and {name} is none")
+    if missing != "refuse" and (text is not None or name in NAMES):
+        raise UsageError(f"missing={missing} is for arrays of one's own, and {name} has no NaN")
     notes: list[str] = []
     if name in protocols.SPECS:
         dataset = loading.load(name, loading.places(data_dir))

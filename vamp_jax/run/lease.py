@@ -42,7 +42,7 @@ class Lease:
             found = self._bucket.read(self._name)
             if watched is None and found.value is not None:
                 watched, held = found.generation, _read(found.value)
-                holder = str(held.get("holder", "a process that does not say which"))
+                holder = str(held.get("holder", "another process"))
                 if not _has_ended(held.get("process")):
                     print(
                         f"Watching for {EXPIRES:.0f} s whether {holder}, still holds "
