@@ -39,7 +39,8 @@ def cases(model: str) -> list[Case]:
     found += [Case("log_likelihood", model, num_devices=count) for count in (1, 4)]
     found += [Case("sampler", model), Case("prior", model), Case("epoch", model, "h100")]
     if model in choices.CONVOLUTIONAL:  # which take the compiler far less time so
-        found.append(Case("epoch", model, fields={"matmul_precision": "bfloat16"}))
+        fewer = ("tensorfloat32", "bfloat16")
+        found += [Case("epoch", model, fields={"matmul_precision": name}) for name in fewer]
     return found
 
 
