@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vamp_jax import lengths
 from vamp_jax.autoencoder import Autoencoder, Terms, Variables, compiled_prior
 from vamp_jax.batches import in_dispatches
 from vamp_jax.network import Network
@@ -89,7 +90,8 @@ def estimate(
     examples_per_batch = min(examples_per_batch, -(-count // devices))
     most = -(-count // (devices * examples_per_batch))
     of_batches = num_samples, examples_per_batch, rows_per_chunk
-    compiled = _compiled_over_batches(autoencoder, *of_batches, tuple(jax.local_devices()))
+    where = tuple(jax.local_devices())
+    compiled = _compiled_over_batches(autoencoder, *of_batches, where, lengths.cuts(x))
     prior = compiled_prior(autoencoder, variables)
     shape = (devices, min(batches_per_dispatch, most), examples_per_batch)
     result = in_dispatches(
@@ -104,10 +106,11 @@ def over_batches(
     examples_per_batch: int,
     rows_per_chunk: int,
     on: Sequence[jax.Device],  # of several hosts, one evaluates
+    cuts: tuple[int, ...] = (),  # lengths of sequences (lengths.py)
 ) -> Callable[..., ImportanceSampled]:
     """Returns `on_device` over devices: of variables, prior, x and index [devices, ...], key."""
     chunk = max(1, min(num_samples, rows_per_chunk // examples_per_batch))
-    run = functools.partial(on_device, autoencoder, num_samples=num_samples, chunk=chunk)
+    run = functools.partial(on_device, autoencoder, num_samples=num_samples, chunk=chunk, cuts=cuts)
     return over_devices(run, in_axes=(None, None, 0, 0, None), on=on)
 
 
@@ -163,12 +166,15 @@ def on_device(
     *,
     num_samples: int,
     chunk: int,
+    cuts: tuple[int, ...] = (),
 ) -> ImportanceSampled:
     """`estimate` on a device: x [batches, B, ...], index [batches, B] -> [batches, B]."""
     one_batch = functools.partial(
         _one_batch, autoencoder, variables, prior, rng, num_samples=num_samples, chunk=chunk
     )
-    return jax.lax.map(lambda batch: one_batch(*batch), (x, index))
+    return jax.lax.map(
+        lambda batch: lengths.cut(lambda x: one_batch(x, batch[1]), batch[0], cuts), (x, index)
+    )
 
 
 def _one_batch(

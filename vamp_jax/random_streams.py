@@ -15,7 +15,7 @@ Shapes = dict[str, tuple[int, ...]]  # of the latents of each stochastic layer, 
 
 # Streams of random numbers, all from the config's seed.
 INIT, SHUFFLE, NOISE, BINARISE, VALIDATION_NOISE = range(5)
-EVALUATION, TURNS, PHASE, LANGEVIN, GROWTH = range(5, 10)
+EVALUATION, TURNS, PHASE, LANGEVIN, GROWTH, BATCHES = range(5, 11)
 
 
 def stream(seed: int, *path: int | Array) -> Array:

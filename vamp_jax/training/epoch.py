@@ -15,11 +15,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vamp_jax import lengths
 from vamp_jax.autoencoder import Autoencoder, Terms, Variables
 from vamp_jax.datasets.inputs import Inputs
 from vamp_jax.objectives import Objective
 from vamp_jax.parallel import AXIS, over_devices
 from vamp_jax.random_streams import (
+    BATCHES,
     BINARISE,
     NOISE,
     PHASE,
@@ -52,6 +54,7 @@ class Plan(NamedTuple):
     components_per_step: int = 0  # pseudo-inputs that a step encodes, in turn; 0: all of them
     phase: phases.Phase | None = None  # of the pseudo-inputs alone, after the steps
     growth: growing.Growth | None = None  # of the components, after each epoch
+    cuts: tuple[int, ...] = ()  # lengths that batches of sequences are cut to (lengths.py)
 
 
 class Batch(NamedTuple):
@@ -91,7 +94,10 @@ def train_epoch(
     Returns:
       The new state and the epoch's metrics: means over examples, in nats.
     """
-    settings, order = begin(state.epoch, state.constants, plan, num_examples(train), num_devices)
+    of_class = lengths.classes(train, plan.cuts)
+    settings, order = begin(
+        state.epoch, state.constants, plan, num_examples(train), num_devices, of_class
+    )
 
     def step(carry, index):
         batch = train_batch(settings, order, index, lambda rows: rows_of(train, rows))
@@ -128,12 +134,23 @@ class Settings(NamedTuple):
 
 
 def begin(
-    epochs_done: Array, constants: dict[str, Any], plan: Plan, count: int, num_devices: int
+    epochs_done: Array,
+    constants: dict[str, Any],
+    plan: Plan,
+    count: int,
+    num_devices: int,
+    of_class: Array | None = None,
 ) -> tuple[Settings, Array]:
-    """What is the same in all steps of the next epoch; and the order of the examples, [count]."""
+    """What is the same in all steps of the next epoch; and the order of the examples, [count].
+
+    Args:
+      of_class: `lengths.classes` of the training set.
+    """
     epoch = epochs_done + 1
     beta = jnp.minimum(1.0, epoch / max(1, plan.warmup_epochs)).astype(jnp.float32)
     order = jax.random.permutation(stream(plan.seed, SHUFFLE, epoch), count)
+    if of_class is not None:
+        order = lengths.alike(order, of_class, plan.batch_size, stream(plan.seed, BATCHES, epoch))
     keys = stream(plan.seed, BINARISE, epoch), stream(plan.seed, NOISE, epoch)
     return Settings(plan, epoch, beta, keys, constants, count, num_devices), order
 
@@ -241,7 +258,7 @@ def train_step(settings: Settings, carry, batch: Batch, index: Array):
     params, opt_state, batch_stats, cache = carry
     true_count = jnp.minimum(plan.batch_size, settings.count - index * plan.batch_size)
 
-    def loss(params):
+    def loss(params, batch):
         variables = {
             "params": params,
             "batch_stats": batch_stats,
@@ -259,7 +276,10 @@ def train_step(settings: Settings, carry, batch: Batch, index: Array):
         # The mean over the whole batch, this device's part of it: the parts add up.
         return sums["loss"] / true_count, (sums | drift, new_stats, new_cache)
 
-    grads, (sums, batch_stats, cache) = jax.grad(loss, has_aux=True)(params)
+    def gradients(x):
+        return jax.grad(loss, has_aux=True)(params, batch._replace(x=x))
+
+    grads, (sums, batch_stats, cache) = lengths.cut(gradients, batch.x, plan.cuts, num_devices)
     updates, opt_state = plan.optimizer.update(
         devices.sum_over(grads, num_devices), opt_state, params
     )
@@ -341,14 +361,20 @@ def _validate(settings: Settings, variables: Variables, validation: Any) -> Sums
     prior = plan.autoencoder.prior_density(variables, _encoder(settings, variables))
     chunk = max(1, plan.eval_batch_size // plan.objective.num_samples)
     chunk = min(chunk, -(-count // num_devices))
+    by_length = jnp.argsort(validation["length"]) if plan.cuts else None
 
     def sums_of(step):
         place = (step * num_devices + jax.lax.axis_index(AXIS)) * chunk + jnp.arange(chunk)
         weight = (place < count).astype(jnp.float32)
         index = jnp.minimum(place, count - 1)
+        index = index if by_length is None else by_length[index]
         x = plan.inputs.of(rows_of(validation, index))
         batch = Batch(x, index, weight, weight, _noise(plan, key, index))
-        return _sums(plan, variables, prior, batch, 1.0)[0]
+
+        def sums(x):
+            return _sums(plan, variables, prior, batch._replace(x=x), 1.0)[0]
+
+        return lengths.cut(sums, x, plan.cuts)
 
     def add(total, step):
         return jax.tree.map(jnp.add, total, sums_of(step)), None

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vamp_jax import lengths
 from vamp_jax.datasets import mapped
 from vamp_jax.parallel import AXIS, over_devices
 from vamp_jax.sequences import num_examples
@@ -49,6 +50,7 @@ def sharded(plan: Plan, train: Any, validation: Any) -> Epoch:
     num_devices, count = jax.device_count(), num_examples(train)
     if num_devices == 1:
         return replicated(plan, train, validation)
+    of_all = plan, count, num_devices, lengths.classes(train, plan.cuts)
     share = -(-count // num_devices)
     rows = _local_devices()[:, None] * share + np.arange(share)
     rows = np.minimum(rows, count - 1)  # the last part may be smaller
@@ -56,7 +58,7 @@ def sharded(plan: Plan, train: Any, validation: Any) -> Epoch:
     validation = jax.device_put(validation, devices.replicated())
 
     def epoch(state, part, validation):
-        settings, order = epochs.begin(state.epoch, state.constants, plan, count, num_devices)
+        settings, order = epochs.begin(state.epoch, state.constants, *of_all)
 
         def step(carry, index):
             fetch = functools.partial(_from_parts, settings, order, index, part)
@@ -97,7 +99,7 @@ def streamed(plan: Plan, train: Any, validation: Any) -> Epoch:
     bytes_per_step = sum(rows * leaf.nbytes // count for leaf in jax.tree.leaves(train))
     chunk_steps = min(num_steps, max(1, CHUNK_BYTES // max(1, bytes_per_step)))
     validation = jax.device_put(validation, devices.replicated())
-    of_all = plan, count, num_devices
+    of_all = plan, count, num_devices, lengths.classes(train, plan.cuts)
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), train)
     begin = over_devices(
         functools.partial(_begin, of_all, like), in_axes=(None,), out_axes=(None, None, 0)
