@@ -112,7 +112,9 @@ def _cost(computations: dict[str, list[str]], name: str) -> tuple[int, list[Loop
             total += int(found[1]) if int(found[1]) < 1e12 else 0  # not known
         if branches := re.search(r"(?:branch_computations=\{|true_computation=)([^}]*)", line):
             names = re.findall(r"%([\w.\-]+)", branches[1])
-            total += max((_cost(computations, one)[0] for one in names), default=0)
+            # Of several branches the dearest.
+            cycles, inner = max((_cost(computations, one) for one in names), default=(0, []))
+            total, loops = total + cycles, loops + inner
         if " call(" in line and (called := CALLED.search(line)):
             cycles, inner = _cost(computations, called[1])
             total, loops = total + cycles, loops + inner

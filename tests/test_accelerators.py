@@ -45,7 +45,7 @@ CHEAP_IN_FLOAT64 = {
 # its epoch of seq_vae.)
 MOST = {
     "epoch": dict(vae=185, hvae=225, conv_hvae=850, pixel_hvae=850)
-    | dict(seq_vae=125, lvae=240, iwae_net=165, pixel_vae=850, vrnn=165),
+    | dict(seq_vae=170, lvae=240, iwae_net=165, pixel_vae=850, vrnn=210),
     "log_likelihood": dict(vae=20, hvae=35, conv_hvae=1030, pixel_hvae=860)
     | dict(seq_vae=235, lvae=23, iwae_net=12, pixel_vae=860, vrnn=235),
     "sampler": dict(vae=16, hvae=19, conv_hvae=145, pixel_hvae=145)
@@ -163,8 +163,8 @@ def check_loops(case, config, loops):
     at_once = config.eval_batch_size // config.num_importance_samples * case.num_devices
     steps = -(-num_examples(dataset.train) // config.batch_size)
     chunks = -(-num_examples(dataset.validation) // at_once)
-    if case.model in choices.SEQUENTIAL:  # whose other loops are over time
-        assert loops[0][0] == steps
+    if case.model in choices.SEQUENTIAL:  # whose other loops are over time, or in a sort
+        assert max(loops, key=lambda loop: loop[1])[0] == steps
         return
     passes = 2 if case.model in choices.LADDERS else 1  # one for the statistics of batch norm
     assert [trips for trips, _, _ in loops] == [steps] * passes + [chunks]

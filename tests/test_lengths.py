@@ -80,6 +80,7 @@ def test_a_cut_batch_has_the_loss_and_the_gradient_of_the_padded_one(model):
     jax.tree.map(close, cut_params, params)
 
 
+@pytest.mark.slow  # python -m pytest -m slow tests/test_lengths.py
 def test_an_epoch_of_sequences_is_the_same_wherever_they_lie():
     config, data = small_config(**FIELDS), small_sequences()
     cuts = lengths.cuts(data.train)
