@@ -20,9 +20,9 @@ import numpy as np
 from jax.experimental import topologies
 
 from benchmarks import compiled_text
-from vamp_jax import choices, datasets, generation, log_likelihood
+from vamp_jax import choices, datasets, generation, lengths, log_likelihood
 from vamp_jax.datasets import sequences
-from vamp_jax.sequences import rows_of
+from vamp_jax.sequences import rows_of, trimmed
 from vamp_jax.training import plans, state
 from vamp_jax.training.epoch import make_epoch
 
@@ -144,7 +144,8 @@ def lower(case: Case, config, devices: list):
     start = (plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed)
     before = jax.eval_shape(lambda: state.init_state(*start))
     if case.program == "epoch":
-        splits = jax.tree.map(shape_of, (dataset.train, dataset.validation))
+        splits = trimmed(dataset.train), trimmed(dataset.validation)
+        splits = jax.tree.map(shape_of, splits)
         lowered = make_epoch(plan, devices).lower(before, *splits)
         # Statistics that an epoch collects anew are no argument of its program.
         unread = before.batch_stats if plan.autoencoder.collects_statistics else {}
@@ -152,7 +153,8 @@ def lower(case: Case, config, devices: list):
     key = jax.eval_shape(lambda: jax.random.key(0))
     if case.program == "log_likelihood":
         x = jax.eval_shape(plan.inputs.of, rows_of(dataset.test, np.arange(10)))
-        return lower_log_likelihood(config, plan, before.variables, x, key, devices), 0
+        cuts = lengths.cuts(dataset.test)
+        return lower_log_likelihood(config, plan, before.variables, x, key, devices, cuts), 0
     # These run on one device.
     place = jax.sharding.SingleDeviceSharding(devices[0])
     variables, key = jax.tree.map(lambda leaf: shape_of(leaf, place), (before.variables, key))
@@ -161,11 +163,11 @@ def lower(case: Case, config, devices: list):
     return generation.generate.lower(plan.autoencoder, variables, key, 100), 0
 
 
-def lower_log_likelihood(config, plan, variables, x, key, devices):
+def lower_log_likelihood(config, plan, variables, x, key, devices, cuts):
     """Ten examples at a time, as `estimate` takes them."""
     sizes = log_likelihood.batch_sizes(plan.autoencoder.network, devices[0].platform)
     run = log_likelihood.over_batches(
-        plan.autoencoder, config.num_samples, 10, sizes["rows_per_chunk"], devices
+        plan.autoencoder, config.num_samples, 10, sizes["rows_per_chunk"], devices, cuts
     )
     prior = jax.eval_shape(plan.autoencoder.prior_density, variables)
     shape = (len(devices), sizes["batches_per_dispatch"])

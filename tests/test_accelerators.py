@@ -45,7 +45,7 @@ CHEAP_IN_FLOAT64 = {
 # its epoch of seq_vae.)
 MOST = {
     "epoch": dict(vae=185, hvae=225, conv_hvae=850, pixel_hvae=850)
-    | dict(seq_vae=170, lvae=240, iwae_net=165, pixel_vae=850, vrnn=210),
+    | dict(seq_vae=125, lvae=240, iwae_net=165, pixel_vae=850, vrnn=165),
     "log_likelihood": dict(vae=20, hvae=35, conv_hvae=1030, pixel_hvae=860)
     | dict(seq_vae=235, lvae=23, iwae_net=12, pixel_vae=860, vrnn=235),
     "sampler": dict(vae=16, hvae=19, conv_hvae=145, pixel_hvae=145)

@@ -20,11 +20,12 @@ def of_lengths(*length, num_steps=40):
     return {"values": np.zeros((len(length), num_steps, 2)), "length": np.array(length)}
 
 
-def test_cuts_hold_their_shares_of_the_sequences():
-    x = of_lengths(*range(1, 101), num_steps=100)
-    assert [np.mean(x["length"] <= cut) for cut in lengths.cuts(x)] == [0.76, 0.96]
-    assert lengths.cuts(of_lengths(7, 7, 7, num_steps=9)) == (7,)
-    assert lengths.cuts(of_lengths(9, 9, 9, num_steps=9)) == ()
+def test_cuts_are_parts_of_the_length_that_some_sequence_fits():
+    assert lengths.cuts(of_lengths(7, 40)) == (10, 20)
+    assert lengths.cuts(of_lengths(11, 40)) == (20,)
+    assert lengths.cuts(of_lengths(21, 40)) == ()
+    assert lengths.cuts(of_lengths(1, 1, 2, num_steps=3)) == (1,)
+    assert lengths.cuts(of_lengths(1, num_steps=1)) == ()
     assert lengths.cuts(small_data().train) == ()
 
 
@@ -96,10 +97,17 @@ def test_log_likelihoods_are_those_of_padded_sequences(monkeypatch):
     config, data = small_config(**FIELDS), small_sequences()
     plan = plan_for(config, data)
     variables = start_of(plan, data).variables
-    found = []
-    for shares in (lengths.SHARES, ()):
-        monkeypatch.setattr(lengths, "SHARES", shares)
+
+    def estimate():
         args = plan.autoencoder, variables, data.train
         more = dict(num_samples=7, rng=jax.random.key(0), examples_per_batch=3)
-        found.append(log_likelihood.estimate(*args, **more).log_likelihood)
-    np.testing.assert_allclose(*found, rtol=1e-5)
+        return log_likelihood.estimate(*args, **more).log_likelihood
+
+    cut = estimate()
+    monkeypatch.setattr(lengths, "cuts", lambda x: ())
+    np.testing.assert_allclose(cut, estimate(), rtol=1e-5)
+
+
+def test_a_batch_shorter_than_every_cut_is_taken_whole():
+    x = of_lengths(2, 3, num_steps=3)
+    assert jax.jit(lambda x: lengths.cut(lambda x: x["values"].shape[1], x, (3, 7)))(x) == 3

@@ -19,15 +19,16 @@ from vamp_jax.sequences import is_sequences
 
 Array = jax.Array
 
-SHARES = (0.75, 0.95)  # of the sequences, that the cuts hold; each is a program to compile
-
 
 def cuts(x: Any) -> tuple[int, ...]:
-    """The lengths below T that hold these shares of the sequences [N, T, ...]; () of other data."""
+    """T/4 and T/2 of sequences [N, T, ...], where any is as short; () of other data.
+
+    By T, not by how many are short: another x of the same shape is to need no other program.
+    """
     if not is_sequences(x):
         return ()
-    found = np.quantile(x["length"], SHARES, method="higher")
-    return tuple(sorted({int(length) for length in found if length < x["values"].shape[1]}))
+    num_steps, shortest = x["values"].shape[1], max(1, int(np.min(x["length"])))
+    return tuple(part for part in (num_steps // 4, num_steps // 2) if part >= shortest)
 
 
 def classes(x: Any, cuts: tuple[int, ...]) -> Array | None:
@@ -51,7 +52,7 @@ def alike(order: Array, of_class: Array, batch_size: int, rng: Array) -> Array:
 
 
 def cut(function: Callable[[Any], Any], x: Any, cuts: tuple[int, ...], num_devices: int = 1) -> Any:
-    """function(x), with x [N, T, ...] cut to the shortest of these lengths that holds it all.
+    """function(x), with x [N, T, ...] cut to the shortest of these lengths that holds it, or whole.
 
     What the function returns must have the same shape for any T.
 

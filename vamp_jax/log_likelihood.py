@@ -106,7 +106,7 @@ def over_batches(
     examples_per_batch: int,
     rows_per_chunk: int,
     on: Sequence[jax.Device],  # of several hosts, one evaluates
-    cuts: tuple[int, ...] = (),  # lengths of sequences (lengths.py)
+    cuts: tuple[int, ...],  # lengths of sequences (lengths.py)
 ) -> Callable[..., ImportanceSampled]:
     """Returns `on_device` over devices: of variables, prior, x and index [devices, ...], key."""
     chunk = max(1, min(num_samples, rows_per_chunk // examples_per_batch))

@@ -6,7 +6,7 @@ import optax
 from vamp_jax import choices, lengths
 from vamp_jax.datasets import Dataset
 from vamp_jax.errors import UsageError
-from vamp_jax.sequences import num_examples
+from vamp_jax.sequences import num_examples, trimmed
 from vamp_jax.training import optimizers, turns
 from vamp_jax.training.epoch import Plan
 
@@ -42,5 +42,5 @@ def make(config: ml_collections.ConfigDict, dataset: Dataset) -> Plan:
         components_per_step=config.components_per_step if turns.period(config) > 1 else 0,
         phase=update.phase,
         growth=update.growth,
-        cuts=lengths.cuts(dataset.train),
+        cuts=lengths.cuts(trimmed(dataset.train)),
     )
