@@ -173,7 +173,8 @@ def on_device(
         _one_batch, autoencoder, variables, prior, rng, num_samples=num_samples, chunk=chunk
     )
     return jax.lax.map(
-        lambda batch: lengths.cut(lambda x: one_batch(x, batch[1]), batch[0], cuts), (x, index)
+        lambda batch: lengths.cut(functools.partial(one_batch, batch[1]), batch[0], cuts),
+        (x, index),
     )
 
 
@@ -182,8 +183,8 @@ def _one_batch(
     variables: Variables,
     prior: Any,
     rng: Array,
-    x: Any,
     index: Array,
+    x: Any,
     *,
     num_samples: int,
     chunk: int,
