@@ -24,9 +24,9 @@ the 1.5 GHz of a TPU v5e: **the compiler's estimate, not a measurement**. It lea
 copies beside other work, collectives, and what lies between operations, so it is low. Compiling is
 work of one thread, given in seconds of a core. Static MNIST with the VampPrior and the sizes of
 `configs/` (K = 500, batch 100, S = 5000 for the paper's models), float32 unless said; for the
-SeqVAE and the VRNN Bach's chorales, whose longest batches are what counts here: shorter ones are
-cut, and take less. A log-likelihood is that of one dispatch: ten batches of ten examples on a chip,
-one batch where there are convolutions.
+SeqVAE and the VRNN Bach's chorales (K = 23), whose longest batches are what counts here: shorter
+ones are cut, and take less. A log-likelihood is that of one dispatch: ten batches of ten examples
+on a chip, one batch where there are convolutions.
 """
 
 TAIL = """Programs without a row have not been compiled for this page (`--list` names all, `--only`

@@ -125,6 +125,10 @@ def config_of(case: Case):
     """The config of the paper's size, with the case's fields."""
     name = "jsb_chorales" if case.model in choices.SEQUENTIAL else "static_mnist"
     config = importlib.import_module(f"configs.{CONFIGS[case.model]}").get_config(name)
+    if (
+        case.model in choices.SEQUENTIAL
+    ):  # whose K is the batch's size: told apart, [B, K, D] is seen
+        config.num_components = 23
     config.update(case.fields)
     return config
 
