@@ -1,5 +1,8 @@
 """The ladder against NumPy in float64, and its batch norm."""
 
+import dataclasses
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,7 @@ from tests.reference import SHAPE
 from vamp_jax import likelihoods
 from vamp_jax.models import lvae
 from vamp_jax.posteriors import Normal
+from vamp_jax.training.state import initial_state
 
 LAYERS = 3
 
@@ -174,6 +178,35 @@ def test_statistics_are_those_of_the_rows_that_count():
     norm = found["p_x_layers"]["second"]["norm"]
     np.testing.assert_allclose(norm["mean"], h.reshape(10, -1).mean(0), rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(norm["var"], h.reshape(10, -1).var(0), rtol=1e-3, atol=1e-3)
+
+
+def test_a_pass_that_collects_has_what_the_other_methods_compute_and_their_gradient():
+    """As if the statistics were found first, and then all computed anew by them."""
+    config = small_config(model="lvae", prior="vamp", latent_dim=2, hidden_dim=16, num_layers=2)
+    data = small_data(count=20, dynamic=False)
+    plan = plan_for(config, data)
+    state = initial_state(plan.autoencoder, plan.optimizer, data, plan.inputs, plan.seed)
+    network = plan.autoencoder.network.clone(axis_name=None)
+    autoencoder = dataclasses.replace(plan.autoencoder, network=network)
+    x = plan.inputs.of(data.train[:9])
+    noise, weight = draw_noise(autoencoder.network, 2, 9), np.float32([1] * 7 + [0] * 2)
+
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss(params, anew):
+        variables = state.variables | {"params": params}
+        encoded, found = autoencoder.collected(variables, x, noise, weight)
+        variables = variables | {"batch_stats": found}
+        if anew:
+            encoded = autoencoder.encode(variables, x)
+        prior = autoencoder.prior_density(variables)
+        terms, stats = autoencoder.terms(variables, prior, encoded, noise)
+        return jnp.sum(terms.elbo(0.7)), (terms, stats)
+
+    run = jax.jit(loss, static_argnums=1)
+    together, apart = run(state.params, False), run(state.params, True)
+    chex.assert_trees_all_close(together, apart, rtol=1e-3, atol=1e-3)
+    largest = [np.abs(leaf).max() for leaf in jax.tree.leaves(together[1])]
+    assert np.mean(np.array(largest) > 0.1) > 0.9  # not zero against zero
 
 
 @pytest.mark.slow

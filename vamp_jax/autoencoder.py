@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from vamp_jax import likelihoods, priors
 from vamp_jax.likelihoods import Likelihood
-from vamp_jax.network import Draw, Latents, Network
+from vamp_jax.network import Draw, Latents, Network, Pass
 from vamp_jax.sequences import num_examples
 from vamp_jax.trainable_priors import Prior
 
@@ -30,6 +30,7 @@ class Encoded(NamedTuple):
     x: Any  # [B, ...]
     top: Any  # q of the top layer, a posterior
     features: Any  # what the lower layers need of x; None without
+    passed: Pass | None = None  # of the noise that follows, where `collected` has it already
 
 
 class Terms(NamedTuple):
@@ -71,14 +72,24 @@ class Autoencoder:
         """Whether batch norm's statistics are collected by a pass of their own (network.py)."""
         return getattr(self.network, "statistics", None) is not None
 
-    def statistics(
+    def collected(
         self, variables: Variables, x: Any, noise: Latents, row_weight: Array | None = None
-    ) -> dict[str, Any]:
-        """Collects the 'batch_stats' of a batch x [B, ...], with noise [M, B, *shape] a layer."""
+    ) -> tuple[Encoded, dict[str, Any]]:
+        """Encodes a batch x [B, ...] and collects its 'batch_stats', which gradients go through.
+
+        Args:
+          variables: the network's.
+          x: the batch.
+          noise: standard normal, [M, B, *shape] for each layer; the only one that `terms` may be
+            given with what is returned here.
+          row_weight: 1, or 0 for rows that are not to be collected, [B].
+        """
         args = self.seen(x), noise, row_weight
         inside = network_variables(variables)
-        _, found = self.network.apply(inside, *args, method="statistics", mutable=["batch_stats"])
-        return found["batch_stats"]
+        passed, found = self.network.apply(
+            inside, *args, method="statistics", mutable=["batch_stats"]
+        )
+        return Encoded(x, passed.top, passed.features, passed), found["batch_stats"]
 
     def prior_density(self, variables: Variables, encode=None) -> Any:
         """Builds p(z) of the top layer. It encodes the pseudo-inputs, so call it once.
@@ -163,6 +174,9 @@ class Autoencoder:
         Returns:
           Terms with leaves [..., B], and the new 'batch_stats' (empty without batch norm).
         """
+        if encoded.passed is not None:
+            _, _, drawn, below, heads = encoded.passed
+            return self._terms(prior, encoded.x, drawn, below, heads), variables["batch_stats"]
         drawn = self.draw(variables, encoded, noise)
         return self.terms_at(variables, prior, encoded.x, drawn, **decode_kwargs)
 
@@ -170,15 +184,18 @@ class Autoencoder:
         self, variables: Variables, prior: Any, x: Any, drawn: Draw, **decode_kwargs
     ) -> tuple[Terms, dict[str, Any]]:
         """Computes `terms` at given latents, whose ln q is given too."""
+        below = self.apply(variables, drawn.latents, method="conditional_priors")
+        heads, batch_stats = self.decode(variables, drawn.latents, x, **decode_kwargs)
+        return self._terms(prior, x, drawn, below, heads), batch_stats
+
+    def _terms(self, prior: Any, x: Any, drawn: Draw, below: dict[str, Any], heads: Any) -> Terms:
+        """Puts together what the network says of a draw."""
         latents, log_q = drawn
-        below = self.apply(variables, latents, method="conditional_priors")
         log_p = {layer: density.log_prob(latents[layer]) for layer, density in below.items()}
         log_p[self.top] = priors.log_prob(latents[self.top], prior)
         kl = {layer: log_q[layer] - log_p[layer] for layer in self.layers}
-        heads, batch_stats = self.decode(variables, latents, x, **decode_kwargs)
         num_leading = log_q[self.top].ndim
-        reconstruction = likelihoods.log_prob(self.likelihood, x, heads, num_leading)
-        return Terms(reconstruction, kl), batch_stats
+        return Terms(likelihoods.log_prob(self.likelihood, x, heads, num_leading), kl)
 
     def decode(
         self, variables: Variables, latents: Latents, x: Any, **decode_kwargs

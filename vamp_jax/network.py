@@ -16,7 +16,7 @@ class Network(Protocol):
     [B, ...], and latents may be [S, B, ...], many samples of the same examples.
 
     A network whose batch norm uses statistics that are collected has one more method,
-    `statistics(x, noise, row_weight)`, which passes a batch through every layer once; see
+    `statistics(x, noise, row_weight) -> Pass`, which passes a batch through every layer once; see
     layers/collected_norm.py. One with a latent for every step of a sequence has `begin`, `steps`,
     `propose` and `emit`, by which particles are filtered; see models/vrnn.py.
     """
@@ -71,3 +71,13 @@ class Draw(NamedTuple):
 
     latents: Latents
     log_q: Latents
+
+
+class Pass(NamedTuple):
+    """What the other methods compute of a batch and its noise, each layer passed once."""
+
+    top: Any  # `encode`
+    features: Any  # `features`
+    draw: Draw  # `infer`
+    below: dict[str, Any]  # `conditional_priors`
+    heads: tuple[Array, ...]  # `decode`

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from vamp_jax.layers import dense
 from vamp_jax.layers.collected_norm import NormedMLP, NormedNormalHead
 from vamp_jax.likelihoods import Likelihood
-from vamp_jax.network import Latents
+from vamp_jax.network import Draw, Latents, Pass
 from vamp_jax.posteriors import Normal
 
 Array = jax.Array
@@ -108,20 +108,22 @@ class LVAE(nn.Module):
         """What x says of the layers below the top, a Normal each."""
         return self._normals(self._upward(x))
 
-    def infer(self, top, features: dict[str, Normal], noise: Latents):
+    def infer(self, top, features: dict[str, Normal], noise: Latents) -> Draw:
         """Draws zL ~ q(zL|x), then each layer from q(z_l|x, z_{l+1})."""
-        return self._downward(top, features, noise)
+        return self._downward(top, features, noise)[0]
 
     def _downward(self, top, features, noise: Latents, row_weight: Array | None = None):
+        """The draw, and p(z_l|z_{l+1}) of the layers below the top."""
         name = f"z{self.num_layers}"
         z, log_q = top.sample_and_log_prob(noise[name])
-        latents, log_qs = {name: z}, {name: log_q}
+        latents, log_qs, priors = {name: z}, {name: log_q}, {}
         for layer in reversed(range(1, self.num_layers)):
             name = f"z{layer}"
-            posterior = product(features[name], self._prior(layer, z, row_weight))
+            priors[name] = self._prior(layer, z, row_weight)
+            posterior = product(features[name], priors[name])
             z, log_qs[name] = posterior.sample_and_log_prob(noise[name])
             latents[name] = z
-        return _upwards(latents), _upwards(log_qs)
+        return Draw(_upwards(latents), _upwards(log_qs)), _upwards(priors)
 
     def posteriors(self, top, features: dict[str, Normal], latents: Latents):
         """q(z_l|x, z_{l+1}) of every layer."""
@@ -147,12 +149,13 @@ class LVAE(nn.Module):
         """p(x|z1): the likelihood's heads."""
         return self.p_x(self.p_x_layers(latents["z1"]))
 
-    def statistics(self, x: Array, noise: Latents, row_weight: Array | None = None) -> None:
+    def statistics(self, x: Array, noise: Latents, row_weight: Array | None = None) -> Pass:
         """Passes a batch [B, ...] with noise [M, B, ...] through every layer, to collect by."""
         hidden = self._upward(x, row_weight)
-        features = self._normals(hidden, row_weight)
-        latents, _ = self._downward(self.q_top(hidden[-1]), features, noise, row_weight)
-        self.p_x(self.p_x_layers(latents["z1"], row_weight))
+        top, features = self.q_top(hidden[-1]), self._normals(hidden, row_weight)
+        draw, below = self._downward(top, features, noise, row_weight)
+        heads = self.p_x(self.p_x_layers(draw.latents["z1"], row_weight))
+        return Pass(top, features, draw, below, heads)
 
     def __call__(self, x: Array) -> None:
         """Passes through every layer once; for `init` only."""
@@ -160,6 +163,6 @@ class LVAE(nn.Module):
         self.statistics(x, {name: jnp.zeros((1, len(x), *shape)) for name, shape in shapes.items()})
 
 
-def _upwards(by_layer: dict[str, Array]) -> dict[str, Array]:
+def _upwards(by_layer: dict) -> dict:
     """In the order of the layers, the top last."""
     return dict(reversed(by_layer.items()))

@@ -24,7 +24,7 @@ def over_epoch(settings: Any, variables: Variables, batch_at: Callable[[Array], 
 
     def add(totals, index):
         batch = batch_at(index)
-        found = autoencoder.statistics(variables, batch.x, batch.noise, batch.weight)
+        _, found = autoencoder.collected(variables, batch.x, batch.noise, batch.weight)
         share = jnp.minimum(size, count - index * size) / count
         squares = jax.tree.map(jnp.square, found)
         return jax.tree.map(lambda t, a: t + share * a, totals, (found, squares)), None

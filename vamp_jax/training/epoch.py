@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from vamp_jax import lengths
-from vamp_jax.autoencoder import Autoencoder, Terms, Variables
+from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.datasets.inputs import Inputs
 from vamp_jax.objectives import Objective
 from vamp_jax.parallel import AXIS, over_devices
@@ -33,7 +33,7 @@ from vamp_jax.random_streams import (
     stream,
 )
 from vamp_jax.sequences import num_examples, rows_of
-from vamp_jax.training import collected, devices, exemplars, growing, phases, turns
+from vamp_jax.training import bounds, collected, devices, exemplars, growing, phases, turns
 from vamp_jax.training.state import TrainState, as_pseudo_inputs
 
 Array = jax.Array
@@ -99,17 +99,15 @@ def train_epoch(
         state.epoch, state.constants, plan, num_examples(train), num_devices, of_class
     )
 
+    def batch_at(index):
+        return train_batch(settings, order, index, lambda rows: rows_of(train, rows))
+
     def step(carry, index):
-        batch = train_batch(settings, order, index, lambda rows: rows_of(train, rows))
-        return train_step(settings, carry, batch, index)
+        return train_step(settings, carry, batch_at(index), index)
 
     carry, sums = jax.lax.scan(step, first_carry(settings, state), jnp.arange(settings.num_steps))
     state = with_carry(state, carry)
     if plan.autoencoder.collects_statistics:
-
-        def batch_at(index):
-            return train_batch(settings, order, index, lambda rows: rows_of(train, rows))
-
         state = state.replace(batch_stats=collected.over_epoch(settings, state.variables, batch_at))
     state, phase_metrics = _phase(settings, state, train)
     state, metrics = end(settings, state, sums, validation)
@@ -269,9 +267,14 @@ def train_step(settings: Settings, carry, batch: Batch, index: Array):
             # Of this batch, for all that follows; gradients go through them. A smaller last batch
             # is filled up: the statistics of few rows are too far off for pseudo-inputs.
             args = variables, batch.x, batch.noise, batch.filled
-            variables, kwargs = variables | {"batch_stats": plan.autoencoder.statistics(*args)}, {}
+            encoded, found = plan.autoencoder.collected(*args)
+            variables, kwargs = variables | {"batch_stats": found}, {}
+        else:
+            encoded = plan.autoencoder.encode(variables, batch.x)
         prior, new_cache, drift = _train_prior(settings, variables, cache, batch, index)
-        sums, new_stats = _sums(plan, variables, prior, batch, settings.beta, **kwargs)
+        sums, new_stats = bounds.sums(
+            plan, variables, prior, encoded, batch, settings.beta, **kwargs
+        )
         sums.pop("negative_elbo")
         # The mean over the whole batch, this device's part of it: the parts add up.
         return sums["loss"] / true_count, (sums | drift, new_stats, new_cache)
@@ -299,32 +302,6 @@ def _train_prior(settings: Settings, variables: Variables, cache, batch: Batch, 
     rows = turns.rows_of(cache, index, plan.components_per_step)
     prior, turn, drift = turns.density(autoencoder, variables, cache, rows, encode)
     return prior, turn, {"drift": drift}
-
-
-def _sums(
-    plan: Plan, variables: Variables, prior: Any, batch: Batch, beta: float | Array, **kwargs
-) -> tuple[Sums, dict[str, Any]]:
-    """The bound and its terms, summed over this device's rows; and the new batch_stats."""
-    autoencoder = plan.autoencoder
-    encoded = autoencoder.encode(variables, batch.x)
-    value, terms, batch_stats = plan.objective.bound(
-        autoencoder, variables, prior, encoded, batch.noise, beta=beta, **kwargs
-    )
-    named = _named(value, terms, autoencoder.layers)
-    return {name: jnp.sum(batch.weight * part) for name, part in named.items()}, batch_stats
-
-
-def _named(bound: Array, terms: Terms, layers: tuple[str, ...]) -> Sums:
-    """The per-example terms under the names of metrics.jsonl; -loss is the objective's bound."""
-    named = {
-        "loss": -bound,
-        "negative_elbo": -terms.elbo(),
-        "reconstruction": terms.reconstruction,
-        "kl": sum(terms.kl.values()),
-    }
-    if len(layers) > 1:
-        named |= {f"kl_{layer}": terms.kl[layer] for layer in layers}
-    return named
 
 
 def _phase(settings: Settings, state: TrainState, train: Any) -> tuple[TrainState, Sums]:
@@ -372,7 +349,8 @@ def _validate(settings: Settings, variables: Variables, validation: Any) -> Sums
         batch = Batch(x, index, weight, weight, _noise(plan, key, index))
 
         def sums(x):
-            return _sums(plan, variables, prior, batch._replace(x=x), 1.0)[0]
+            encoded = plan.autoencoder.encode(variables, x)
+            return bounds.sums(plan, variables, prior, encoded, batch, 1.0)[0]
 
         return lengths.cut(sums, x, plan.cuts)
 
