@@ -151,3 +151,14 @@ def test_a_mistake_in_a_part_is_a_sentence(tmp_path, monkeypatch, field, name, s
     with pytest.raises(UsageError, match=says):
         outside.allow(config, beside=str(tmp_path / "config.py"))
         choices.autoencoder(config, choices.dataset(config, str(tmp_path)))
+
+
+def test_a_decoder_without_z_has_no_kl(run, tmp_path):
+    config = ROOT / "examples" / "without_z" / "config.py"
+    settings = ["--config.num_epochs=1", "--config.num_samples=2", "--config.hidden_dim=8"]
+    code, output = finish(run("train.py", f"--config={config}", f"--workdir={tmp_path}", *settings))
+    assert code == 0 and "collapsed" in output, output
+    (path,) = (tmp_path / "eval").glob("test-*.json")
+    found = json.loads(path.read_text())
+    assert found["kl"]["z"] == pytest.approx(0.0, abs=1e-5)
+    assert found["elbo"] == pytest.approx(found["reconstruction"])
