@@ -1,5 +1,6 @@
 """Burda et al.'s network against NumPy in float64."""
 
+import chex
 import jax
 import numpy as np
 import scipy.stats
@@ -9,6 +10,7 @@ from tests.reference import SHAPE, dense, gaussian
 from vamp_jax import likelihoods, priors, trainable_priors
 from vamp_jax.autoencoder import Autoencoder
 from vamp_jax.evaluation import diagnose
+from vamp_jax.layers.flow_heads import HouseholderHead
 from vamp_jax.models import IWAENet
 
 
@@ -75,3 +77,17 @@ def test_diagnostics_leave_out_what_needs_q_of_the_top_given_x():
     assert set(found["active_units"]) == {"z1", "z2"}
     assert set(found["unit_kl"]) == {"z1"} and "cross_entropy" not in found
     assert found["prior_use"]["components"] == 4
+
+
+def test_components_are_at_the_mean_of_a_flow_s_posterior():
+    """Of Householder flows, where the mean goes through the reflections, too."""
+    network = IWAENet(SHAPE, likelihoods.BERNOULLI, 2, 7, posterior=HouseholderHead)
+    variables = {"params": random_params(network)}
+    x = np.random.RandomState(0).randint(0, 2, (5, *SHAPE)).astype("f")
+    q_z1 = network.apply(variables, x, method="features")
+    mean, _, rotation = q_z1.component
+    z1 = np.einsum("bij,bj->bi", rotation, mean)
+    expected = network.apply(variables, z1, method="_above").component
+    found = network.apply(variables, x, method="encode").component
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(z1 - mean).max() > 0.1

@@ -350,6 +350,7 @@ def test_missing_classes_are_stored_as_nan_or_below_zero():
         (lambda: likelihoods.categorical(0), r"num_classes is 0.*at least 1"),
         (lambda: likelihoods.categorical(2.5), r"num_classes is 2.5"),
         (lambda: likelihoods.rgb_logistic_mixture(0), r"num_mixtures is 0"),
+        (lambda: likelihoods.padded(likelihoods.gaussian()), r"likelihood gaussian.*log_var.*take"),
     ],
 )
 def test_mistakes_are_sentences(mistake, sentence):

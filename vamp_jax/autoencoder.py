@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from vamp_jax import likelihoods, priors
 from vamp_jax.likelihoods import Likelihood
-from vamp_jax.network import Draw, Latents, Network, Pass
+from vamp_jax.network import Draw, Latents, Network
 from vamp_jax.sequences import num_examples
 from vamp_jax.trainable_priors import Prior
 
@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
     x: Any  # [B, ...]
     top: Any  # q of the top layer, a posterior
     features: Any  # what the lower layers need of x; None without
-    passed: Pass | None = None  # of the noise that follows, where `collected` has it already
+    passed: Any = None  # of `collected`: the Pass, and the noise and parameters that it is of
 
 
 class Terms(NamedTuple):
@@ -80,8 +80,8 @@ class Autoencoder:
         Args:
           variables: the network's.
           x: the batch.
-          noise: standard normal, [M, B, *shape] for each layer; the only one that `terms` may be
-            given with what is returned here.
+          noise: standard normal, [M, B, *shape] for each layer; `terms` of this very noise and
+            these very parameters computes nothing again.
           row_weight: 1, or 0 for rows that are not to be collected, [B].
         """
         args = self.seen(x), noise, row_weight
@@ -89,7 +89,8 @@ class Autoencoder:
         passed, found = self.network.apply(
             inside, *args, method="statistics", mutable=["batch_stats"]
         )
-        return Encoded(x, passed.top, passed.features, passed), found["batch_stats"]
+        known = passed, noise, inside["params"]
+        return Encoded(x, passed.top, passed.features, known), found["batch_stats"]
 
     def prior_density(self, variables: Variables, encode=None) -> Any:
         """Builds p(z) of the top layer. It encodes the pseudo-inputs, so call it once.
@@ -174,9 +175,11 @@ class Autoencoder:
         Returns:
           Terms with leaves [..., B], and the new 'batch_stats' (empty without batch norm).
         """
-        if encoded.passed is not None:
-            _, _, drawn, below, heads = encoded.passed
-            return self._terms(prior, encoded.x, drawn, below, heads), variables["batch_stats"]
+        if encoded.passed is not None and not decode_kwargs:
+            passed, its_noise, its_params = encoded.passed
+            if its_noise is noise and its_params is variables["params"]["model"]:
+                parts = passed.draw, passed.below, passed.heads
+                return self._terms(prior, encoded.x, *parts), variables["batch_stats"]
         drawn = self.draw(variables, encoded, noise)
         return self.terms_at(variables, prior, encoded.x, drawn, **decode_kwargs)
 

@@ -9,7 +9,7 @@
     negative_binomial(library_size)    counts that vary more than Poisson's
     categorical(num_classes)           classes, characters
     missing(likelihood)                any of these, for data with NaN
-    padded(likelihood)                 any of these, for sequences of several lengths
+    padded(likelihood)                 any without free heads, for sequences of several lengths
 
 The same call gives the same value again, so that a `Likelihood` may be a static argument of a
 compiled function. `log_prob` sums one over an example.

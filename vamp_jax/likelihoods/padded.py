@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vamp_jax.errors import UsageError
 from vamp_jax.likelihoods.likelihood import Likelihood
 from vamp_jax.sequences import is_sequences
 
@@ -29,7 +30,16 @@ def padded(likelihood: Likelihood) -> Likelihood:
 
     A step beyond the length has log-probability 0 and no gradient. `from_stored` takes arrays
     [B, T, ...], too, all of whose steps are real.
+
+    Raises:
+      UsageError: (a ValueError) for a likelihood with free heads.
     """
+    if likelihood.free:
+        raise UsageError(
+            f"Sequences cannot have the likelihood {likelihood.name}, whose {likelihood.free[0]} "
+            "is a parameter of the decoder and no function of z: take one whose heads all depend "
+            "on z, such as gaussian('decoded')."
+        )
 
     def log_prob(x: dict[str, Array], *heads: Array) -> Array:
         values = likelihood.log_prob(x["values"], *heads)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from vamp_jax.layers import dense
 from vamp_jax.likelihoods import Likelihood
@@ -80,8 +81,13 @@ class IWAENet(nn.Module):
         self.p_x = dense.Head(self.likelihood, self.x_shape, self.kernel_init)
 
     def encode(self, x: Array) -> AtTheMean:
-        """q(z2|z1) at the mean of q(z1|x): [..., *x_shape] -> over [..., D]."""
-        return AtTheMean(self._above(self.features(x).base.mean))
+        """q(z2|z1) at the mean of q(z1|x): [..., *x_shape] -> over [..., D].
+
+        With planar, Sylvester and autoregressive flows where they take their base's mean.
+        """
+        q_z1 = self.features(x)
+        z1, _ = q_z1.sample_and_log_prob(jnp.zeros_like(q_z1.base.mean))
+        return AtTheMean(self._above(z1))
 
     def features(self, x: Array):
         """q(z1|x): [..., *x_shape] -> a posterior over [..., 2 D]."""
