@@ -14,7 +14,8 @@ HEAD = """# Every field of a config
 
 Made by `python docs/settings.py` from `vamp_jax/config_fields.py`; not to be edited. A field is
 set on the command line, `--config.FIELD=VALUE`, or in a file of `configs/`. What depends on the
-data (K, the learning rate, how dense weights start) is in `vamp_jax/default_config.py`.
+data (K, the learning rate, how dense weights start, and `latent_dim` of the digits) is in
+`vamp_jax/default_config.py`: the digits have K = 100, 8 latent units and `glorot`.
 `module:Name` is [a part of your own](extending.md#parts-of-your-own).
 
 | field | default | may be | what it is |

@@ -1,6 +1,6 @@
 """The VampPrior, warped by a flow, in a VAE of equinox: python examples/prior_in_equinox.py
 
-The package has to be installed: `pip install .` in the folder above.
+The package has to be installed: `pip install . optax equinox` in the folder above.
 """
 
 import equinox as eqx

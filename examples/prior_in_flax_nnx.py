@@ -1,6 +1,6 @@
 """The VampPrior in a VAE of flax.nnx, on counts: python examples/prior_in_flax_nnx.py
 
-The package has to be installed: `pip install .` in the folder above.
+The package has to be installed: `pip install ".[train]"` in the folder above.
 """
 
 import jax

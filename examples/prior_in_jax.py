@@ -1,6 +1,6 @@
 """The VampPrior in a VAE of plain JAX and optax, on counts: python examples/prior_in_jax.py
 
-The package has to be installed: `pip install .` in the folder above.
+The package has to be installed: `pip install . optax` in the folder above.
 """
 
 import jax

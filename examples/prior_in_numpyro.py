@@ -1,6 +1,6 @@
 """The VampPrior as a numpyro distribution in SVI: python examples/prior_in_numpyro.py
 
-The package has to be installed: `pip install .` in the folder above.
+The package has to be installed: `pip install . optax numpyro` in the folder above.
 """
 
 import math

@@ -6,8 +6,8 @@ standard normal, a mixture of Gaussians or the VampPrior, whose pseudo-inputs ar
 held-out log-likelihood, and how well clusters agree with the labels of the cells if there are any
 (normalised mutual information and adjusted Rand index); draws the latent space.
 
-CELLS is .h5 (X and Y; needs h5py), .h5ad or .npz (x and labels): see docs/data.md. The package has
-to be installed: `pip install .` in the folder above.
+CELLS is .h5 (X and Y; needs h5py), .h5ad (h5py, too) or .npz (x and labels): see docs/data.md. The
+package has to be installed: `pip install ".[train]"` in the folder above.
 """
 
 import argparse

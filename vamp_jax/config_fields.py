@@ -61,8 +61,8 @@ FIELDS = {
     ),
     "posterior": _one_of(
         "normal",
-        "q(z|.) of every layer. Householder flows have an exact VampPrior; with the other flows it "
-        "is a mixture of the posteriors before their flows.",
+        "q(z|.) of every layer, of lvae of the top one alone. Householder flows have an exact "
+        "VampPrior; with the other flows it is a mixture of the posteriors before their flows.",
         choices.POSTERIORS,
         before="normal",
     ),

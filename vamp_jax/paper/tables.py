@@ -175,7 +175,7 @@ def _worse(ours: dict[Cell, Estimate]) -> str:
     says = "Cells of ours more than 0.5 nats or 0.05 bits/dim worse than the paper and all reruns: "
     if not found:
         return says + "none."
-    known = "What is known of them is in [docs/numbers.md](../docs/numbers.md)."
+    known = "What is known of them is in [docs/caltech.md](../docs/caltech.md)."
     return "\n\n".join([says.rstrip(), "\n".join(sorted(found)), known])
 
 
