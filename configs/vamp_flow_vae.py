@@ -1,6 +1,8 @@
 """VAE with the VampPrior warped by a flow.
 
 python train.py --config=configs/vamp_flow_vae.py[:DATASET]
+
+Static MNIST, trained as docs/numbers.md says: -83.32 +- 0.22 nats (seed 0), 34 minutes on one core.
 """
 
 from vamp_jax import default_config

@@ -86,6 +86,9 @@ def test_runs_beyond_the_paper_that_pages_tell_of(held):
     for line, config in (
         (("static_mnist", "vae-iaf", "ELBO", "in minutes"), "iaf_vae"),
         (("static_mnist", "vae", "ELBO", "in minutes"), None),
+        (("static_mnist", "vae-sylvester", "ELBO", "in minutes"), None),
+        (("static_mnist", "vamp_flow_vae", "ELBO", "in minutes"), "vamp_flow_vae"),
+        (("static_mnist", "vamp_vae-householder", "ELBO", "in minutes"), "vamp_householder_vae"),
         (
             ("caltech101_silhouettes", "vamp_vae-householder", "ELBO", "as the paper's"),
             "vamp_householder_vae",
