@@ -54,6 +54,11 @@ from vamp_jax.errors import UsageError
         (dict(renyi_alpha=float("nan")), "renyi_alpha is nan; it must be a number"),
         (dict(renyi_alpha=float("inf")), "renyi_alpha is inf; it must be below infinity"),
         (dict(renyi_alpha=0.5), "with num_importance_samples 1 every such bound is the ELBO"),
+        (
+            dict(renyi_alpha=0.9999999, num_importance_samples=2),
+            "is 0.9999999, too near",
+        ),
+        (dict(renyi_alpha=-3e38, num_importance_samples=2), "renyi_alpha is -3e.38, too near"),
         (dict(prior="exemplar", posterior="iaf"), "prior 'exemplar' .* take posterior 'normal'"),
         (dict(model="lvae", batch_size=4), "batch_size is 4; model 'lvae' .* at least 8"),
         (

@@ -212,6 +212,15 @@ def test_runs_of_several_seeds_are_told_apart_by_them(workdir, tmp_path):
     assert titles == [f"HVAE\nVampPrior\n{name}" for name in "abd"]
 
 
+def test_runs_whose_data_differ_are_refused(workdir, tmp_path):
+    config = json.loads((workdir / "config.json").read_text())
+    for name, likelihood in (("a", config["likelihood"]), ("b", "gaussian")):
+        os.makedirs(tmp_path / name)
+        write_json(str(tmp_path / name / "config.json"), config | {"likelihood": likelihood})
+    with pytest.raises(UsageError, match="b 'gaussian', so that their data differ: name runs"):
+        figures.read_configs([str(tmp_path / name) for name in "ab"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "layer"), [("vae", "z"), ("hvae", "z_{2}")])
 def test_the_plane_of_two_latent_units(tmp_path, monkeypatch, model, layer):

@@ -96,6 +96,12 @@ def _check_gradient(config: ml_collections.ConfigDict) -> None:
             f"renyi_alpha is {config.renyi_alpha}, but with num_importance_samples 1 every such "
             "bound is the ELBO: take 2 or more."
         )
+    from_one = abs(config.renyi_alpha - 1.0)
+    if 0.0 < from_one < 1e-3 or 1e6 < from_one < math.inf:
+        raise UsageError(
+            f"renyi_alpha is {config.renyi_alpha}, too near to 1 or too large for 32 bits: take 1 "
+            "for the ELBO, -inf for VR-max, or another between -1e6 and 1e6."
+        )
     if config.importance_gradient != "dreg":
         return
     if config.renyi_alpha != 0.0:

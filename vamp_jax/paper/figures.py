@@ -57,6 +57,9 @@ class Run(NamedTuple):
     best: Best
 
 
+OF_THE_DATA = ("likelihood", "missing", "image_size")  # what makes other data of the same files
+
+
 def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]:
     """The configs of runs on one data set, by a title: the model and the prior.
 
@@ -77,6 +80,12 @@ def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]
                 f"{folders[0]} is a run on {configs[0].dataset} and {folder} on {config.dataset}: "
                 "name runs on one data set."
             )
+        for field in OF_THE_DATA:
+            if config[field] != configs[0][field]:
+                raise UsageError(
+                    f"{folders[0]} has {field} {configs[0][field]!r} and {folder} "
+                    f"{config[field]!r}, so that their data differ: name runs whose {field} is one."
+                )
         samples = config.num_importance_samples
         model = MODELS.get(config.model, config.model)
         model += f", M = {samples}" if samples > 1 else ""
