@@ -308,6 +308,10 @@ def ais_start(name: str):
 # What a config and its data stand for.
 
 
+# The fields that make the data what they are; runs that differ in one have other data.
+OF_THE_DATA = ("dataset", "likelihood", "missing", "image_size")
+
+
 def dataset(config: Config, data_dir: str | None) -> Dataset:
     """Loads the data that a config names.
 

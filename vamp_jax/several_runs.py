@@ -6,15 +6,13 @@ from typing import Any
 
 import ml_collections
 
+from vamp_jax import choices
 from vamp_jax.bucket import is_address
 from vamp_jax.config_fields import FIELDS
 from vamp_jax.errors import UsageError, check_choice
 
 # What runs at once have in common: their data, where it lies, and how JAX is set for them.
-SHARED = (
-    *("dataset", "likelihood", "missing", "image_size"),
-    *("model", "data_placement", "matmul_precision"),
-)
+SHARED = (*choices.OF_THE_DATA, "model", "data_placement", "matmul_precision")
 FIELDS_OF_RUNS = tuple(field for field in FIELDS if field not in SHARED)
 Values = dict[str, list[Any]]
 

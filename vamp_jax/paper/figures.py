@@ -57,9 +57,6 @@ class Run(NamedTuple):
     best: Best
 
 
-OF_THE_DATA = ("likelihood", "missing", "image_size")  # what makes other data of the same files
-
-
 def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]:
     """The configs of runs on one data set, by a title: the model and the prior.
 
@@ -75,16 +72,12 @@ def read_configs(folders: Sequence[str]) -> dict[str, ml_collections.ConfigDict]
         config_checks.check(config)
         if paths.count(path) > 1:
             raise UsageError(f"{folder} is named twice.")
-        if config.dataset != configs[0].dataset:
-            raise UsageError(
-                f"{folders[0]} is a run on {configs[0].dataset} and {folder} on {config.dataset}: "
-                "name runs on one data set."
-            )
-        for field in OF_THE_DATA:
+        for field in choices.OF_THE_DATA:
             if config[field] != configs[0][field]:
                 raise UsageError(
                     f"{folders[0]} has {field} {configs[0][field]!r} and {folder} "
-                    f"{config[field]!r}, so that their data differ: name runs whose {field} is one."
+                    f"{config[field]!r}, so that their data differ: name runs on one data set, "
+                    "read in one way."
                 )
         samples = config.num_importance_samples
         model = MODELS.get(config.model, config.model)
