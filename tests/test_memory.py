@@ -45,12 +45,13 @@ def machine(size, devices=1):
         {"num_components": 10**8, "prior": "mog"},
         {"num_importance_samples": 10**7, "importance_gradient": "dreg"},
         {"num_importance_samples": 10**7, "batch_size": 50},
+        {"num_samples": 10**9, "model": "vrnn"},
     ],
 )
 def test_settings_that_cannot_fit_are_a_sentence_at_once(fields):
     config, began = small_config(**fields), time.monotonic()
     with pytest.raises(UsageError, match="^[^\n]*$") as caught:
-        memory.check(config, small_data())
+        memory.check(config, data_for(config))
     said = str(caught.value)
     field = max(fields, key=lambda name: fields[name] if isinstance(fields[name], int) else 0)
     if fields.get("latent_dim") == fields.get("hidden_dim") == 2**31 - 1:
@@ -69,6 +70,7 @@ def test_settings_that_cannot_fit_are_a_sentence_at_once(fields):
         ("num_components", 10**8, {"prior": "mog"}),
         ("latent_dim", 10**7, {"model": "vae", "posterior": "planar"}),
         ("num_importance_samples", 10**7, {"model": "vae"}),
+        ("num_layers", 16, {"model": "lvae", "latent_dim": 3, "hidden_dim": 3}),
     ],
 )
 def test_what_would_fit_fits_and_a_twentieth_more_does_not(field, value, fields):
@@ -83,6 +85,26 @@ def test_what_would_fit_fits_and_a_twentieth_more_does_not(field, value, fields)
         for more in (1.0, 1.12)
     ]
     assert needs[0] <= GB < needs[1]
+
+
+def test_neighbours_are_counted_by_their_number_for_each_example():
+    data, needs = small_data(count=400), {}
+    for count in (150, 300):
+        fields = dict(prior="exemplar", batch_size=400, num_neighbours=count, num_samples=1)
+        config = small_config(model="vae", **fields)
+        needs[count] = memory._needs(config, data, machine(GB, devices=8))
+    key = "gradients and a step's samples"
+    assert needs[300][key] == 2 * needs[150][key] > 8 * 50 * 300 * 4
+
+
+def test_an_evaluation_asks_for_no_memory_of_a_training():
+    config, data = small_config(model="vae", num_importance_samples=10**7), small_data()
+    with pytest.raises(UsageError, match="^This run needs"):
+        memory.check(config, data)
+    memory.check_evaluation(config, data, 5000)
+    config = small_config(model="vrnn")
+    with pytest.raises(UsageError, match="^This evaluation needs .* num_samples is 1000000000, an"):
+        memory.check_evaluation(config, data_for(config), 10**9)
 
 
 @pytest.mark.parametrize("prior", [pytest.param("standard", marks=pytest.mark.slow), "vamp"])

@@ -188,11 +188,16 @@ def test_another_config_in_the_folder_is_refused(uninterrupted, environment):
 def test_eval_of_some_examples(uninterrupted, environment):
     workdir = uninterrupted[0]
     one_device = environment | {"XLA_FLAGS": quick_compiler.FLAGS}  # two there
+    whole = workdir / "figures" / "log_likelihood.png"
+    before = whole.stat().st_mtime_ns
     code, output = evaluate(workdir, one_device, "--num_samples=30", "--num_examples=7")
     assert code == 0, output
     assert "7 of 497 (test)" in output and "active units (test)" in output
     assert "(S = 1), " in output and "(S = 10)" in output and "KL of units (test)" in output
     assert "the ten most used hold 100.0 % of the mass" in output  # there are five
+    assert whole.stat().st_mtime_ns == before and whole.with_stem("log_likelihood_of_7").exists()
+    some = json.loads((workdir / "eval" / "test-S30-7examples.json").read_text())
+    assert some["diagnostics"]["test"]["num_examples"] == 100  # 7 would not do
     with (
         np.load(workdir / "eval" / "test-S30.npz") as all_of_them,
         np.load(workdir / "eval" / "test-S30-7examples.npz") as some,

@@ -78,6 +78,7 @@ def evaluate_here(workdir: str) -> None:
     # After the flags: a typo in one should not wait for JAX.
     import jax
 
+    from vamp_jax import memory
     from vamp_jax.evaluation import evaluate
     from vamp_jax.training import checkpoints
 
@@ -106,6 +107,7 @@ def evaluate_here(workdir: str) -> None:
             )
     dataset = choices.dataset(config, DATA_DIR.value)
     check_data(workdir, dataset)
+    memory.check_evaluation(config, dataset, num_samples)
     with jax.default_matmul_precision(config.matmul_precision):
         failed = None
         try:

@@ -6,7 +6,10 @@ the best parameters), the data, and the largest of three things that a step cann
 * the gradients with, of each sample, noise, latents, the likelihood's heads, and what each
   component says of it;
 * what the gradient of the decoder keeps of each sample until the loss is known;
-* what the gradient of the encoder keeps of each pseudo-input.
+* what the gradient of the encoder keeps of each pseudo-input, or of each neighbour.
+
+The evaluation takes the best parameters, the data and a chunk of samples; where there is a filter,
+all particles of a sequence.
 
 A gradient keeps at least what comes out of its products of matrices and convolutions: what follows
 one of them can be computed again where it is needed; they themselves are not, on a CPU. It is a
@@ -21,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from vamp_jax import choices, likelihoods, priors
+from vamp_jax import choices, likelihoods, particle_filter, priors
 from vamp_jax.autoencoder import Autoencoder, Variables
 from vamp_jax.config_fields import FIELDS
 from vamp_jax.datasets import MOST, Dataset
@@ -37,7 +40,7 @@ from vamp_jax.training.state import init_state
 # What a run can be too large by; the other fields cost no memory.
 SIZES = (
     *("num_components", "latent_dim", "hidden_dim", "num_importance_samples", "num_flows"),
-    *("batch_size", "eval_batch_size"),
+    *("num_layers", "num_neighbours", "batch_size", "eval_batch_size", "num_samples"),
 )
 FLOAT = 4
 DOUBLE = 8
@@ -53,6 +56,7 @@ class Place(NamedTuple):
     devices: int  # that have their arrays there
     is_host: bool  # where the data lies already, checkpoints are copied to and x is evaluated
     at_once: int = 1  # runs, each on a device of its own; 1: one, on all devices
+    trains: bool = True  # whether the run is trained there, before it is evaluated
 
     @property
     def of_a_run(self) -> int:
@@ -67,9 +71,24 @@ def check(config: Config, dataset: Dataset, at_once: int = 1) -> None:
       at_once: so many runs, each on a device of its own; 1: one, on all devices.
     """
     for place in _places(at_once):
-        needs = _needs(config, dataset, place)
-        if sum(needs.values()) > place.free.size:
-            raise UsageError(_sentence(config, dataset, needs, place))
+        _check(config, dataset, place)
+
+
+def check_evaluation(config: Config, dataset: Dataset, num_samples: int) -> None:
+    """Raises a UsageError when a trained run's evaluation cannot fit into what memory there is.
+
+    Args:
+      num_samples: S, in place of the config's.
+    """
+    config = Config(config.to_dict() | {"num_samples": num_samples})
+    for place in _places(1):
+        _check(config, dataset, place._replace(trains=False))
+
+
+def _check(config: Config, dataset: Dataset, place: Place) -> None:
+    needs = _needs(config, dataset, place)
+    if sum(needs.values()) > place.free.size:
+        raise UsageError(_sentence(config, dataset, needs, place))
 
 
 def shown(size: float) -> str:
@@ -98,6 +117,8 @@ def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
     plan = plans.make(config, dataset)
     args = plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed
     state = jax.eval_shape(lambda: init_state(*args))
+    if not place.trains:
+        return _of_evaluation(config, plan, dataset, state, place)
     examples = min(config.batch_size, num_examples(dataset.train))
     rows = -(-examples // place.of_a_run) * plan.objective.num_samples
     of_rows = _of_row(plan.autoencoder, state.variables)
@@ -115,15 +136,23 @@ def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
     held = choices.SHARES_OF_DATA[config.data_placement](place.of_a_run)
     on_one = int(held * _bytes(dataset.train)) + _bytes(dataset.validation)
     training["data"] = max(0, copies) * on_one
-    at_once = batch_sizes(plan.autoencoder.network, jax.default_backend())
-    evaluation = {
+    evaluation = _of_evaluation(config, plan, dataset, state, place)
+    return max(training, evaluation, key=lambda needs: sum(needs.values()))
+
+
+def _of_evaluation(config: Config, plan: Plan, dataset: Dataset, state: Any, place: Place) -> Needs:
+    network = plan.autoencoder.network
+    at_once = batch_sizes(network, jax.default_backend())["rows_per_chunk"]
+    chunk = min(config.num_samples, at_once) * _of_row(plan.autoencoder, state.variables)
+    particles = 0
+    if particle_filter.has_steps(plan.autoencoder):  # all of a sequence's are there at once
+        particles = config.num_samples * _of_latents(plan.autoencoder)
+    return {
         "best parameters": max(1, place.devices) * _bytes(state.best_params),
-        "a chunk of the evaluation's samples": place.devices
-        * min(config.num_samples, at_once["rows_per_chunk"])
-        * of_rows,
+        "a chunk of the evaluation's samples": place.devices * chunk,
+        "the particles of a sequence": place.devices * max(0, particles - chunk),
         "data in evaluation": place.is_host * _of_evaluated(dataset),
     }
-    return max(training, evaluation, key=lambda needs: sum(needs.values()))
 
 
 def _of_evaluated(dataset: Dataset) -> int:
@@ -136,10 +165,16 @@ def _of_evaluated(dataset: Dataset) -> int:
 
 def _of_row(autoencoder: Autoencoder, variables: Variables) -> int:
     """Bytes of one sample: noise and latents, heads, and its share of each component."""
-    units = sum(math.prod(shape) for shape in autoencoder.network.latent_shapes.values())
     heads = autoencoder.likelihood.heads(autoencoder.network.x_shape).values()
     decoded = sum(math.prod(shape) for shape in heads)
-    return FLOAT * (2 * units + decoded) + DOUBLE * _components(autoencoder, variables)
+    components = DOUBLE * _components(autoencoder, variables)
+    return 2 * _of_latents(autoencoder) + FLOAT * decoded + components
+
+
+def _of_latents(autoencoder: Autoencoder) -> int:
+    """Bytes of one sample's latents."""
+    shapes = autoencoder.network.latent_shapes.values()
+    return FLOAT * sum(math.prod(shape) for shape in shapes)
 
 
 def _kept(plan: Plan, variables: Variables, dataset: Dataset, rows: int, place: Place) -> int:
@@ -150,11 +185,14 @@ def _kept(plan: Plan, variables: Variables, dataset: Dataset, rows: int, place: 
     one = jax.tree.map(lambda leaf: leaf[:1], dataset.train)
     x = jax.eval_shape(lambda: plan.inputs.of(one))
     decoder = rows * _of_decoded_row(plan.autoencoder, variables, x)
-    if plan.autoencoder.prior.pseudo_inputs is None or plan.autoencoder.prior.of_all_examples:
+    prior = plan.autoencoder.prior
+    if prior.pseudo_inputs is None:
         return decoder
     u = jax.eval_shape(plan.autoencoder.pseudo_inputs, variables)
     count = plan.components_per_step or num_examples(u)
     encoded = -(-count // place.of_a_run)  # the devices share the work
+    if prior.num_neighbours:  # of each example, however many samples it has
+        encoded = rows // plan.objective.num_samples * prior.num_neighbours
     return max(decoder, encoded * _of_encoded_row(plan.autoencoder, variables, u))
 
 
@@ -213,7 +251,8 @@ def _bytes(tree: Any) -> int:
 def _sentence(config: Config, dataset: Dataset, needs: Needs, place: Place) -> str:
     parts = [f"{name} {shown(size)}" for name, size in needs.items() if size]
     on = f" on {place.devices} devices" if place.devices > 1 else ""
-    runs = "This run needs" if place.at_once == 1 else f"{place.at_once} runs at once need"
+    what = "This run needs" if place.trains else "This evaluation needs"
+    runs = what if place.at_once == 1 else f"{place.at_once} runs at once need"
     says = (
         f"{runs} at least {shown(sum(needs.values()))} of memory{on} "
         f"({', '.join(parts)}), and {_left(place)}"

@@ -34,6 +34,7 @@ from vamp_jax.training import best as best_parameters
 from vamp_jax.training.state import prior_at_start
 
 FILTER = ".filter"  # in the name of its unfinished file
+FEWEST = 100  # examples of the diagnostics: fewer do not tell which units are active
 
 
 def evaluate_run(
@@ -167,7 +168,7 @@ def _inspect(
         stored, of = at_most(getattr(dataset, name)), best.inputs.of
         if name == "train" and dataset.dynamic:
             stored, of = best.inputs.drawn_once(stored, seed), _as_it_is
-        stored = at_most(stored, num_examples or MOST)
+        stored = at_most(stored, max(num_examples or MOST, FEWEST))
         count = 2 * count_of(stored)
         with Progress(f"diagnostics, {name} split", count, unit="step") as progress:
             inspected[name] = diagnose.inspect(

@@ -178,7 +178,9 @@ def _plane(run: Evaluated) -> None:
 
 def _histogram(run: Evaluated) -> None:
     if run.split == "test":
-        drawing.log_likelihood_histogram(run.sampled.log_likelihood, run.path("log_likelihood.png"))
+        values = run.sampled.log_likelihood
+        of = "" if len(values) == num_examples(run.x) else f"_of_{len(values)}"
+        drawing.log_likelihood_histogram(values, run.path(f"log_likelihood{of}.png"))
 
 
 def _curves(run: Evaluated) -> None:
