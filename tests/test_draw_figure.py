@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests import quick_compiler
 from tests.cases import plan_for, small_config, small_data, variables_for
-from vamp_jax import datasets, draw_figure, drawing, drawing_planes
+from vamp_jax import datasets, default_config, draw_figure, drawing, drawing_planes
 from vamp_jax.disk import write_json
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation.record import record_path
@@ -283,6 +283,16 @@ def test_figure_4_is_of_the_pseudo_input_that_is_used_most(workdir, tmp_path, mo
         panels = shown.pop()
         np.testing.assert_array_equal(panels[0].images[panels[0].framed], pseudo_inputs[wanted])
         assert f"u_{{{wanted}}}" in panels[1].title and panels[1].images.shape == (25, 8, 8, 1)
+
+
+def test_a_run_with_all_examples_has_as_many_pseudo_inputs(workdir):
+    config = default_config.get_config()
+    config.prior, config.num_components = "exemplar", 3
+    figures.check_pseudo_input(config, 999)
+    (run,) = figures.load([str(workdir)], None)
+    for number in (-1, 3):  # what that check leaves to this one
+        with pytest.raises(UsageError, match=f"pseudo_input is {number}; this run has 3, from 0"):
+            figures.draw_pseudo_inputs(run, number, "")
 
 
 @pytest.mark.parametrize("figure", ["5", "6"])

@@ -37,7 +37,7 @@ def get_config(dataset: str = "digits") -> ml_collections.ConfigDict:
 
 
 def in_minutes(dataset: str) -> ml_collections.ConfigDict:
-    """The same, trained in a quarter of the epochs at two fifths of a step's price (K = 500)."""
+    """The same in a quarter of the epochs; the VAE's at two fifths of the price each (K = 500)."""
     config = get_config(dataset)
     config.dense_init = "glorot"
     config.learning_rate = 1e-3

@@ -134,14 +134,19 @@ def write_report(folders: Sequence[str], data_dir: str | None, path: str) -> Non
 
 
 def check_pseudo_input(config: ml_collections.ConfigDict, number: int | None) -> None:
-    """Raises a UsageError unless the run has pseudo-inputs, and this one."""
+    """Raises a UsageError unless the run has pseudo-inputs, and may have this one."""
     if config.prior not in choices.WITH_PSEUDO_INPUTS:
         raise UsageError(
             f"The prior of this run is {config.prior!r}; pseudo-inputs are what "
             f"{' and '.join(map(repr, choices.WITH_PSEUDO_INPUTS))} have."
         )
-    if number is not None and not 0 <= number < config.num_components:
-        raise UsageError(f"pseudo_input is {number}; this run has {config.num_components}, from 0.")
+    if config.prior not in choices.WITH_NEIGHBOURS:  # which have one for each training example
+        _check_number(number, config.num_components)
+
+
+def _check_number(number: int | None, count: int) -> None:
+    if number is not None and not 0 <= number < count:
+        raise UsageError(f"pseudo_input is {number}; this run has {count}, from 0.")
 
 
 def _posteriors_of(run: Run, x: np.ndarray) -> Normal:
@@ -204,6 +209,7 @@ def draw_pseudo_inputs(run: Run, number: int | None, path: str) -> int:
     check_images(run)
     autoencoder, variables = run.best.autoencoder, run.best.variables
     pseudo_inputs = np.asarray(autoencoder.pseudo_inputs(variables))
+    _check_number(number, len(pseudo_inputs))
     with jax.default_matmul_precision(run.config.matmul_precision):
         order = [int(k) for k in np.argsort(-component_use(run), stable=True)]
         number = order[0] if number is None else number
