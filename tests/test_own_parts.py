@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -97,8 +98,9 @@ def test_eval_imports_nothing_unless_the_user_names_the_config(run, killed, tmp_
     arguments = f"--workdir={workdir}", "--num_samples=5", "--nodiagnostics"
     code, output = finish(run("eval.py", *arguments))
     assert code == 2 and "is never imported: pass --config=FILE" in output, output
-    code, output = finish(run("eval.py", *arguments, f"--config={EXAMPLE}"))
+    code, output = finish(run("eval.py", *arguments, f"--config={EXAMPLE}", "--record"))
     assert code == 0 and (workdir / "eval" / "test-S5.json").exists(), output
+    assert re.search(r"Recorded: results/[-\w.]+\.json;", output), output  # no colon in the name
     config = json.loads((workdir / "config.json").read_text()) | {"model": "evil:Net"}
     (workdir / "config.json").write_text(json.dumps(config))
     shutil.copy(EXAMPLE, tmp_path / "config.py")

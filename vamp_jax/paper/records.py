@@ -113,7 +113,8 @@ def save_record(workdir: str, evaluated: Record, folder: str = "results") -> str
         [result[name] for name in ("config", "split", "num_samples", "num_examples")]
     )
     of_data = datasets.short_name(config.dataset)
-    name = f"{config_name(config)}-{of_data}-seed{config.seed}-{key}.json"
+    named = config_name(config).replace(":", ".")  # of parts of one's own; not every disk takes it
+    name = f"{named}-{of_data}-seed{config.seed}-{key}.json"
     path = os.path.join(folder, name)
     if not finished and os.path.exists(path) and _read(path)["finished"]:
         raise UsageError(
