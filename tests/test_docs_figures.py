@@ -3,6 +3,7 @@
 A row that differs fails with the row that should stand there.
 """
 
+import math
 import shutil
 from pathlib import Path
 from statistics import fmean, stdev
@@ -80,6 +81,7 @@ def test_runs_in_minutes_are_those_of_results(held):
         assert f"| {numbers.MODELS[name.removeprefix('vamp_')]} | {shown} |" in text, shown
 
 
+LADDER = "dense_init glorot, batch_size 256, num_epochs 150"
 IWAE_OF_FIVE = "num_importance_samples 5, importance_gradient dreg"
 
 
@@ -94,6 +96,7 @@ def test_runs_beyond_the_paper_that_pages_tell_of(held):
         (("static_mnist", "vamp_flow_hvae", "ELBO", "in minutes"), "vamp_flow_hvae"),
         (("static_mnist", "vamp_vae", IWAE_OF_FIVE, "in minutes"), None),
         (("static_mnist", "vamp_vae-householder", "ELBO", "in minutes"), "vamp_householder_vae"),
+        (("dynamic_mnist", "lvae", "ELBO", LADDER), "lvae"),
         (
             ("caltech101_silhouettes", "vamp_vae-householder", "ELBO", "as the paper's"),
             "vamp_householder_vae",
@@ -177,7 +180,7 @@ def test_figures_of_sequences(held):
         runs = [
             record
             for record in held.values()
-            if record["config"]["model"] == "seq_vae" and record["config"]["prior"] == prior
+            if is_seq_vae(record, prior) and record["config"]["dataset"] == "jsb_chorales"
         ]
         steps = [run["per_step"] for run in runs]
         values[prior] = [step["log_likelihood"] for step in steps]
@@ -204,8 +207,9 @@ def test_figures_of_sequences(held):
 
 def test_figures_of_sequences_with_a_z_for_every_step(held):
     text, rows = page("docs/numbers.md"), {}
-    of_one = {record["config"]["seed"]: record for record in held.values() if is_seq_vae(record)}
-    for record in held.values():
+    of_chorales = [r for r in held.values() if r["config"]["dataset"] == "jsb_chorales"]
+    of_one = {record["config"]["seed"]: record for record in of_chorales if is_seq_vae(record)}
+    for record in of_chorales:
         if record["config"]["model"] != "vrnn":
             continue
         step, fewer = record["per_step"], record["per_step"]["log_likelihood_with_fewer_samples"]
@@ -229,9 +233,36 @@ def test_figures_of_sequences_with_a_z_for_every_step(held):
     assert rows
 
 
-def is_seq_vae(record):
+def test_figures_of_tunes_and_text(held):
+    text, rows = page("docs/numbers.md"), 0
+    names = {"nottingham": "Nottingham", "tiny_shakespeare": "Tiny Shakespeare"}
+    for record in held.values():
+        config = record["config"]
+        if config["dataset"] not in names:
+            continue
+        z = "VampPrior" if config["prior"] == "vamp" else "standard prior"
+        z = z if config["posterior"] == "normal" else "without z"
+        step, error = record["per_step"], record["per_step"]["log_likelihood_standard_error"]
+        per_step, fewer = step["log_likelihood"], step["log_likelihood_with_fewer_samples"]["100"]
+        is_text = config["dataset"] == "tiny_shakespeare"
+        columns = [
+            f"{names[config['dataset']]}, {z}",
+            f"{config['hidden_dim']}, {config['word_dropout']:g}",
+            f"{per_step:.3f} +- {error:.3f}",
+            f"{fewer:.3f}",
+            f"{step['elbo']:.3f}",
+            f"{sum(record['kl'].values()):.1f}",
+            f"{-per_step / math.log(2):.3f}" if is_text else "",
+        ]
+        row = f"| {' | '.join(columns)} |".replace("|  |", "| |")
+        assert row in text.splitlines(), row
+        rows += 1
+    assert rows >= 4
+
+
+def is_seq_vae(record, prior="standard"):
     config = record["config"]
-    return config["model"] == "seq_vae" and config["prior"] == "standard"
+    return config["model"] == "seq_vae" and config["prior"] == prior
 
 
 def test_figures_in_prose(full):
