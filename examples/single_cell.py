@@ -151,7 +151,7 @@ def train(cells: Cells, prior: str, seed: int, num_components: int, num_epochs: 
     opt_state, best, lowest = optimizer.init(params), params, np.inf
     for number in range(num_epochs):
         params, opt_state, value = epoch(params, opt_state, number, *counts)
-        if number + 1 >= 10 and value < lowest:
+        if number + 1 >= min(10, num_epochs) and value < lowest:
             best, lowest = params, value
     return best
 
@@ -217,14 +217,21 @@ def draw(cells: Cells, of_priors: dict[str, Any], path: str) -> None:
     figure.savefig(path, dpi=150)
 
 
+def _count(text: str) -> int:
+    """A whole number above 0, of a flag."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number above 0.")
+    return int(text)
+
+
 def main(arguments: list[str] | None = None) -> dict[tuple[str, int], dict[str, float]]:
     """Trains every prior with every seed; returns the numbers of each, and prints their means."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cells", help="a file of counts, cells in rows")
-    parser.add_argument("--genes", type=int, default=2000, help="the most variable ones")
-    parser.add_argument("--components", type=int, default=30, help="K of mog and vamp")
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--genes", type=_count, default=2000, help="the most variable ones")
+    parser.add_argument("--components", type=_count, default=30, help="K of mog and vamp")
+    parser.add_argument("--epochs", type=_count, default=60)
+    parser.add_argument("--seeds", type=_count, default=3, help="how many, from 0")
     parser.add_argument("--priors", nargs="+", choices=PRIORS, default=list(PRIORS))
     parser.add_argument("--picture", default="single_cell.png")
     flags = parser.parse_args(arguments)

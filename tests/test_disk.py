@@ -1,5 +1,6 @@
 """Files: whole or not at all, a lock that says who holds it, and nothing that is no file."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -105,6 +107,14 @@ def test_a_link_as_lock_never_empties_what_it_points_to(tmp_path):
     with pytest.raises(UsageError, match=".lock is a symbolic link"), locked(str(tmp_path)):
         pass
     assert (tmp_path / "thesis").read_text() == "all of it"
+
+
+def test_one_who_only_looks_does_not_keep_a_run_from_its_folder(tmp_path):
+    with open(tmp_path / ".lock", "w") as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        threading.Timer(0.07, looked_at.close).start()
+        with locked(str(tmp_path)):
+            pass
 
 
 def test_a_lock_says_who_holds_it_and_since_when(tmp_path, capsys):

@@ -101,10 +101,13 @@ def test_an_evaluation_asks_for_no_memory_of_a_training():
     config, data = small_config(model="vae", num_importance_samples=10**7), small_data()
     with pytest.raises(UsageError, match="^This run needs"):
         memory.check(config, data)
-    memory.check_evaluation(config, data, 5000)
+    memory.check_evaluation(config, data, 5000, "test")
+    large = data._replace(train=np.broadcast_to(np.uint8(1), (10**10, 28, 28, 1)))
+    with pytest.raises(UsageError, match="^This evaluation needs .*data in evaluation 31.4 TB"):
+        memory.check_evaluation(config, large, 5000, "train")
     config = small_config(model="vrnn")
     with pytest.raises(UsageError, match="^This evaluation needs .* num_samples is 1000000000, an"):
-        memory.check_evaluation(config, data_for(config), 10**9)
+        memory.check_evaluation(config, data_for(config), 10**9, "test")
 
 
 @pytest.mark.parametrize("prior", [pytest.param("standard", marks=pytest.mark.slow), "vamp"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,11 @@ from vamp_jax.paper.records import FIELDS
 from vamp_jax.run.metrics_log import METRICS
 
 BETTER = "straight_through-kmeans-joint"
+
+
+def is_better(results, name):
+    with open(os.path.join(results, name)) as file:
+        return study.Method.of(json.load(file)["config"]) != study.PAPER
 
 
 def wanted(folder, names=(BETTER,), seeds=("0",), datasets=("digits",), protocol=study.SHORT):
@@ -87,6 +93,14 @@ def test_runs_are_recorded_once_beside_the_paper_s_method_and_fill_the_page(tmp_
     assert study.run_all(jobs, results, pretend(jobs, trained)) == []
     assert trained == jobs and len(os.listdir(results)) == 4
     assert study.run_all(jobs, results, lambda command: pytest.fail("it trains")) == []
+
+    # The records came along to another machine, the runs did not, and one is still to be made.
+    shutil.rmtree(tmp_path / "runs")
+    (last,) = (name for name in os.listdir(results) if "seed1" in name and is_better(results, name))
+    os.remove(os.path.join(results, last))
+    trained.clear()
+    assert study.run_all(jobs, results, pretend(jobs, trained)) == []
+    assert trained == jobs[2:] and len(os.listdir(results)) == 4
 
     page = tmp_path / "page.md"
     page.write_text(f"before\n{study.BEGIN}\nold\n{study.END}\nafter\n")

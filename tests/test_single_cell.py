@@ -47,3 +47,11 @@ def test_the_likelihood_is_scipy_s_negative_binomial_at_the_cell_s_library_size(
     expected = scipy.stats.nbinom.logpmf(x, theta, theta / (theta + mean)).sum(-1)
     found = module["log_likelihood"](params, x, z)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_numbers_are_checked_before_any_work(capsys):
+    main = runpy.run_path(str(EXAMPLE))["main"]
+    for flag in ("--seeds=0", "--genes=-1", "--epochs=x"):
+        with pytest.raises(SystemExit):
+            main(["cells.npz", flag])
+        assert "must be a whole number above 0" in capsys.readouterr().err

@@ -85,6 +85,12 @@ def test_pickled_and_fitted_again_it_is_the_same(fitted):
     assert refitted.n_iter_ == vae.n_iter_ <= 60
 
 
+def test_chances_of_a_1_are_transformed_as_they_are_fitted():
+    x = np.random.RandomState(0).uniform(size=(60, 5))
+    model = VAE(likelihood="bernoulli", num_epochs=2, warmup_epochs=1, num_components=5)
+    assert np.isfinite(model.fit_transform(x)).all() and np.isfinite(model.score(x))
+
+
 def test_counts_are_drawn_as_counts():
     counts = np.random.RandomState(0).poisson(3.0, (60, 5))
     vae = VAE("standard", "poisson", num_epochs=3, **SMALL).fit(counts)

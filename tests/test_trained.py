@@ -1,5 +1,6 @@
 """A trained model in Python: what it answers is what the evaluation computes; files are data."""
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -86,19 +87,66 @@ def test_batches_change_nothing(model, x):
     np.testing.assert_allclose(model.encode(x[:1]).mean, model.encode(x).mean[:1], rtol=1e-4)
 
 
+def test_each_example_has_its_own_noise_whatever_the_batch(model, x):
+    made = model.reconstruct(np.concatenate([x[:1]] * 1001)).reshape(1001, -1)
+    assert len(np.unique(made, axis=0)) == 1001
+    np.testing.assert_allclose(model.reconstruct(x[:1])[0].ravel(), made[0], rtol=1e-4)
+
+
+def trained_on(folder, x, **fields):
+    """A model of images [120, 4, 4, 1], and those of its test set."""
+    rest = {"validation": x[80:100], "test": x[100:]}
+    np.savez(folder / "images.npz", train=x[:80], **rest)
+    config = small_config(model="vae", prior="vamp", dataset=str(folder / "images.npz"), **fields)
+    for name, value in dict(FIELDS, batch_size=40).items():
+        config[name] = value
+    train_and_evaluate(config, str(folder / "run"))
+    return vamp_jax.load(str(folder / "run"))
+
+
+def test_grey_levels_are_imputed_as_levels(tmp_path):
+    rng = np.random.RandomState(0)
+    x = np.float32(rng.randint(60, 256, (120, 4, 4, 1)))
+    x[rng.rand(*x.shape) < 0.1] = np.nan
+    model = trained_on(tmp_path, x, missing="mask", likelihood="discretised_logistic")
+    given = x[100:]
+    missing = np.isnan(given)
+    filled = model.impute(given)
+    np.testing.assert_array_equal(filled[~missing], given[~missing])
+    expected = 256 * model.reconstruct(given)[missing] - 0.5
+    np.testing.assert_allclose(filled[missing], np.clip(expected, 0, 255), rtol=1e-4)
+    assert filled[missing].mean() > 50
+
+
+def test_real_images_of_8_bits_are_scaled_as_in_training(tmp_path):
+    x = np.random.RandomState(0).randint(0, 256, (120, 4, 4, 1)).astype(np.uint8)
+    model = trained_on(tmp_path, x, likelihood="gaussian")
+    found = model.log_likelihood(x[100:], num_samples=5)
+    scaled = np.float32(x[100:]) / 255
+    expected = log_likelihood.estimate(
+        model.autoencoder, model.variables, scaled, num_samples=5, rng=stream(0, EVALUATION)
+    )
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-5)
+
+
 def test_what_cannot_be_is_a_sentence(model, x):
     with pytest.raises(ValueError, match=r"x must be \[N, 8, 8, 1\]"):
         model.encode(x[:, :5])
     with pytest.raises(ValueError, match=r"x must lie in \[0, 1\]"):
         model.encode(3 * x)
     with pytest.raises(ValueError, match="x must be whole numbers for bernoulli.* has 0.5"):
-        model.encode(0.5 * x)
+        zeros_and_ones = model.spec._replace(dynamic=False)
+        dataclasses.replace(model, spec=zeros_and_ones).encode(0.5 * x)
     with pytest.raises(ValueError, match="z must be a dict z1"):
         model.decode(np.zeros((4, 3)))
     with pytest.raises(ValueError, match="component is 11; this prior has 11"):
         model.sample(jax.random.key(0), 1, component=11)
+    with pytest.raises(ValueError, match="component is 1.5; this prior has 11"):
+        model.sample(jax.random.key(0), 1, component=1.5)
     with pytest.raises(UsageError, match="cannot be read"):
         vamp_jax.load("no such folder")
+    with pytest.raises(UsageError, match="there is no folder nowhere; make it first"):
+        vamp_jax.export(model, "nowhere/model.npz")
 
 
 def test_exported_and_loaded_again_it_is_the_same(model, x, tmp_path):

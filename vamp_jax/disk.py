@@ -239,7 +239,7 @@ def locked(path: str | os.PathLike, *, wait: bool) -> Iterator[None]:
         raise
     with _opened(descriptor, path, "r+", encoding="utf-8", errors="replace") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(lock)
         except BlockingIOError:
             holder = lock.read(200).strip() or "another process"
             if not wait:
@@ -254,6 +254,15 @@ def locked(path: str | os.PathLike, *, wait: bool) -> Iterator[None]:
             lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {_now()}\n")
             lock.flush()
         yield
+
+
+def _take(lock: IO[str]) -> None:
+    """Takes a lock, or raises a BlockingIOError; who only looks has it for no time."""
+    for _ in range(4):
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.05)
+    return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_locked(path: str | os.PathLike) -> bool:

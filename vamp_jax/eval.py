@@ -107,7 +107,7 @@ def evaluate_here(workdir: str) -> None:
             )
     dataset = choices.dataset(config, DATA_DIR.value)
     check_data(workdir, dataset)
-    memory.check_evaluation(config, dataset, num_samples)
+    memory.check_evaluation(config, dataset, num_samples, SPLIT.value)
     with jax.default_matmul_precision(config.matmul_precision):
         failed = None
         try:

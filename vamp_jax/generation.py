@@ -52,15 +52,26 @@ def generate_from_top(
 
 
 @jitted("autoencoder")
-def reconstruct(autoencoder: Autoencoder, variables: Variables, rng: Array, x: Any) -> Any:
+def reconstruct(
+    autoencoder: Autoencoder,
+    variables: Variables,
+    rng: Array,
+    x: Any,
+    index: Array | None = None,
+) -> Any:
     """Reconstructs x [N, ...] with one draw of z each (Figure 6).
 
-    Sequences keep their lengths, up to the steps of the network's `x_shape`.
+    Sequences keep their lengths, up to the steps of the network's `x_shape`. z is a function of
+    the key and of the example's number in index, [N]; None: 0 to N - 1.
     """
     network = autoencoder.network
     check_examples("reconstruct", x, network.x_shape)
     noise_rng, rng = jax.random.split(rng)
-    noise = latent_noise(noise_rng, jnp.arange(num_examples(x)), network.latent_shapes)
+    if index is None:
+        index = jnp.arange(num_examples(x))
+    else:
+        rng = jax.random.fold_in(rng, index[0])  # of what is drawn value by value
+    noise = latent_noise(noise_rng, index, network.latent_shapes)
     drawn = autoencoder.draw(variables, autoencoder.encode(variables, x), noise)
     made = decoded(autoencoder, variables, rng, drawn.latents)
     if not is_sequences(x):

@@ -57,6 +57,7 @@ class Place(NamedTuple):
     is_host: bool  # where the data lies already, checkpoints are copied to and x is evaluated
     at_once: int = 1  # runs, each on a device of its own; 1: one, on all devices
     trains: bool = True  # whether the run is trained there, before it is evaluated
+    split: str = "test"  # what is evaluated
 
     @property
     def of_a_run(self) -> int:
@@ -74,15 +75,16 @@ def check(config: Config, dataset: Dataset, at_once: int = 1) -> None:
         _check(config, dataset, place)
 
 
-def check_evaluation(config: Config, dataset: Dataset, num_samples: int) -> None:
+def check_evaluation(config: Config, dataset: Dataset, num_samples: int, split: str) -> None:
     """Raises a UsageError when a trained run's evaluation cannot fit into what memory there is.
 
     Args:
       num_samples: S, in place of the config's.
+      split: which is evaluated.
     """
     config = Config(config.to_dict() | {"num_samples": num_samples})
     for place in _places(1):
-        _check(config, dataset, place._replace(trains=False))
+        _check(config, dataset, place._replace(trains=False, split=split))
 
 
 def _check(config: Config, dataset: Dataset, place: Place) -> None:
@@ -151,13 +153,13 @@ def _of_evaluation(config: Config, plan: Plan, dataset: Dataset, state: Any, pla
         "best parameters": max(1, place.devices) * _bytes(state.best_params),
         "a chunk of the evaluation's samples": place.devices * chunk,
         "the particles of a sequence": place.devices * max(0, particles - chunk),
-        "data in evaluation": place.is_host * _of_evaluated(dataset),
+        "data in evaluation": place.is_host * _of_evaluated(dataset, place.split),
     }
 
 
-def _of_evaluated(dataset: Dataset) -> int:
-    """Bytes of the test split as x; of images that are redrawn, of the training split, too."""
-    counts = [num_examples(dataset.test)]
+def _of_evaluated(dataset: Dataset, split: str) -> int:
+    """Bytes of the split as x; of images that are redrawn, of the training split, too."""
+    counts = [num_examples(getattr(dataset, split))]
     if dataset.dynamic:
         counts.append(min(num_examples(dataset.train), MOST))
     return FLOAT * sum(counts) * math.prod(dataset.shape)

@@ -39,7 +39,8 @@ def load(path: str) -> Trained:
 
     Either may lie in a bucket: gs://BUCKET/RUN, gs://BUCKET/FILE.npz.
 
-    'digits' is the VAE with the VampPrior of configs/vamp_vae.py on scikit-learn's digits (seed 0).
+    'digits' is the VAE with the VampPrior of configs/vamp_vae.py on scikit-learn's digits (seed 0),
+    with 40 latent units and `he` weights.
 
     Raises:
       UsageError: when there is none, or it cannot be read.
@@ -62,7 +63,14 @@ def load(path: str) -> Trained:
 
 
 def export(model: Trained, path: str) -> None:
-    """Writes a model as one .npz of plain arrays, whole or not at all."""
+    """Writes a model as one .npz of plain arrays, whole or not at all.
+
+    Raises:
+      UsageError: where there is no such folder, or nothing can be written to it.
+    """
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise UsageError(f"{path} cannot be written: there is no folder {folder}; make it first.")
     with disk.whole_file(path, "wb") as file:
         np.savez_compressed(file, **to_arrays(model))
 

@@ -37,10 +37,15 @@ class LogLikelihood(NamedTuple):
 class Trained:
     """A trained model. x is data as you have it, z an array [N, D] or a dict of them by layer.
 
-    x is [N, *shape]: zeros and ones for binary data, whole numbers for grey levels (0 to 255) and
-    counts, floats for real values; sequences are a dictionary of values and lengths (sequences.py).
-    It is checked and scaled inside. Every method takes any number of examples, goes through them in
-    batches, and compiles once a shape.
+    x is [N, *shape]: zeros and ones for binary data (or the chance of a 1, where it was trained on
+    chances: ln p(x|z) is then its mean over draws of x), whole numbers for grey levels (0 to 255)
+    and counts, floats for real values, but 8-bit images as they are; sequences are a dictionary of
+    values and lengths (sequences.py). It is checked and scaled inside. What is decoded,
+    reconstructed or sampled stays on the network's scale: there grey levels v are (v + 0.5) / 256,
+    and 8-bit images as real values v / 255.
+
+    Every method takes any number of examples, goes through them in batches, and compiles once a
+    shape.
     """
 
     config: dict[str, Any]
@@ -72,16 +77,18 @@ class Trained:
 
     def decode(self, z: Any) -> Any:
         """The mean of p(x|z), [N, *shape]; a draw where the decoder is autoregressive."""
-        return self._batches(_decoded, self._latents("decode", z))
+        latents = self._latents("decode", z)
+        count = len(next(iter(latents.values())))
+        return self._batches(_decoded, latents, np.arange(count))
 
     def reconstruct(self, x: Any, seed: int = 0) -> Any:
         """x through the model and back, with one draw of z each: [N, *shape]."""
         x, rng = self._x("reconstruct", x), stream(seed, EVALUATION)
 
-        def reconstruct(model, variables, x):
-            return generation.reconstruct(model, variables, rng, x)
+        def reconstruct(model, variables, x, index):
+            return generation.reconstruct(model, variables, rng, x, index)
 
-        return self._batches(reconstruct, x)
+        return self._batches(reconstruct, x, np.arange(num_examples(x)))
 
     def sample(self, rng: Array, num_samples: int, component: int | None = None) -> Any:
         """Generates x [num_samples, *shape], z from the prior or from one of its components."""
@@ -91,18 +98,19 @@ class Trained:
         if not hasattr(self.prior, "component_means"):
             raise ValueError(f"sample: component is {component}; this prior has no components.")
         count = len(self.prior.component_means())
-        if not 0 <= component < count:
+        if not isinstance(component, int | np.integer) or not 0 <= component < count:
             raise ValueError(f"sample: component is {component}; this prior has {count}, from 0.")
         make = generation.generate_from_pseudo_input
         made = make(self.autoencoder, self.variables, rng, component, num_samples)
         return jax.tree.map(np.asarray, made)
 
     def impute(self, x: Any, seed: int = 0) -> np.ndarray:
-        """x with its missing values (NaN) filled in by a reconstruction: [N, *shape]."""
+        """x with its missing values (NaN) filled in by a reconstruction, as x is: [N, *shape]."""
         if is_sequences(x):
             raise ValueError("impute: sequences have no missing values.")
         x = np.asarray(x)
-        made = self.reconstruct(x, seed)
+        to_stored = self.autoencoder.likelihood.to_stored
+        made = to_stored(jnp.asarray(self.reconstruct(x, seed)), self._scale)
         return np.where(np.isnan(x), made, x)
 
     def log_likelihood(
@@ -146,17 +154,24 @@ class Trained:
         of_rows = functools.partial(function, self.autoencoder, self.variables)
         return in_batches(of_rows, arrays, min(ROWS, count))
 
+    @property
+    def _scale(self) -> float:
+        """The value of x, as people have it, that the network sees as 1.0."""
+        return 1.0 if self.autoencoder.likelihood.whole else self.spec.max_value
+
     def _x(self, name: str, x: Any) -> Any:
         """x as the network sees it."""
-        x = jax.tree.map(np.asarray, x) if is_sequences(x) else np.asarray(x)
+        x = {k: np.asarray(part) for k, part in x.items()} if is_sequences(x) else np.asarray(x)
         check_examples(name, x, tuple(self.spec.shape))
         likelihood = self.autoencoder.likelihood
-        if likelihood.whole and np.any(which := fractional(values_of(x))):
+        chances = self.spec.dynamic
+        if likelihood.whole and not chances and np.any(which := fractional(values_of(x))):
             raise ValueError(
                 f"{name}: x must be whole numbers for {likelihood.name}, as the model's data are, "
                 f"but has {values_of(x)[which][0]:g}."
             )
-        x = jax.tree.map(np.asarray, likelihood.from_stored(jax.tree.map(jnp.asarray, x), 1.0))
+        stored = jax.tree.map(jnp.asarray, x)
+        x = jax.tree.map(np.asarray, likelihood.from_stored(stored, self._scale))
         low, high = likelihood.support
         smallest, largest = (
             (np.min, np.max) if self.autoencoder.fill is None else (np.nanmin, np.nanmax)
@@ -213,8 +228,10 @@ def _centre(model: Autoencoder, variables: Variables, x: Any) -> Array:
 
 
 @_compiled
-def _decoded(model: Autoencoder, variables: Variables, latents: dict[str, Array]) -> Any:
-    rng = jax.random.key(0)  # of what is drawn value by value
+def _decoded(
+    model: Autoencoder, variables: Variables, latents: dict[str, Array], index: Array
+) -> Any:
+    rng = jax.random.fold_in(jax.random.key(0), index[0])  # of what is drawn value by value
     return generation.decoded(model, variables, rng, latents)
 
 

@@ -72,6 +72,12 @@ def bin_centre(stored: Array, scale: float) -> Array:
     return (stored.astype(jnp.float32) + 0.5) / NUM_BINS
 
 
+def bin_level(x: Array, scale: float) -> Array:
+    """The inverse of `bin_centre`: levels from 0 to 255, not rounded."""
+    del scale
+    return jnp.clip(NUM_BINS * x - 0.5, 0.0, NUM_BINS - 1.0)
+
+
 def _discretised_logistic(proper: bool) -> Likelihood:
     return Likelihood(
         name="discretised_logistic",
@@ -80,6 +86,7 @@ def _discretised_logistic(proper: bool) -> Likelihood:
         mean=lambda *heads: discretised_logistic_parameters(*heads)[0],
         sample=discretised_logistic_sample,
         from_stored=bin_centre,
+        to_stored=bin_level,
         support=(0.0, 1.0),
         whole=True,
         in_bits=True,

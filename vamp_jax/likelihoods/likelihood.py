@@ -19,6 +19,11 @@ Array = jax.Array
 Shape = tuple[int, ...]
 
 
+def times_scale(x: Array, scale: float) -> Array:
+    """`to_stored` of values that are kept as multiples of 1/scale."""
+    return x * scale
+
+
 class Likelihood(NamedTuple):
     """p(x|.) of one value. All functions are pure, and none sums over values.
 
@@ -42,6 +47,7 @@ class Likelihood(NamedTuple):
     # real numbers of [0, 1]. None: x itself, in its support.
     relax: Callable[[Any], Any] | None = None
     relaxed_support: tuple[float, float] | None = None
+    to_stored: Callable[[Any, float], Any] = times_scale  # the inverse of `from_stored`
 
     def relaxed(self, x: Any) -> Any:
         """x as a pseudo-input may be."""

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from vamp_jax.likelihoods.grey import (
     NUM_BINS,
     bin_centre,
+    bin_level,
     proper_log_mass,
 )
 from vamp_jax.likelihoods.likelihood import Likelihood, Shape
@@ -147,6 +148,7 @@ def rgb_logistic_mixture(num_mixtures: int = 10) -> Likelihood:
         mean=_mean,
         sample=_sample,
         from_stored=bin_centre,
+        to_stored=bin_level,
         support=(0.0, 1.0),
         whole=True,
         in_bits=True,

@@ -149,7 +149,7 @@ def run_all(
     failed = []
     for i, job in enumerate(wanted):
         which = f"Run {i + 1} of {len(wanted)}: {job.title}"
-        if _is_recorded(job, results_folder):
+        if _is_recorded(job, results_folder) and not _is_missed(job, wanted, results_folder):
             print(f"{which}: recorded.", flush=True)
             continue
         print(f"{which}: {shlex.join(job.command)}", flush=True)
@@ -163,6 +163,14 @@ def run_all(
             print(f"{which}: {error}", file=sys.stderr, flush=True)
             failed.append(job)
     return failed
+
+
+def _is_missed(job: Job, wanted: list[Job], results_folder: str) -> bool:
+    """Whether its images' values are gone, with which runs still to be made are compared."""
+    if job.method != PAPER or os.path.exists(_evaluation(job) + ".npz"):
+        return False
+    others = [other for other in wanted if other[1:4] == job[1:4] and other != job]
+    return not all(_is_recorded(other, results_folder) for other in others)
 
 
 def _evaluation(job: Job) -> str:

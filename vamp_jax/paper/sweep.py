@@ -199,7 +199,7 @@ def _taken_by(prior: str, overrides: dict[str, Any]) -> dict[str, Any]:
     kept = {}
     for field, value in overrides.items():
         other, values = config_fields.FIELDS[field].only_with or (None, ())
-        if other == "pseudo_input_update":
+        if other == "pseudo_input_update" and field != "data_placement":  # which goes with any
             other, values = "prior", choices.WITH_LEARNED_PSEUDO_INPUTS
         if other != "prior" or prior in values:
             kept[field] = value
