@@ -1,6 +1,9 @@
 """VAE of sequences with the standard normal prior; by default on the chorales that ship.
 
 python train.py --config=configs/seq_vae.py[:DATASET]
+
+On the chorales two and a half minutes on one core, for -8.355 nats a step (three seeds, S = 500);
+on Nottingham and text, see docs/numbers.md.
 """
 
 from vamp_jax import default_config

@@ -257,7 +257,7 @@ def test_figures_of_tunes_and_text(held):
         row = f"| {' | '.join(columns)} |".replace("|  |", "| |")
         assert row in text.splitlines(), row
         rows += 1
-    assert rows >= 3
+    assert rows >= 4
 
 
 def is_seq_vae(record, prior="standard"):
