@@ -108,6 +108,26 @@ def test_runs_beyond_the_paper_that_pages_tell_of(held):
         assert config is None or shown in page(f"configs/{config}.py")
 
 
+def test_the_ladder_stands_beside_the_hvae_after_as_many_epochs(held):
+    def only(model):
+        (run,) = (
+            record
+            for record in held.values()
+            if record["config"]["model"] == model
+            and record["config"]["dataset"] == "dynamic_mnist"
+            and record["config"]["num_epochs"] == 150
+        )
+        return run
+
+    ladder, hvae = only("lvae"), only("hvae")
+    assert hvae["num_samples"] == 1000
+    of_as_many = ladder["log_likelihood_with_fewer_samples"]["1000"]["mean"]
+    error = hvae["log_likelihood_standard_error"]
+    said = f"has {hvae['log_likelihood']:.2f} +- {error:.2f} with S = 1000, where the ladder has "
+    words = " ".join(page("docs/numbers.md").split())
+    assert f"{said}{of_as_many:.2f};" in words, said
+
+
 def test_each_full_run_of_the_dense_models_has_its_row(full):
     text, found = page("docs/numbers.md"), 0
     for (name, dataset), seeds in full.items():

@@ -66,7 +66,7 @@ def export(model: Trained, path: str) -> None:
     """Writes a model as one .npz of plain arrays, whole or not at all.
 
     Raises:
-      UsageError: where there is no such folder, or nothing can be written to it.
+      UsageError: where there is no such folder.
     """
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):

@@ -204,7 +204,10 @@ def _column(table, name: str) -> np.ndarray:
         return _array(table, name)
     column = table[name]
     if column.attrs.get("encoding-type") != "categorical":
-        raise UsageError(f"{what} is a column of an unknown kind")
+        raise UsageError(
+            f"{what} is a column of an unknown kind: make it categorical, astype('category'), or "
+            "rename it"
+        )
     codes, categories = (_array(column, part) for part in ("codes", "categories"))
     if codes.dtype.kind not in "iu" or codes.max(initial=-1) >= len(categories):
         raise UsageError(f"{what} is damaged: its codes do not fit its categories")
