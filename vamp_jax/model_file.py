@@ -69,7 +69,7 @@ def export(model: Trained, path: str) -> None:
       UsageError: where there is no such folder.
     """
     folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
+    if not is_address(path) and not os.path.isdir(folder):  # a bucket has no folders
         raise UsageError(f"{path} cannot be written: there is no folder {folder}; make it first.")
     with disk.whole_file(path, "wb") as file:
         np.savez_compressed(file, **to_arrays(model))
