@@ -39,6 +39,23 @@ def test_grey_levels_are_the_full_range(tmp_path):
     np.testing.assert_array_equal(corners, [[0, 64], [128, 255]])
 
 
+def test_data_outside_of_0_to_1_are_shown_on_their_own_range_and_others_as_they_are():
+    within = np.linspace(0, 0.5, 12, dtype=np.float32).reshape(3, 2, 2, 1)
+    np.testing.assert_array_equal(drawing.shades(within)(within), within)
+    np.testing.assert_array_equal(drawing.shades(within)(within + 0.7), within + 0.7)
+    for data in (100 + 30 * within, 4 * within - 1, 1e6 * (within - 1)):
+        shown = drawing.shades(data)(data)
+        assert shown.min() == 0 and shown.max() == 1 and shown.shape == data.shape
+        between = shown[(shown > 0) & (shown < 1)]
+        assert len(between) == 10  # all but the two ends have a shade of their own
+        assert (np.diff(between) > 0).all()
+    missing = np.where(within == 0, np.nan, 5 + within)
+    assert np.isfinite(drawing.shades(missing)(missing)).sum() == 11
+    far = np.concatenate([np.linspace(-1, 1, 999), [1e6]])
+    assert np.ptp(drawing.shades(far)(far[:999])) > 0.99  # one extreme value hides nothing
+    assert np.isfinite(drawing.shades(np.full(9, 7.0))(np.full(9, 7.0))).all()
+
+
 def test_pairs_put_each_row_of_others_below_its_originals(tmp_path):
     originals = np.zeros((4, 1, 1, 1), np.float32)
     others = np.ones((4, 1, 1, 1), np.float32) * np.array([0.2, 0.4, 0.6, 0.8])[:, None, None, None]

@@ -167,6 +167,27 @@ def test_pseudo_inputs_start_at_mean_and_deviation_of_what_the_network_sees(
     np.testing.assert_allclose(data.pseudo_input_stddev, seen(x.astype(float)).std(axis), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("scale", "shift", "likelihood", "told"),
+    [
+        (1.0, 0.0, "gaussian", None),
+        (0.3, 0.5, "gaussian", None),
+        (30.0, 0.0, "gaussian", "a deviation of 29"),
+        (0.001, 0.0, "gaussian", "deviation of 0.00"),
+        (1.0, 300.0, "gaussian", "means of up to 300"),
+        (30.0, 200.0, "poisson", None),
+    ],
+)
+def test_real_numbers_far_from_the_size_of_one_are_noted(
+    tmp_path, capsys, scale, shift, likelihood, told
+):
+    x = scale * np.random.default_rng(0).normal(size=(100, 4, 4, 1)) + shift
+    np.savez(tmp_path / "x.npz", x=np.round(x) if likelihood == "poisson" else x)
+    datasets.load(str(tmp_path / "x.npz"), likelihood=likelihood)
+    said = capsys.readouterr().out
+    assert ("subtract the mean" in said) == (told is not None) and (told or "") in said
+
+
 def test_a_value_that_never_changes_gets_a_little_room(tmp_path):
     x = REALS.copy()
     x[:, 3] = 2.0

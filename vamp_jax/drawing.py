@@ -1,4 +1,4 @@
-"""The pictures. Grey images are shown on the full range from 0 (black) to 1 (white).
+"""The pictures. Grey images are shown on the full range from 0 (black) to 1 (white); see `shades`.
 
 Those of one run are PNG files to look at; figures for a paper (`image_panels`, ..., and those of
 `drawing_planes`) are as wide as its page at most, and come as PNG with 300 dots an inch and as PDF.
@@ -58,6 +58,25 @@ def _checked_images(name: str, images: Any) -> np.ndarray:
     if not np.isfinite(images).all():
         raise ValueError(f"{name}: images must be finite, but hold nan or infinity.")
     return images
+
+
+def shades(images: Any) -> Callable[[Any], np.ndarray]:
+    """Makes the map of data to shades: the data's own range to [0, 1], where they leave [0, 1].
+
+    Args:
+      images: the data, [N, ...]. Their range is from the 1st to the 99th percentile, so that a few
+        extreme values do not make all others one shade; NaN, a missing value, is left out.
+    Returns:
+      A function of data, or of what a model makes of them, to shades, of the same shape.
+    """
+    known = np.asarray(images, np.float32)
+    known = known[np.isfinite(known)]
+    if not known.size or (known.min() >= 0.0 and known.max() <= 1.0):
+        return np.asarray
+    low, high = np.quantile(known, (0.01, 0.99))
+    if not low < high:
+        low, high = known.min(), known.max() + 1e-6
+    return lambda values: np.clip((np.asarray(values) - low) / (high - low), 0.0, 1.0)
 
 
 def tile(images: Any, columns: int, gap: int = 1) -> np.ndarray:

@@ -141,7 +141,8 @@ def _made(
         num_classes=stored.num_classes,
         missing=known.missing,
     )
-    return dataset, [*given.notes, *([note] if note else [])]
+    scale = values.note_of_scale(given.where, stored.likelihood, mean, stddev)
+    return dataset, [*given.notes, *filter(None, (note, scale))]
 
 
 def _read(name: str, image_size: int | tuple[int, int] | None, data_dir: str | None) -> Found:

@@ -35,6 +35,10 @@ class Evaluated(NamedTuple):
     def path(self, name: str) -> str:
         return os.path.join(self.workdir, "figures", name)
 
+    def shades(self, values: Any) -> np.ndarray:
+        """Images of values, in [0, 1]: `drawing.shades` of the data."""
+        return drawing.shades(rows_of(self.x, spaced(num_examples(self.x), 1000)))(values)
+
     @property
     def is_plane(self) -> bool:
         """Whether the top layer has two units."""
@@ -83,7 +87,7 @@ def draw(
 
 def _samples(run: Evaluated) -> None:
     samples = generation.generate(run.autoencoder, run.variables, run.rngs[0], SHOWN)
-    drawing.image_grid(samples, run.path("samples.png"))
+    drawing.image_grid(run.shades(samples), run.path("samples.png"))
 
 
 def _reconstructions(run: Evaluated) -> None:
@@ -92,7 +96,8 @@ def _reconstructions(run: Evaluated) -> None:
         run.autoencoder, run.variables, run.rngs[1], jnp.asarray(shown)
     )
     name = "reconstructions" + ("" if run.split == "test" else f"_{run.split}")
-    drawing.pairs(np.nan_to_num(shown), reconstructed, run.path(f"{name}.png"))  # NaN: missing
+    original = np.nan_to_num(run.shades(shown))  # NaN: missing
+    drawing.pairs(original, run.shades(reconstructed), run.path(f"{name}.png"))
 
 
 def _means(run: Evaluated) -> jax.Array:
@@ -106,14 +111,14 @@ def _pseudo_inputs(run: Evaluated) -> None:
     pseudo_inputs = run.autoencoder.pseudo_inputs(run.variables)
     if pseudo_inputs is None:
         return
-    drawing.image_grid(pseudo_inputs[:SHOWN], run.path("pseudo_inputs.png"))
+    drawing.image_grid(run.shades(pseudo_inputs[:SHOWN]), run.path("pseudo_inputs.png"))
     prior = run.autoencoder.prior_density(run.variables)
     rows = []
     for k in map(int, jnp.argsort(-prior_use(_means(run), prior).mass)[:8]):
         rng = jax.random.fold_in(run.rngs[2], k)
         made = generation.generate_from_pseudo_input(run.autoencoder, run.variables, rng, k, 7)
         rows.append(jnp.concatenate([pseudo_inputs[k][None], made]))
-    drawing.image_grid(jnp.concatenate(rows), run.path("from_pseudo_inputs.png"))
+    drawing.image_grid(run.shades(jnp.concatenate(rows)), run.path("from_pseudo_inputs.png"))
 
 
 def _sequences(run: Evaluated, count: int) -> dict[str, Any]:

@@ -179,7 +179,7 @@ def check_images(run: Run) -> None:
 
 
 def test_images(run: Run, count: int | None = None) -> np.ndarray:
-    """Test images in [0, 1], [N, H, W, C]: all, or so many evenly spaced ones."""
+    """Test images, [N, H, W, C]: all, or so many evenly spaced ones."""
     test = run.dataset.test
     if is_sequences(test):
         raise UsageError(
@@ -218,9 +218,10 @@ def draw_pseudo_inputs(run: Run, number: int | None, path: str) -> int:
         made = generation.generate_from_pseudo_input(autoencoder, variables, rng, number, SHOWN)
     kind = "learned" if "pseudo_inputs" in variables["params"]["prior"] else "training examples"
     top = drawing.math_name(autoencoder.top)
+    shades = drawing.shades(test_images(run, SHOWN))
     panels = [
-        Panel(f"pseudo-inputs ({kind})", pseudo_inputs[shown], shown.index(number)),
-        Panel(f"generated, ${top} \\sim q({top}|u_{{{number}}})$", made),
+        Panel(f"pseudo-inputs ({kind})", shades(pseudo_inputs[shown]), shown.index(number)),
+        Panel(f"generated, ${top} \\sim q({top}|u_{{{number}}})$", shades(made)),
     ]
     drawing.image_panels(panels, path)
     return number
@@ -242,12 +243,14 @@ def draw_methods(runs: Sequence[tuple[str, str]], path: str) -> None:
 def draw_samples(runs: Sequence[Run], path: str) -> None:
     """Figure 5: test images, and images of each model with z from its prior."""
     check_images(runs[0])
-    panels = [Panel("test images", np.nan_to_num(test_images(runs[0], SHOWN)))]
+    images = test_images(runs[0], SHOWN)
+    shades = drawing.shades(images)
+    panels = [Panel("test images", np.nan_to_num(shades(images)))]
     for run in runs:
         rng = stream(run.config.seed, EVALUATION)
         with jax.default_matmul_precision(run.config.matmul_precision):
             made = generation.generate(run.best.autoencoder, run.best.variables, rng, SHOWN)
-        panels.append(Panel(run.title, made))
+        panels.append(Panel(run.title, shades(made)))
     drawing.image_panels(panels, path)
 
 
@@ -255,14 +258,15 @@ def draw_reconstructions(runs: Sequence[Run], path: str) -> None:
     """Figure 6: test images, and their reconstructions by each model at the same places."""
     check_images(runs[0])
     images = test_images(runs[0], SHOWN)
-    panels = [Panel("test images", np.nan_to_num(images))]
+    shades = drawing.shades(images)
+    panels = [Panel("test images", np.nan_to_num(shades(images)))]
     for run in runs:
         rng = stream(run.config.seed, EVALUATION)
         with jax.default_matmul_precision(run.config.matmul_precision):
             made = generation.reconstruct(
                 run.best.autoencoder, run.best.variables, rng, jnp.asarray(images)
             )
-        panels.append(Panel(run.title, made))
+        panels.append(Panel(run.title, shades(made)))
     drawing.image_panels(panels, path)
 
 
