@@ -1,3 +1,7 @@
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +12,8 @@ from tests.cases import paper_config, plan_for, variables_for
 from vamp_jax import config_checks
 from vamp_jax.datasets import Dataset
 from vamp_jax.layers import conv_gradients
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def _mnist(count=200):
@@ -148,3 +154,41 @@ def test_table():
 def test_numbers():
     values = (0.01234, 12.34, 999.6, 45678.9)
     assert [markdown.number(value) for value in values] == ["0.0123", "12.3", "1,000", "45,679"]
+
+
+EMULATED = """
+import jax, ml_dtypes, numpy as np
+from benchmarks import precision
+
+for primitive in (jax.lax.dot_general_p, jax.lax.conv_general_dilated_p):
+    precision.emulate(primitive)
+rng = np.random.default_rng(0)
+x, kernel = rng.normal(size=(6, 5, 5, 40)), rng.normal(size=(1, 1, 40, 7))
+x, kernel = x.astype(np.float32), kernel.astype(np.float32)
+names = "NHWC", "HWIO", "NHWC"
+conv = lambda x: jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=names)
+wide = lambda a: np.asarray(a).astype(np.float64)
+cut = lambda a: a.astype(ml_dtypes.bfloat16).astype(np.float32)
+product = lambda a, b: wide(a) @ wide(b)
+rest = lambda a: cut(a - cut(a))
+a, b = x.reshape(-1, 40), kernel[0, 0]
+high = product(cut(a), cut(b))
+passes = {
+    "float32": product(a, b),
+    "tensorfloat32": high + product(rest(a), cut(b)) + product(cut(a), rest(b)),
+    "bfloat16": high,
+}
+for name, expected in passes.items():
+    with jax.default_matmul_precision(name):
+        dense, convolved = jax.jit(lambda a: a @ b)(a), jax.jit(conv)(x)
+        slope = jax.jit(jax.grad(lambda a: (a @ b).sum()))(a)
+    for found in (dense, wide(convolved).reshape(-1, 7)):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
+    of_b = {"float32": b, "tensorfloat32": cut(b) + rest(b), "bfloat16": cut(b)}[name]
+    np.testing.assert_allclose(slope, np.ones_like(dense) @ wide(of_b).T, rtol=1e-5, atol=2e-5)
+"""
+
+
+def test_passes_of_bfloat16_are_emulated_bit_for_bit_but_for_the_order_of_sums():
+    code = [sys.executable, "-c", EMULATED]  # of its own: it changes how JAX lowers products
+    subprocess.run(code, check=True, cwd=ROOT, timeout=120)
