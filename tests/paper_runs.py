@@ -4,7 +4,8 @@ import json
 import os
 from pathlib import Path
 
-from vamp_jax.paper import numbers, sweep
+from vamp_jax.paper import numbers, records, sweep
+from vamp_jax.paper.tables import report
 from vamp_jax.run.metrics_log import METRICS
 
 
@@ -42,3 +43,26 @@ def write_metrics(workdir, epochs=200):
     row = dict.fromkeys(METRICS, 9.0)
     rows = [json.dumps({"epoch": i + 1} | row) + "\n" for i in range(epochs)]
     Path(workdir, "metrics.jsonl").write_text("".join(rows))
+
+
+def add(folder, *arguments, **settings):
+    """Records a run in folder/results; returns the path."""
+    result = evaluated(*arguments, **settings)
+    write_metrics(folder / "run", result["epochs"])
+    return records.save_record(str(folder / "run"), result, str(folder / "results"))
+
+
+def report_of(folder):
+    return report(records.read(str(folder / "results")), sweep.paper_config)
+
+
+def section(text, title):
+    return next(part for part in text.split("\n## ") if part.startswith(title))
+
+
+def row_of(text, *beginnings):
+    """The cells of the row that follows the row(s) that begin so."""
+    lines = iter(text.splitlines())
+    for beginning in beginnings:
+        line = next(line for line in lines if line.replace(" ", "").startswith(beginning))
+    return [cell.strip() for cell in line.strip("|").split("|")]

@@ -10,36 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.paper_runs import evaluated, write_metrics
+from tests.paper_runs import add, evaluated, report_of, row_of, section, write_metrics
 from vamp_jax import config_fields
 from vamp_jax.errors import UsageError
 from vamp_jax.paper import numbers, records, sweep
 from vamp_jax.paper.tables import report, write_report
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def add(folder, *arguments, **settings):
-    """Records a run in folder/results; returns the path."""
-    result = evaluated(*arguments, **settings)
-    write_metrics(folder / "run", result["epochs"])
-    return records.save_record(str(folder / "run"), result, str(folder / "results"))
-
-
-def report_of(folder):
-    return report(records.read(str(folder / "results")), sweep.paper_config)
-
-
-def section(text, title):
-    return next(part for part in text.split("\n## ") if part.startswith(title))
-
-
-def row_of(text, *beginnings):
-    """The cells of the row that follows the row(s) that begin so."""
-    lines = iter(text.splitlines())
-    for beginning in beginnings:
-        line = next(line for line in lines if line.replace(" ", "").startswith(beginning))
-    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_a_record_holds_the_run_without_its_long_lists(tmp_path):
@@ -155,38 +132,6 @@ def test_runs_of_fast_configs_stand_beside_the_paper_s(tmp_path):
         add(tmp_path, seed=seed, value=value, config=changes, epochs=100, best_epoch=99)
     row = row_of(section(report_of(tmp_path), title), "|`fast_vamp_hvae`")
     assert row[1:] == ["static_mnist", "-84.60 ± 0.14 (2)", "100", "-84.00 (1)", "200"]
-
-
-def test_what_the_paper_does_not_have_has_a_table_of_its_own(tmp_path):
-    title, in_minutes = "Beyond the paper", sweep.paper_config("fast_vamp_vae", "static_mnist")
-    add(tmp_path, "vamp_vae")
-    add(tmp_path, "vae", config={"posterior": "iaf"}, num_samples=500)
-    add(tmp_path, "vae", config={"posterior": "iaf"}, num_examples=100)
-    add(tmp_path, "vae", config={"posterior": "iaf"}, epochs=199)
-    assert title not in report_of(tmp_path)
-    eval_dir = tmp_path / "run" / "eval"
-    eval_dir.mkdir()
-    beside = {"difference": 0.251, "difference_standard_error": 0.02}
-    for epochs, start, beside_it in ((200, "posterior", beside), (199, "prior", {"difference": 9})):
-        values = {"epochs": epochs, "num_examples": 500, "importance_sampled": beside_it}
-        path = eval_dir / f"ais-test-{start}-T500-C8-500examples.json"
-        path.write_text(json.dumps(values | {"start": start}))
-    curve = {"100": {"mean": -87.0}, "1000": {"mean": -86.5}}
-    fewer = {"log_likelihood_with_fewer_samples": curve}
-    add(tmp_path, "vae", value=-86.0, config={"posterior": "iaf"}, **fewer)
-    add(tmp_path, "vae", seed=1, value=-87.0, config={"posterior": "iaf"})
-    changed = in_minutes | {"num_importance_samples": 5, "importance_gradient": "dreg"}
-    add(tmp_path, "vamp_vae", config=changed, epochs=100, best_epoch=99)
-    add(tmp_path, "vamp_flow_vae", config={"learning_rate": 1e-3})
-    table = section(report_of(tmp_path), title)
-    assert row_of(table, "|staticMNIST|`vae-iaf`") == [
-        *("static MNIST", "`vae-iaf`", "ELBO", "-86.50 ± 0.71 (2)", "0.23"),
-        *("-87.00", "-86.50", "-89.00", "+0.25 ± 0.02 (500)", "as the paper's"),
-    ]
-    iwae = row_of(table, "|staticMNIST|`vamp_vae`")
-    assert iwae[2] == "num_importance_samples 5, importance_gradient dreg"
-    assert iwae[-1] == "in minutes"
-    assert row_of(table, "|staticMNIST|`vamp_flow_vae`")[-1] == "learning_rate 0.001"
 
 
 def test_a_record_with_a_damaged_annealed_part_is_refused(tmp_path):
