@@ -18,6 +18,10 @@ TRAIN = [
     ("--config=configs", "Is a directory"),
     ("--config=vae --config.dataset omniglot", "The data set goes after the config"),
     ("--config=vae --seeds=0,1 --config.seed 3", "The seed is given twice"),
+    (
+        "--config=vae --vary=latent_dim:2,3 --config.latent_dim=4",
+        "latent_dim is given twice: take --vary or --config.latent_dim",
+    ),
     ("--config=vae --seeds=", "--seeds names no value"),
     ("--config=README.md", "README.md cannot be read"),
     ("configs/vae.py", "'configs/vae.py' is not a flag"),

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -70,6 +71,23 @@ def test_a_packed_run_has_its_newest_checkpoint_bit_for_bit(run_folder):
         restored, _ = checkpoints.restore_latest(state)
     pairs = zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True)
     assert all(np.array_equal(one, other) for one, other in pairs)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_packed(run_folder, capsys):
+    workdir, _, there = run_folder
+    whole = [path for path in (workdir / "checkpoints" / "2").rglob("*") if path.is_file()]
+    kept = {path: path.read_bytes() for path in whole}
+    largest = max(whole, key=lambda path: len(kept[path]))
+    middle = len(kept[largest]) // 2
+    flipped = kept[largest][middle] ^ 0x10
+    damaged = kept[largest][:middle] + bytes([flipped]) + kept[largest][middle + 1 :]
+    for path, content in ((largest, damaged), (largest, b"")):
+        path.write_bytes(content)
+        packing.pack(str(workdir))
+        assert "Checkpoint 2 of" in capsys.readouterr().out
+        with tarfile.open(f"{workdir}.tar.gz") as tar:
+            names = {name.split("/")[2] for name in tar.getnames() if "/checkpoints/" in name}
+        assert names == {"1"}
 
 
 def test_a_large_one_is_cut_into_parts(run_folder, monkeypatch):

@@ -190,6 +190,17 @@ def test_neighbours_have_gradients_and_samples_broadcast():
     assert all(np.abs(g).max() > 1e-3 for g in gradients)
 
 
+@pytest.mark.parametrize("of", [priors.log_prob, priors.responsibilities])
+def test_neighbours_are_a_density_to_jit_and_to_blocks(of):
+    mean, z, own = case(9)
+    near = priors.Neighbours(mean[priors.nearest(z, mean, 5, exclude=own)], F32(-1.0), 16)
+    expected = of(z, near)
+    np.testing.assert_allclose(jax.jit(of)(z, near), expected, rtol=1e-6)
+    np.testing.assert_array_equal(of(z, near, block_size=2), expected)
+    with pytest.raises(ValueError, match="block_size is 0"):
+        of(z, near, block_size=0)
+
+
 # ---------------------------------------------------------------------------------------------
 # Size, transformations, mistakes.
 

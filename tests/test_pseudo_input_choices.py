@@ -202,6 +202,16 @@ def test_resumed_it_has_the_same_bits_and_on_8_devices_the_same_trajectory(field
     assert all(np.isfinite(metrics["val_loss"]) for metrics in history)
 
 
+def test_langevin_s_noise_is_another_for_each_array():
+    steps = optimizers.langevin_of_pseudo_inputs(
+        optax.sgd(0.1), step_size=1.0, num_examples=50, seed=0
+    )
+    params = {"prior": {"pseudo_inputs": {"a": jnp.zeros(9), "b": jnp.zeros(9)}}}
+    updates, _ = steps.update(params, steps.init(params), params)
+    a, b = updates["prior"]["pseudo_inputs"].values()
+    assert jnp.abs(a - b).min() > 1e-3
+
+
 def test_langevin_s_noise_is_the_same_when_resumed(tmp_path):
     config = small_config(**FIELDS, pseudo_input_update="langevin")
     run_resumed(config, small_data(), tmp_path)

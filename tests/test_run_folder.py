@@ -12,7 +12,7 @@ from vamp_jax import datasets
 from vamp_jax.errors import UsageError
 from vamp_jax.run import provenance
 from vamp_jax.run.folder import check_data, claim, load_config, locked
-from vamp_jax.run.metrics_log import METRICS, MetricsLog, read_metrics
+from vamp_jax.run.metrics_log import METRICS, MetricsLog, last_epoch, read_metrics
 
 
 def data(hashes):
@@ -138,9 +138,25 @@ def test_metrics_log_goes_on_and_is_repaired(tmp_path):
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
     assert json.loads(lines[-1])["val_loss"] == 1.0
-    for broken in ({"epoch": 5}, whole | {"epoch": 5, "val_kl": "x"}, whole | {"epoch": 4}):
+    huge = whole | {"epoch": 5, "val_kl": 10**400}
+    for broken in ({"epoch": 5}, whole | {"epoch": 5, "val_kl": "x"}, whole | {"epoch": 4}, huge):
         (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, json.dumps(broken)]) + "\n")
         assert len(read_metrics(folder)) == 4
+
+
+def test_one_damaged_row_takes_no_other_with_it(tmp_path):
+    folder, whole = str(tmp_path), dict.fromkeys(METRICS, 1.0)
+    with MetricsLog(folder, 0) as log:
+        for epoch in range(1, 201):
+            log.write(whole | {"epoch": epoch})
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*lines[:2], b"\xff" + lines[2][1:], *lines[3:]]) + b"\n")
+    others = [epoch for epoch in range(1, 201) if epoch != 3]
+    assert [row["epoch"] for row in read_metrics(folder)] == others
+    with MetricsLog(folder, 200):
+        assert [row["epoch"] for row in read_metrics(folder)] == others
+    assert last_epoch(read_metrics(folder)) == 200 and last_epoch([]) == 0
 
 
 def test_metrics_are_tensorboard_events_too(tmp_path):

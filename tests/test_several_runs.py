@@ -330,6 +330,24 @@ def test_one_that_waits_and_cannot_be_gone_on_with_lets_the_others_end(commands,
 
 
 @pytest.mark.slow
+def test_a_damaged_file_of_one_lets_the_others_end(commands, alone):
+    """Of the note of commits, before an epoch; and of an evaluation, when all are trained."""
+    folder = commands.folder / "file"
+    process = commands.start(1, "--config.seed=1", f"--workdir={folder}-seed1")
+    wait_for_epoch(Path(f"{folder}-seed1"), 2)
+    process.kill()
+    commands.finish(process)
+    Path(f"{folder}-seed1", "code.json").write_text("{")
+    shutil.copytree(commands.folder / "alone-seed0", f"{folder}-seed0")
+    Path(f"{folder}-seed0", "eval", "test-S5.json").write_text("[")
+    given = "--seeds=0,1,2", f"--workdir={folder}"
+    code, output = commands.finish(commands.start(1, *given))
+    assert code == 2 and "Traceback" not in output, output
+    assert output.count("The other runs go on.") == 2
+    assert result_of(Path(f"{folder}-seed2")) == alone[2]
+
+
+@pytest.mark.slow
 def test_a_folder_of_another_run_is_refused_before_any_work(commands, alone):
     folder = commands.folder / "other"
     shutil.copytree(commands.folder / "alone-seed1", f"{folder}-seed1")

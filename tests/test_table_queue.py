@@ -57,6 +57,21 @@ def test_hours_are_taken_from_finished_runs_of_the_whole_test_set_whatever_their
     }
 
 
+def test_where_there_are_runs_of_the_papers_settings_they_alone_tell_the_hours(tmp_path):
+    def expected():
+        run = ("vamp_hvae", "static_mnist", 7)
+        folders = str(tmp_path / "runs"), str(tmp_path / "results")
+        return schedule.read([run], *folders, sweep.paper_config)[0].expected
+
+    write_metrics(tmp_path / "run", 200)
+    for hours, changes in (
+        (2.0, {"config": {"dense_init": "glorot"}, "seconds": 5400.0}),
+        (1.0, {}),
+    ):
+        records.save_record(str(tmp_path / "run"), evaluated(**changes), str(tmp_path / "results"))
+        assert expected().hours == pytest.approx(hours)
+
+
 def status(name, state, hours=None, spent=0.0, loss=None):
     return Status((name, "digits", 0), state, 7, loss, 1.0, spent, Expected(hours, "somewhere"))
 

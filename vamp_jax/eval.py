@@ -11,7 +11,7 @@ from vamp_jax.evaluation import record
 from vamp_jax.paper import records
 from vamp_jax.process import command_line, hosts, jax_start, xla_flags
 from vamp_jax.run.folder import check_data, load_config
-from vamp_jax.run.metrics_log import read_metrics
+from vamp_jax.run.metrics_log import last_epoch, read_metrics
 from vamp_jax.run.mirror import at_hand
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, or gs://BUCKET/NAME.")
@@ -91,7 +91,7 @@ def evaluate_here(workdir: str) -> None:
     num_samples = config.num_samples if NUM_SAMPLES.value is None else NUM_SAMPLES.value
     record.check(SPLIT.value, num_samples, NUM_EXAMPLES.value)
     which = (SPLIT.value, num_samples, NUM_EXAMPLES.value)
-    epochs = len(read_metrics(workdir))
+    epochs = last_epoch(read_metrics(workdir))
     if RECORD.value and record.is_recorded(workdir, epochs, *which):
         path = record.record_path(workdir, *which) + ".json"
         print(f"Evaluated already; remove {path} to have it done again.")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 from collections.abc import Sequence
 
 import jax
@@ -80,7 +81,7 @@ def train_and_evaluate_all(
         if hosts.is_first():
             for run in under_way:
                 if run.failure is None:
-                    failure = _evaluate(run, dataset) or failure
+                    failure = _evaluate(run, dataset, len(runs) > 1) or failure
         if failure:
             raise failure
 
@@ -111,15 +112,22 @@ def _checkpoints(workdir: str, stack: contextlib.ExitStack) -> Checkpoints | Non
     return stack.enter_context(Checkpoints(workdir)) if hosts.is_first() else None
 
 
-def _evaluate(run: loop.Run, dataset: Dataset) -> PicturesError | None:
-    """Evaluates a run that is over; returns what its pictures failed by."""
+def _evaluate(
+    run: loop.Run, dataset: Dataset, of_several: bool
+) -> PicturesError | UsageError | None:
+    """Evaluates a run that is over; returns what its pictures, or one of several, failed by."""
     workdir = run.workdir
-    if record.is_recorded(workdir, run.done, "test", run.config.num_samples, None):
-        print(f"This run is finished and evaluated; see {workdir}/eval and {workdir}/figures.")
-        return None
     try:
+        if record.is_recorded(workdir, run.done, "test", run.config.num_samples, None):
+            print(f"This run is finished and evaluated; see {workdir}/eval and {workdir}/figures.")
+            return None
         evaluate.evaluate_run(workdir, dataset)
     except PicturesError as error:  # the evaluation is written, and the other runs have theirs
+        return error
+    except UsageError as error:  # a damaged file, for instance
+        if not of_several:
+            raise
+        print(f"{error} The other runs go on.", file=sys.stderr, flush=True)
         return error
     return None
 

@@ -72,6 +72,8 @@ def main() -> None:
     values = several_runs.parse(SEEDS.value, VARY.value)
     if "seed" in values and "config.seed" in given:
         raise errors.UsageError("The seed is given twice: take --seeds or --config.seed.")
+    if twice := sorted(field for field in values if f"config.{field}" in given):
+        raise errors.UsageError(f"{twice[0]} is given twice: take --vary or --config.{twice[0]}.")
     runs = several_runs.configs_and_folders(config, values, workdir, f"runs/{name}-{data}")
 
     xla_flags.set_for(config.get("model") in choices.CONVOLUTIONAL)

@@ -71,7 +71,8 @@ def inspect(
     Expectations over q(z|x) are taken with one draw for each example, so those over q(z) with N.
     The posterior mean of a lower layer is taken at the means of those above. `show` gets the
     number of steps done, of 2 N. Where x is not what the network sees but what is stored (a
-    quarter of the memory, of images), `of` makes some rows of it x.
+    quarter of the memory, of images), `of` makes some rows of it x. Under an exemplar prior a
+    training example's own component counts, other than in a step of training.
 
     Raises:
       ValueError: for no example, or examples of another shape than the network's.

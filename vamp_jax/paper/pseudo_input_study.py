@@ -261,8 +261,12 @@ def _row(method: Method, runs: list[records.Record]) -> list[str]:
     mean = statistics.fmean
     values = [run["log_likelihood"] for run in runs]
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    error = math.sqrt(sum(each["standard_error"] ** 2 for each in against)) / len(runs)
-    difference = f"{mean(each['difference'] for each in against):+.2f} ± {error:.2f}"
+    # All seeds are evaluated on the same images, so that more seeds make this error no smaller.
+    error = mean(each["standard_error"] for each in against)
+    gains = [each["difference"] for each in against]
+    difference = f"{mean(gains):+.2f} ± {error:.2f}"
+    if len(runs) > 1:
+        difference += f" ({min(gains):+.2f} to {max(gains):+.2f})"
     return [
         *method,
         f"{mean(values):.2f}{spread} ({len(values)})",

@@ -15,7 +15,7 @@ from vamp_jax.config_fields import as_of_today
 from vamp_jax.errors import UsageError
 from vamp_jax.paper.numbers import IN_BITS, LATER_CHOICES, PREFIXES, Cell, Estimate, cells
 from vamp_jax.run.folder import differing
-from vamp_jax.run.metrics_log import read_metrics
+from vamp_jax.run.metrics_log import last_epoch, read_metrics
 from vamp_jax.run.provenance import commits
 from vamp_jax.run.stopping import should_stop
 
@@ -89,9 +89,9 @@ def save_record(workdir: str, evaluated: Record, folder: str = "results") -> str
             f"The evaluation in {workdir}/eval lacks {', '.join(lacking)}: remove it and evaluate "
             f"again with eval.py --workdir={workdir}."
         )
-    if len(rows) != evaluated["epochs"]:
+    if (done := last_epoch(rows)) != evaluated["epochs"]:
         raise UsageError(
-            f"{workdir} was evaluated after {evaluated['epochs']} epochs and has {len(rows)} now: "
+            f"{workdir} was evaluated after {evaluated['epochs']} epochs and has {done} now: "
             f"evaluate it again with eval.py --workdir={workdir}."
         )
     config = ml_collections.ConfigDict(evaluated["config"])

@@ -3,7 +3,7 @@
 import math
 import os
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from vamp_jax import disk
@@ -73,7 +73,10 @@ def read(
       here: runs that are running, though their folder may not be locked yet.
     """
     held = records.read(results_folder)
-    recorded, taken = records.full_runs(held, paper_config), hours_taken(held.values())
+    recorded = records.full_runs(held, paper_config)
+    taken = hours_taken(held.values()) | hours_taken(
+        record for seeds in recorded.values() for record in seeds.values()
+    )
     sizes = {name: spec.sizes[0] for name, spec in SPECS.items()}
     result = []
     for run in runs:
@@ -99,11 +102,8 @@ def _hours(record: Record) -> float:
     return (record["seconds"]["training"] + record["seconds"]["evaluation"]) / 3600
 
 
-def hours_taken(held: Collection[Record]) -> dict[Cell, list[float]]:
-    """The hours of each finished run that was evaluated on the whole test set with S = 5000.
-
-    Runs with other settings than the paper's are among them: they take as long.
-    """
+def hours_taken(held: Iterable[Record]) -> dict[Cell, list[float]]:
+    """The hours of each finished run that was evaluated on the whole test set with S = 5000."""
     taken: dict[Cell, list[float]] = {}
     for record in held:
         whole = record["num_examples"] == record["num_examples_in_split"]

@@ -102,7 +102,9 @@ def neighbours_log_prob(z: Array, mean: Array, log_var: Array, num_examples: int
     Raises:
       ValueError: for shapes that do not fit together.
     """
-    check_counts("neighbours_log_prob", num_examples=num_examples)
+    known = not isinstance(num_examples, jax.core.Tracer)  # a field of `Neighbours` under `jit`
+    if known:
+        check_counts("neighbours_log_prob", num_examples=num_examples)
     check_real("neighbours_log_prob", "z", z)
     check_real("neighbours_log_prob", "mean", mean)
     shapes = jnp.shape(z), jnp.shape(mean)
@@ -114,26 +116,29 @@ def neighbours_log_prob(z: Array, mean: Array, log_var: Array, num_examples: int
     z, mean, log_var = widened((z, mean, log_var))
     ones = tuple(range(z.ndim + 1 - mean.ndim))
     joint = normal_log_prob(jnp.expand_dims(z, -2), jnp.expand_dims(mean, ones), log_var)
-    return logsumexp(joint, axis=-1) - math.log(num_examples)
+    count = math.log(num_examples) if known else jnp.log(jnp.asarray(num_examples, joint.dtype))
+    return logsumexp(joint, axis=-1) - count
 
 
 class Neighbours(NamedTuple):
     """1/N sum_k N(z | mean_k, exp(log_var) I) over the k neighbours of each z: a lower bound.
 
     It is what a training step takes for the exemplar prior. It does not integrate to one, so there
-    is nothing to draw from it.
+    is nothing to draw from it. The neighbours of a z are few: a `block_size` saves nothing.
     """
 
     mean: Array  # of the neighbours of each z, [..., k, D]
     log_var: Array  # []
     num_examples: int  # N
 
-    def log_prob(self, z: Array) -> Array:
+    def log_prob(self, z: Array, *, block_size: int | None = None) -> Array:
         """See `neighbours_log_prob`: [..., D] -> [...]."""
+        check_block_size("log_prob", block_size)
         return neighbours_log_prob(z, *self)
 
-    def responsibilities(self, z: Array) -> Array:
+    def responsibilities(self, z: Array, *, block_size: int | None = None) -> Array:
         """p(k | z) among the neighbours, [..., D] -> [..., k]."""
+        check_block_size("responsibilities", block_size)
         z, mean, log_var = widened((z, self.mean, self.log_var))
         joint = normal_log_prob(jnp.expand_dims(z, -2), mean, log_var)
         return jax.nn.softmax(joint, axis=-1)

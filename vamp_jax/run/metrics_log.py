@@ -17,7 +17,7 @@ class MetricsLog:
     """metrics.jsonl, a line an epoch, and the same values as TensorBoard events."""
 
     def __init__(self, workdir: str, epochs_done: int):
-        """Continues after `epochs_done` epochs: drops later rows and a row that is cut off."""
+        """Continues after `epochs_done` epochs: drops later rows and those that are not whole."""
         # Late: not needed to import the package. Not its SummaryWriter, which writes in a thread:
         # a full disk ends that thread, and then training would wait for it forever.
         from tensorboardX.event_file_writer import EventsWriter
@@ -67,7 +67,10 @@ def digest_up_to(workdir: str, epoch: int) -> str:
 
 
 def read_metrics(workdir: str) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl up to the first that is not whole."""
+    """The rows of metrics.jsonl, in the order of their epochs, without those that are not whole.
+
+    A row is cut off where a process was killed; where one is damaged, it alone is left out.
+    """
     rows: list[dict[str, float]] = []
     path = os.path.join(workdir, "metrics.jsonl")
     if not os.path.exists(path):
@@ -76,12 +79,17 @@ def read_metrics(workdir: str) -> list[dict[str, float]]:
         for line in file:
             try:
                 row = json.loads(line)
-                if type(row["epoch"]) is not int or (rows and row["epoch"] <= rows[-1]["epoch"]):
-                    break
+                if type(row["epoch"]) is not int or row["epoch"] <= last_epoch(rows):
+                    continue
                 # A two-level model has more of them than METRICS.
                 if not all(math.isfinite(row[name]) for name in (rows[0] if rows else METRICS)):
-                    break
-            except (ValueError, KeyError, TypeError, RecursionError):
-                break
+                    continue
+            except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+                continue
             rows.append(row)
     return rows
+
+
+def last_epoch(rows: list[dict[str, float]]) -> int:
+    """The epoch of the last of some rows; 0 without any."""
+    return int(rows[-1]["epoch"]) if rows else 0

@@ -12,13 +12,15 @@ LARGEST = 16 << 20  # bytes of a file; a larger archive is cut into parts
 
 
 def pack(workdir: str) -> list[str]:
-    """Writes WORKDIR.tar.gz, with the newest checkpoint alone; returns the files written.
+    """Writes WORKDIR.tar.gz; returns the files written.
 
-    `tar xf` unpacks it. What can be made again (pictures, model.npz, TensorBoard's events) stays
-    behind. Above `LARGEST` bytes it is cut into WORKDIR.tar.gz.0, .1, ... for `cat` before `tar`.
+    Of the checkpoints it has the newest one that can be read. `tar xf` unpacks it. What can be made
+    again (pictures, model.npz, TensorBoard's events) stays behind. Above `LARGEST` bytes it is cut
+    into WORKDIR.tar.gz.0, .1, ... for `cat` before `tar`.
 
     Raises:
-      UsageError: when the folder holds no run or no checkpoint, or a process is at work in it.
+      UsageError: when the folder holds no run or no checkpoint that can be read, or a process is
+        at work in it.
     """
     from vamp_jax.training.checkpoints import Checkpoints  # late: imports orbax
 
@@ -27,7 +29,7 @@ def pack(workdir: str) -> list[str]:
     path = f"{workdir}.tar.gz"
     with locked(workdir, "stop it first"):
         with Checkpoints(workdir, read_only=True) as checkpoints:
-            newest = checkpoints.latest_step()
+            newest = checkpoints.newest_readable()
         if newest is None:
             raise UsageError(f"{workdir} holds no checkpoint yet: train there first.")
         disk.check_files(workdir)

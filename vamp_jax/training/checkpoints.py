@@ -154,6 +154,19 @@ class Checkpoints:
         """The epoch of the newest checkpoint."""
         return self._manager.latest_step()
 
+    def newest_readable(self) -> int | None:
+        """The epoch of the newest checkpoint that can be read; None without a checkpoint.
+
+        Raises:
+          UsageError: when there are checkpoints, and none can be read.
+        """
+
+        def all_of(step, info):
+            arrays = {name: ocp.args.StandardRestore() for name in info["sha256"]}
+            return self._manager.restore(step, args=ocp.args.Composite(**arrays))
+
+        return self._newest(all_of)[0]
+
     def wait(self) -> None:
         """Returns when every save has reached the disk; a UsageError if one failed."""
         with self._saving():
@@ -202,14 +215,22 @@ class Checkpoints:
 
     def _restore_newest(self, like: dict[str, Any]):
         """(step, items, info) of the newest checkpoint that can be read; three Nones without."""
+
+        def wanted(step, info):
+            items = self._restore(step, info, like)
+            self._check_log(step, info)
+            return items
+
+        return self._newest(wanted)
+
+    def _newest(self, restore: Callable[[int, dict[str, Any]], Any]):
+        """(step, items, info) of the newest checkpoint that `restore` can read, or three Nones."""
         _mute_abandoned_reads()
         devices.replicated()  # starts the devices: if they cannot, no checkpoint is to blame
         for step in (steps := sorted(self._manager.all_steps(), reverse=True)):
             try:
                 info = self._info(step)
-                items = self._restore(step, info, like)
-                self._check_log(step, info)
-                return step, items, info
+                return step, restore(step, info), info
             except UsageError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many kinds

@@ -28,6 +28,7 @@ from vamp_jax.training.slots import Slot
 from vamp_jax.training.state import TrainState, arranged_state, initial_state
 
 MAX_DRIFT = 10.0  # nats that a component changes between its turns; a healthy run has about 1
+APART = 2  # epochs in a row above it: one alone may be the chance of a batch's normalisation
 
 
 class Run:
@@ -47,7 +48,7 @@ class Run:
         self.checkpoints = checkpoints
         self.done, self.best_epoch = 0, 0
         self.failure: NonFiniteLossError | UsageError | None = None
-        self._apart = False
+        self._drifting = 0  # epochs in a row
         self._open = contextlib.ExitStack()
 
     @property
@@ -83,8 +84,11 @@ class Run:
         """Notes an epoch in the log and shows it."""
         self.done, self.best_epoch = metrics["epoch"], metrics.pop("best_epoch")
         _check_finite(metrics, self.workdir, self.checkpoints)
-        self._apart = self._apart or _comes_apart(metrics, self.config)
+        drifts = metrics.get("component_drift", 0.0) > MAX_DRIFT
+        self._drifting = self._drifting + 1 if drifts else 0
         if self.checkpoints:
+            if self._drifting == APART:
+                _say_that_it_comes_apart(metrics, self.workdir, self.config)
             self._log.write(metrics | {"seconds": seconds})
             self._progress.show(
                 self.done,
@@ -170,14 +174,14 @@ def _next(
         run = waiting.popleft()
         try:
             state = run.start(dataset)
+            if not run.is_over:
+                run.open(_title(run, of_several))
         except UsageError as error:  # a damaged checkpoint, for instance
             if not of_several:
                 raise
             run.failure = error
             print(f"{error} The other runs go on.", file=sys.stderr, flush=True)
-            continue
         if not run.is_over:
-            run.open(_title(run, of_several))
             return run, Slot(run.config, run.plan, dataset, state, device)
     return None
 
@@ -218,17 +222,17 @@ def _plain(metrics: dict[str, Any], plan: Plan, dataset: Dataset) -> dict[str, f
     return numbers
 
 
-def _comes_apart(metrics: dict[str, float], config: ml_collections.ConfigDict) -> bool:
-    """Whether components change too much between their turns (training/turns.py); says so."""
-    if metrics.get("component_drift", 0.0) <= MAX_DRIFT:
-        return False
+def _say_that_it_comes_apart(
+    metrics: dict[str, float], workdir: str, config: ml_collections.ConfigDict
+) -> None:
+    """Says that components change too much between their turns (training/turns.py)."""
     print(
-        f"Note: in epoch {metrics['epoch']} components of the prior changed by "
-        f"{metrics['component_drift']:.3g} nats on average between their turns, so that the prior "
-        f"comes apart: raise components_per_step, which is {config.components_per_step}.",
+        f"Note: until epoch {metrics['epoch']} of {workdir}, {APART} in a row, components of the "
+        f"prior changed by {metrics['component_drift']:.3g} nats on average between their turns, "
+        "so that the prior comes apart: raise components_per_step, which is "
+        f"{config.components_per_step}.",
         flush=True,
     )
-    return True
 
 
 def _restore(

@@ -105,11 +105,13 @@ def langevin_of_pseudo_inputs(
         updates, inner = others.update(grads, state.others, params)
         key = stream(seed, LANGEVIN, state.count)
 
-        def step(g):
-            noise = jax.random.normal(key, g.shape, g.dtype)
+        def step(i, g):
+            of_leaf = jax.random.fold_in(key, i) if i else key
+            noise = jax.random.normal(of_leaf, g.shape, g.dtype)
             return -0.5 * step_size * num_examples * g + step_size**0.5 * noise
 
-        u = jax.tree.map(step, grads["prior"]["pseudo_inputs"])
+        leaves, tree = jax.tree.flatten(grads["prior"]["pseudo_inputs"])
+        u = jax.tree.unflatten(tree, [step(i, g) for i, g in enumerate(leaves)])
         updates = updates | {"prior": updates["prior"] | {"pseudo_inputs": u}}
         return updates, LangevinState(inner, state.count + 1)
 
