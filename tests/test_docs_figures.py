@@ -194,6 +194,52 @@ def test_figures_of_caltech(held, full):
     assert f"it still rises by {rise} nats (there {rise_there})" in words
 
 
+def test_what_is_trained_in_minutes_stands_beside_the_protocol(held, full):
+    text, shares = page("docs/speed.md"), []
+    for (name, dataset), runs in cheaper.fast(records.of_images(held), sweep.paper_config).items():
+        (papers,) = full[name, dataset].values()
+        took = sorted(run["seconds"]["training"] for run in runs)
+        seconds = " to ".join(f"{one:,.0f}" for one in sorted({took[0], took[-1]}))
+        of_protocol = papers["seconds"]["training"]
+        columns = [name.removeprefix("vamp_").upper(), cell(runs, dataset), seconds]
+        columns += [cell([papers], dataset), f"{of_protocol:,.0f}"]
+        assert f"| {' | '.join(columns)} |" in text.splitlines(), columns
+        shares.append(" to ".join(f"{one / of_protocol:.2f}" for one in sorted({*took[::2]})))
+    of_hvae, of_vae = shares
+    assert f"in {of_vae} of its training time (VAE" in text and f"and {of_hvae} (HVAE)" in text
+
+
+def test_the_gallery_tells_of_the_runs_it_shows(held):
+    def run_of(dataset, **fields):
+        fields |= {"model": "hvae", "prior": "vamp", "components_per_step": 25, "seed": 0}
+        (run,) = (
+            record
+            for record in held.values()
+            if record["config"]["dataset"] == dataset
+            and all(record["config"].get(name) == value for name, value in fields.items())
+        )
+        return run
+
+    said = [
+        f"{run_of('static_mnist')['log_likelihood']:.2f} nats. Pseudo-inputs are strokes",
+        f"{run_of('caltech101_silhouettes')['log_likelihood']:.2f} nats.",
+        f"{run_of('freyfaces')['bits_per_dim']:.3f} bits per dimension. Most of",
+    ]
+    for beginning in said:
+        assert any(line.startswith(beginning) for line in page("docs/gallery.md").splitlines())
+
+
+def test_what_annealed_importance_sampling_finds(held):
+    words, found = " ".join(page("docs/numbers.md").split()), 0
+    for record in held.values():
+        for annealed in record.get("annealed", []):
+            if record["config"]["dataset"] == "static_mnist":
+                beside, found = annealed["importance_sampled"], found + 1
+                error = beside["difference_standard_error"]
+                assert f"{beside['difference']:.2f} +- {error:.2f} nats" in words, record["config"]
+    assert found >= 2
+
+
 def test_figures_of_sequences(held):
     text, values, rises = page("docs/numbers.md"), {}, []
     for prior, name in (("standard", "standard prior"), ("vamp", "VampPrior, K = 20")):
