@@ -9,6 +9,7 @@ is in objectives.py.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +18,13 @@ import jax.numpy as jnp
 from vamp_jax import likelihoods, priors
 from vamp_jax.likelihoods import Likelihood
 from vamp_jax.network import Draw, Latents, Network
+from vamp_jax.priors.arrays import in_blocks
 from vamp_jax.sequences import num_examples
 from vamp_jax.trainable_priors import Prior
 
 Array = jax.Array
 Variables = dict[str, Any]  # {'params': {'model', 'prior'}, 'batch_stats', 'constants'}
+EXAMPLES = 1000  # training examples that are encoded at a time, where each is a component
 
 
 class Encoded(NamedTuple):
@@ -100,7 +103,9 @@ class Autoencoder:
           encode: replaces the network's encoder, for instance to share its work among devices.
         """
         u = self.pseudo_inputs(variables)
-        encode = encode or (lambda u: self.encode_components(variables, u))
+        if encode is None:
+            encode = functools.partial(self.encode_components, variables)
+            encode = in_flat_memory(encode) if self.prior.of_all_examples else encode
         return self.density(variables, None if u is None else encode(u))
 
     def density(self, variables: Variables, components: Any) -> Any:
@@ -212,6 +217,19 @@ class Autoencoder:
             variables, latents, x, method="decode", mutable=["batch_stats"], **decode_kwargs
         )
         return heads, updated["batch_stats"]
+
+
+def in_flat_memory(encode: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """An encoder of many examples [N, ...] that takes `EXAMPLES` of them at a time."""
+
+    def in_turn(x):
+        count = num_examples(x)
+        if count <= EXAMPLES:
+            return encode(x)
+        encoded = jax.lax.map(encode, jax.tree.map(lambda leaf: in_blocks(leaf, EXAMPLES), x))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], encoded)
+
+    return in_turn
 
 
 @functools.partial(jax.jit, static_argnums=0)

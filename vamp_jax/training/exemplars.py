@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from vamp_jax import priors
-from vamp_jax.autoencoder import Autoencoder, Variables
+from vamp_jax.autoencoder import Autoencoder, Variables, in_flat_memory
 
 Array = jax.Array
 
@@ -21,7 +21,7 @@ BLOCK = 5000  # examples at a time in the search
 
 def encoded_means(autoencoder: Autoencoder, variables: Variables, encode: Callable) -> Array:
     """The means of q(z|x) of all N examples, [N, D]; they have no gradient."""
-    return jax.lax.stop_gradient(encode(autoencoder.pseudo_inputs(variables))[0])
+    return jax.lax.stop_gradient(in_flat_memory(encode)(autoencoder.pseudo_inputs(variables))[0])
 
 
 def density(
