@@ -10,7 +10,7 @@ import scipy.stats
 
 from tests.data_files import npz, refusal
 from vamp_jax import datasets
-from vamp_jax.datasets import arrays, files, values
+from vamp_jax.datasets import arrays, files, moments, values
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (40, 6, 5), dtype=np.uint8)
@@ -200,7 +200,7 @@ def test_moments_of_large_arrays_are_those_of_float64(monkeypatch):
     vectors = (1e4 + rng.normal(size=(200_000, 30))).astype(np.float32)
     vectors[rng.uniform(size=vectors.shape) < 0.1] = np.nan
     stored = values.Stored({"train": vectors}, "gaussian")
-    mean, stddev = values.moments(stored, "vectors")
+    mean, stddev = moments.moments(stored, "vectors")
     np.testing.assert_allclose(mean, np.nanmean(vectors.astype(float), axis=0), rtol=1e-7)
     np.testing.assert_allclose(stddev, np.nanstd(vectors.astype(float), axis=0), rtol=1e-5)
 

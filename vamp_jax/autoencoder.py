@@ -55,6 +55,7 @@ class Autoencoder:
     prior: Prior
     likelihood: Likelihood
     fill: float | None = None  # what an encoder sees of a missing value, which is NaN in x
+    encoder_input: Callable[[Any], Any] | None = None  # what it sees of all others; None: x
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -124,6 +125,7 @@ class Autoencoder:
 
     def seen(self, x: Any) -> Any:
         """Returns x as the encoder sees it: `fill` in place of what is missing."""
+        x = x if self.encoder_input is None else self.encoder_input(x)
         return x if self.fill is None else jnp.where(jnp.isnan(x), self.fill, x)
 
     def encode(self, variables: Variables, x: Any) -> Encoded:

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vamp_jax import datasets, outside
-from vamp_jax.choices_of_priors import (  # noqa: F401 - tables of this module, too
+from vamp_jax.choices_of_likelihoods import (  # noqa: F401 - tables of this module, too
+    COUNTS,
+    ENCODER_INPUTS,
+    GAUSSIAN_VARIANCES,
+    LIKELIHOODS,
+    OF_COUNTS_ALONE,
+    STORED_AS,
+    THE_DATA_S_OWN,
+)
+from vamp_jax.choices_of_priors import (  # noqa: F401
     PRIORS,
     WARPED_MIXTURES,
     WITH_COMPONENTS,
@@ -47,70 +56,6 @@ if TYPE_CHECKING:
     from vamp_jax.objectives import Objective
 
     Config = ml_collections.ConfigDict
-
-# ---------------------------------------------------------------------------------------------
-# Likelihoods: (config, data) -> Likelihood.
-
-
-def _without_options(name: str):
-    def choose(config: Config, dataset: Dataset) -> Likelihood:
-        from vamp_jax import likelihoods
-
-        return getattr(likelihoods, name)
-
-    return choose
-
-
-def _discretised_logistic(config: Config, dataset: Dataset) -> Likelihood:
-    from vamp_jax import likelihoods
-
-    if config.proper_logistic:
-        return likelihoods.PROPER_DISCRETISED_LOGISTIC
-    return likelihoods.DISCRETISED_LOGISTIC
-
-
-def _rgb_logistic_mixture(config: Config, dataset: Dataset) -> Likelihood:
-    from vamp_jax import errors, likelihoods
-
-    if dataset.shape[-1] != 3:
-        raise errors.UsageError(
-            f"likelihood 'rgb_logistic_mixture' goes with images of three channels, not "
-            f"{dataset.shape[-1]}: take 'discretised_logistic'."
-        )
-    return likelihoods.rgb_logistic_mixture()
-
-
-def _gaussian(config: Config, dataset: Dataset) -> Likelihood:
-    from vamp_jax import likelihoods
-
-    return likelihoods.gaussian(config.gaussian_variance)
-
-
-def _negative_binomial(config: Config, dataset: Dataset) -> Likelihood:
-    from vamp_jax import likelihoods
-
-    return likelihoods.negative_binomial()
-
-
-def _categorical(config: Config, dataset: Dataset) -> Likelihood:
-    from vamp_jax import likelihoods
-
-    return likelihoods.categorical(dataset.num_classes, one_hot=dataset.kind == "sequences")
-
-
-LIKELIHOODS = {
-    "bernoulli": _without_options("BERNOULLI"),
-    "discretised_logistic": _discretised_logistic,
-    "rgb_logistic_mixture": _rgb_logistic_mixture,
-    "gaussian": _gaussian,
-    "poisson": _without_options("POISSON"),
-    "negative_binomial": _negative_binomial,
-    "categorical": _categorical,
-}
-GAUSSIAN_VARIANCES = ("scalar", "unit", "decoded", "fixed")
-THE_DATA_S_OWN = "data"
-# Where data is stored for another likelihood of the same values; None: as the data set says.
-STORED_AS = {THE_DATA_S_OWN: None, "rgb_logistic_mixture": "discretised_logistic"}
 
 # ---------------------------------------------------------------------------------------------
 # Networks: (config) -> (the class, its own fields beside those that all have).
@@ -309,7 +254,7 @@ def ais_start(name: str):
 
 
 # The fields that make the data what they are; runs that differ in one have other data.
-OF_THE_DATA = ("dataset", "likelihood", "missing", "image_size")
+OF_THE_DATA = ("dataset", "likelihood", "missing", "image_size", "encoder_input")
 
 
 def dataset(config: Config, data_dir: str | None) -> Dataset:
@@ -324,14 +269,17 @@ def dataset(config: Config, data_dir: str | None) -> Dataset:
         stored_as = "gaussian" if from_outside or datasets.is_own(name) else None
     if from_outside:
         held = outside.call(name, config, data_dir)
-        return datasets.of_arrays(name, held, likelihood=stored_as, missing=config.missing)
-    return datasets.load(
-        name,
-        data_dir,
-        likelihood=stored_as,
-        missing=config.missing,
-        image_size=config.image_size or None,
-    )
+        found = datasets.of_arrays(name, held, likelihood=stored_as, missing=config.missing)
+    else:
+        found = datasets.load(
+            name,
+            data_dir,
+            likelihood=stored_as,
+            missing=config.missing,
+            image_size=config.image_size or None,
+        )
+    seen = ENCODER_INPUTS[config.encoder_input](config)
+    return found if seen is None else datasets.as_encoded(found, seen)
 
 
 def likelihood(config: Config, dataset: Dataset) -> Likelihood:
@@ -382,6 +330,7 @@ def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
         prior=outside.made(PRIORS, config.prior, Prior._fields, config, of_x.pseudo_input_support),
         likelihood=of_x,
         fill=float(np.mean(dataset.pseudo_input_mean)) if dataset.missing else None,
+        encoder_input=ENCODER_INPUTS[config.encoder_input](config),
     )
 
 

@@ -139,6 +139,14 @@ def check_with_data(config: ml_collections.ConfigDict, dataset: Dataset) -> None
             f"gaussian_variance goes with likelihood 'gaussian'; that of {config.dataset} is "
             f"{name!r}."
         )
+    for field, value in (("library_size", False), ("encoder_input", "x")):
+        of_counts = name in choices.COUNTS and dataset.kind == "vectors"
+        if config[field] != value and not of_counts:
+            raise UsageError(
+                f"{field} is {config[field]!r}; it goes with vectors of counts, with likelihood "
+                f"{' or '.join(map(repr, choices.COUNTS))}, and {config.dataset} holds "
+                f"{dataset.kind} with likelihood {name!r}: use {value!r}."
+            )
     for split in ("train", "validation", "test"):
         if not datasets.num_examples(getattr(dataset, split)):
             raise UsageError(f"The {split} split of {config.dataset} is empty: name another set.")

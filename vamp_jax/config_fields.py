@@ -86,6 +86,17 @@ FIELDS = {
         choices.GAUSSIAN_VARIANCES,
         before="scalar",
     ),
+    "library_size": Field(
+        False,
+        "Counts as shares of a row's sum, as scvi-tools has them: z says nothing of the sum.",
+        before=False,
+    ),
+    "encoder_input": _one_of(
+        "x",
+        "What the encoder sees: x, or of counts ln(1 + x).",
+        choices.ENCODER_INPUTS,
+        before="x",
+    ),
     # Sizes.
     "latent_dim": _count(
         40,

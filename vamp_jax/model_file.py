@@ -154,6 +154,9 @@ def _check_spec(spec: DataSpec) -> None:
         raise ValueError(f"its data are of kind {spec.kind!r:.80}")
     if type(spec.dynamic) is not bool or type(spec.missing) is not bool:
         raise ValueError("dynamic and missing must be true or false")
+    size = spec.library_size
+    if size is not None and not (type(size) is float and 0.0 < size < math.inf):
+        raise ValueError(f"the library size of its data is {size!r:.80}")
     if not math.isfinite(spec.pseudo_input_mean):
         raise ValueError(f"the mean of its data is {spec.pseudo_input_mean}")
 

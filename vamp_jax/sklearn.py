@@ -20,7 +20,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vamp_jax import choices, config_checks, config_fields
-from vamp_jax.datasets import Dataset, values
+from vamp_jax.datasets import Dataset, moments, values
 from vamp_jax.datasets.inputs import DataSpec
 from vamp_jax.errors import NonFiniteLossError, check_choice
 from vamp_jax.run.stopping import should_stop
@@ -192,7 +192,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseE
         held_out, train = X[order[:count]], X[order[count:]]
         splits = {"train": train, "validation": held_out, "test": held_out}
         stored = values.store(splits, known, self.likelihood)
-        mean, stddev = values.moments(stored, "vectors")
+        mean, stddev = moments.moments(stored, "vectors")
         return Dataset(
             name="X",
             **stored.splits,
@@ -203,6 +203,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseE
             pseudo_input_stddev=stddev,
             file_hashes={},
             kind="vectors",
+            library_size=moments.library_size(stored, "vectors"),
         )
 
     def _train(self, config: Any, data: Dataset) -> Any:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vamp_jax.datasets import from_bucket, loading, own, protocols, sequences, values
+from vamp_jax.datasets import from_bucket, loading, moments, own, protocols, sequences, values
 from vamp_jax.datasets.dataset import SPLITS, Dataset
 from vamp_jax.errors import UsageError
 
@@ -102,7 +102,7 @@ def _with_likelihood(dataset: Dataset, likelihood: str) -> Dataset:
     known = values.facts(dataset.name, dataset.kind, splits, in_bytes=True, grey_levels=grey)
     values.choose(splits, known, likelihood)
     stored = values.store(splits, known, likelihood)
-    mean, stddev = values.moments(stored, dataset.kind)
+    mean, stddev = moments.moments(stored, dataset.kind)
     return dataset._replace(
         **stored.splits,
         likelihood=stored.likelihood,

@@ -34,6 +34,7 @@ class Dataset(NamedTuple):
     num_classes: int | None = None  # of categorical values, which are 0 ... num_classes - 1
     alphabet: str | None = None  # of text: value v is the character alphabet[v]
     missing: bool = False  # whether any value is NaN
+    library_size: float | None = None  # of vectors of counts: the median sum of a training example
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ class DataSpec(NamedTuple):
     missing: bool = False
     pseudo_input_mean: float = 0.0  # what the encoder sees of a missing value
     kind: str = "images"
+    library_size: float | None = None  # of vectors of counts
 
     @classmethod
     def of(cls, dataset: Any) -> "DataSpec":

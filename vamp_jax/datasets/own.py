@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from vamp_jax.datasets import arrays, files, npy_files, own_sequences, values
+from vamp_jax.datasets import arrays, files, moments, npy_files, own_sequences, values
 from vamp_jax.datasets.dataset import SPLITS, Dataset, Found
 from vamp_jax.errors import UsageError
 
@@ -126,7 +126,7 @@ def _made(
     likelihood, note = values.choose(given.splits, known, likelihood)
     given = arrays.split(given)
     stored = values.store(given.splits, known, likelihood)
-    mean, stddev = values.moments(stored, kind)
+    mean, stddev = moments.moments(stored, kind)
     dataset = Dataset(
         name=short_name(name),
         **stored.splits,
@@ -140,8 +140,9 @@ def _made(
         labels=given.labels or None,
         num_classes=stored.num_classes,
         missing=known.missing,
+        library_size=moments.library_size(stored, kind),
     )
-    scale = values.note_of_scale(given.where, stored.likelihood, mean, stddev)
+    scale = moments.note_of_scale(given.where, stored.likelihood, mean, stddev)
     return dataset, [*given.notes, *filter(None, (note, scale))]
 
 
