@@ -236,21 +236,23 @@ def test_importance_sampling_agrees_with_quadrature(posterior, prior):
     def moved(path, leaf):
         # Wide posteriors: a proposal that is narrower than the posterior misses its tails.
         name = jax.tree_util.keystr(path)
-        wider = 1.0 if "q_z" in name and "log_var" in name and "bias" in name else 0.0
+        wider = 2.2 if posterior == "iaf" else 1.0  # its steps start by narrowing
+        wider = wider if "q_z" in name and "log_var" in name and "bias" in name else 0.0
         return leaf + wider + 0.04 * rng.standard_normal(leaf.shape).astype("f")
 
     params = jax.tree_util.tree_map_with_path(moved, variables["params"])
     variables = variables | {"params": params}
-    x = np.asarray(plan.inputs.of(data.test))[:5].round()
+    x = np.asarray(plan.inputs.of(data.train))[:20].round()
     exact = evidence_by_quadrature(plan.autoencoder, variables, x)
     samples = 20_000
     found = log_likelihood.estimate(
         plan.autoencoder, variables, x, num_samples=samples, rng=jax.random.key(0)
     )
     error = np.sqrt(1 / found.effective_sample_size - 1 / samples)
-    sure = error < 0.15  # a larger error is itself a guess
-    assert sure.sum() >= 3
-    assert np.all(np.abs(found.log_likelihood - exact)[sure] < 4 * error[sure] + 1e-3)
+    sure = error < 0.04  # a larger error is itself a guess
+    assert sure.sum() >= 10
+    away = (np.abs(found.log_likelihood - exact)[sure] - 1e-3) / error[sure]
+    assert away.max() < 4 and np.mean(away**2) < 2.5  # 3 of one alone would fail by chance
 
 
 @pytest.mark.parametrize(
