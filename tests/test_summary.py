@@ -122,6 +122,27 @@ def _lines(record):
     return lines
 
 
+@pytest.mark.parametrize(
+    ("posterior", "prior", "said"),
+    [
+        ("normal", "vamp", None),
+        ("iaf", "standard", "iaf"),
+        ("iaf", "vamp_flow", "iaf; the prior's components are its bases, before the flow"),
+        (
+            "sylvester",
+            "exemplar",
+            "sylvester; the prior's components are its bases, before the flow",
+        ),
+        ("householder", "vamp", "householder"),  # exact
+        ("planar", "mog", "planar"),
+    ],
+)
+def test_a_flow_is_said_with_what_the_components_have_of_it(posterior, prior, said):
+    record = _record()
+    config = record["config"] | {"posterior": posterior, "prior": prior}
+    assert _lines(record | {"config": config}).get("posterior") == said
+
+
 def test_what_is_printed_is_the_record_s():
     record = _record()
     lines = _lines(record)

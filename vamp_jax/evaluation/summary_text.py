@@ -3,6 +3,8 @@
 import statistics
 from typing import Any
 
+from vamp_jax import choices
+
 
 def table(record: dict[str, Any]) -> str:
     """The record as a few readable lines."""
@@ -117,14 +119,23 @@ def _aligned(rows: list[tuple[str, str]]) -> str:
 def _subject(record: dict[str, Any]) -> list[tuple[str, str]]:
     """What was evaluated."""
     config = record["config"]
+    bent = config.get("posterior") in choices.WITH_FLOWS  # which older records do not name
     return [
         ("model, prior, data", f"{config['model']}, {config['prior']}, {config['dataset']}"),
+        *([("posterior", _posterior(config))] if bent else []),
         ("best epoch", f"{record['best_epoch']} of {record['epochs']}"),
         (
             "examples",
             f"{record['num_examples']} of {record['num_examples_in_split']} ({record['split']})",
         ),
     ]
+
+
+def _posterior(config: dict[str, Any]) -> str:
+    """A posterior with a flow, and what a VampPrior has of it."""
+    name, encoded = config["posterior"], config["prior"] in choices.WITH_PSEUDO_INPUTS
+    of_bases = encoded and name not in choices.WITH_DENSITY
+    return f"{name}; the prior's components are its bases, before the flow" if of_bases else name
 
 
 def _diagnostic_rows(diagnostics: dict[str, Any], split: str) -> list[tuple[str, str]]:

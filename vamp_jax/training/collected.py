@@ -1,4 +1,9 @@
-"""Batch norm's statistics over the whole training set, for evaluation (ladders)."""
+"""Batch norm's statistics over the whole training set, for evaluation (ladders).
+
+Each batch goes through the network normalised by its own statistics, as in a step, and those of all
+batches are put together. Below the first norm that is not quite what one pass of all examples would
+have: on the digits, with batches of 50, the validation ELBO comes 0.07 nats lower.
+"""
 
 from collections.abc import Callable
 from typing import Any
