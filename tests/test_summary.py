@@ -129,9 +129,9 @@ def _lines(record):
         ("iaf", "standard", "iaf"),
         ("iaf", "vamp_flow", "iaf; the prior's components are its bases, before the flow"),
         (
-            "sylvester",
+            "planar",
             "exemplar",
-            "sylvester; the prior's components are its bases, before the flow",
+            "planar; the prior's components are its bases, before the flow",
         ),
         ("householder", "vamp", "householder"),  # exact
         ("planar", "mog", "planar"),
