@@ -59,7 +59,7 @@ exemplars). S = 100 and 1000, the ELBO and the standard error are those of the f
 this* is what annealed importance sampling finds more than S = 5000 does on the same images (their
 number), with the standard error over them. *In minutes*: trained as `configs/fast_*.py` are, which
 the paper's models beside are, too; the paper's figures and the reruns' are of its training. Beside
-a posterior `iaf`, `planar` or `sylvester` a VampPrior is the mixture of their bases, without flow."""
+a posterior `iaf`, `planar` or `sylvester` a VampPrior is the mixture of the bases, without flow."""
 
 
 def report(runs: dict[str, Record], paper_config: PaperConfig) -> str:
