@@ -2,7 +2,9 @@
 
 python train.py --config=configs/iwae.py[:DATASET]
 
-No full run is recorded yet.
+On the digits -22.55 +- 0.15 nats (seed 0, S = 5000), three minutes on one busy core. Not Burda et
+al.'s schedule: their code trains 3,280 epochs with rates from 1e-3 down to 1e-4, and starts the
+output's bias at the mean of the data; here the rate is constant, and training stops early.
 """
 
 from vamp_jax import default_config

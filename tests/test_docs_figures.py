@@ -311,8 +311,9 @@ def test_figures_of_tunes_and_text(held):
         step, error = record["per_step"], record["per_step"]["log_likelihood_standard_error"]
         per_step, fewer = step["log_likelihood"], step["log_likelihood_with_fewer_samples"]["100"]
         is_text = config["dataset"] == "tiny_shakespeare"
+        vrnn = ", VRNN" if config["model"] == "vrnn" else ""
         columns = [
-            f"{names[config['dataset']]}, {z}",
+            f"{names[config['dataset']]}{vrnn}, {z}",
             f"{config['hidden_dim']}, {config['word_dropout']:g}",
             f"{per_step:.3f} +- {error:.3f}",
             f"{fewer:.3f}",
@@ -322,8 +323,12 @@ def test_figures_of_tunes_and_text(held):
         ]
         row = f"| {' | '.join(columns)} |".replace("|  |", "| |")
         assert row in text.splitlines(), row
+        if vrnn:
+            steps = record["particle_filter"]["per_step"]
+            error = steps["log_likelihood_standard_error"]
+            assert f"{steps['log_likelihood']:.3f} +- {error:.3f} nats a step" in text
         rows += 1
-    assert rows >= 4
+    assert rows >= 5
 
 
 def is_seq_vae(record, prior="standard"):
