@@ -12,6 +12,8 @@ package has to be installed: `pip install ".[train]"` in the folder above.
 
 import argparse
 import functools
+import json
+import os
 import sys
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ import optax
 from vamp_jax import datasets, errors, likelihoods, priors
 
 LATENT_DIM, HIDDEN, BATCH, NUM_SAMPLES = 10, 128, 128, 100
+COUNTS = (1, 10, NUM_SAMPLES)  # draws of which the estimate is told
 
 
 class Cells(NamedTuple):
@@ -161,16 +164,20 @@ def train(cells: Cells, prior: str, seed: int, num_components: int, num_epochs: 
 
 
 def evaluate(cells: Cells, prior: str, params: Any) -> dict[str, float]:
-    """Held-out log-likelihood and ELBO in nats a cell, and the agreement with the labels."""
+    """Held-out log-likelihood and ELBO in nats a cell, and the agreement with the labels.
+
+    Beside the log-likelihood those of the first draws alone: how far it is from converged.
+    """
     _, build = PRIORS[prior]
     weigh = jax.jit(lambda params, x, rng: log_weights(build, params, x, rng, NUM_SAMPLES))
     parts = []
     for number, first in enumerate(range(0, len(cells.test), 32)):
         weights, kl = weigh(params, cells.test[first : first + 32], jax.random.key(number))
-        estimate = jax.nn.logsumexp(weights, axis=0) - np.log(NUM_SAMPLES)
-        parts.append([estimate, weights.mean(0), kl.mean(0)])
-    log_px, elbo, kl = np.concatenate(parts, axis=1).mean(axis=1)
-    found = {"log-likelihood": log_px, "ELBO": elbo, "KL": kl}
+        estimates = [jax.nn.logsumexp(weights[:count], axis=0) - np.log(count) for count in COUNTS]
+        parts.append([*estimates, weights.mean(0), kl.mean(0)])
+    *log_px, elbo, kl = np.concatenate(parts, axis=1).mean(axis=1)
+    found = {"log-likelihood": log_px.pop(), "ELBO": elbo, "KL": kl}
+    found |= {f"S = {count}": value for count, value in zip(COUNTS[:-1], log_px, strict=True)}
     if cells.labels is not None:
         found |= agreement(cells.labels, means_of(cells, params), prior_of(build, params))
     return {name: float(value) for name, value in found.items()}
@@ -217,6 +224,24 @@ def draw(cells: Cells, of_priors: dict[str, Any], path: str) -> None:
     figure.savefig(path, dpi=150)
 
 
+def write_record(flags: argparse.Namespace, cells: Cells, results: dict[tuple, dict]) -> None:
+    """Writes the settings, and the numbers of each prior and seed, as JSON."""
+    of_priors: dict[str, dict[int, dict]] = {}
+    for (prior, seed), numbers in results.items():
+        of_priors.setdefault(prior, {})[seed] = numbers
+    settings = {name: getattr(flags, name) for name in ("genes", "components", "epochs")}
+    found = settings | {
+        "cells": os.path.basename(flags.cells),
+        "num_examples": dict(zip(datasets.SPLITS, map(len, cells[:3]), strict=True)),
+        "num_samples": NUM_SAMPLES,
+        "jax": jax.__version__,
+        "priors": of_priors,
+    }
+    with open(flags.record, "w") as file:
+        json.dump(found, file, indent=2)
+        file.write("\n")
+
+
 def _count(text: str) -> int:
     """A whole number above 0, of a flag."""
     if not text.isdecimal() or not int(text):
@@ -234,6 +259,7 @@ def main(arguments: list[str] | None = None) -> dict[tuple[str, int], dict[str, 
     parser.add_argument("--seeds", type=_count, default=3, help="how many, from 0")
     parser.add_argument("--priors", nargs="+", choices=PRIORS, default=list(PRIORS))
     parser.add_argument("--picture", default="single_cell.png")
+    parser.add_argument("--record", metavar="FILE.json", help="also writes all numbers there")
     flags = parser.parse_args(arguments)
     cells = read(flags.cells, flags.genes)
     print(
@@ -260,6 +286,9 @@ def main(arguments: list[str] | None = None) -> dict[tuple[str, int], dict[str, 
         )
     draw(cells, of_priors, flags.picture)
     print(f"Written: {flags.picture}")
+    if flags.record:
+        write_record(flags, cells, results)
+        print(f"Written: {flags.record}")
     return results
 
 
