@@ -72,6 +72,15 @@ def test_where_there_are_runs_of_the_papers_settings_they_alone_tell_the_hours(t
         assert expected().hours == pytest.approx(hours)
 
 
+def test_a_run_begun_here_is_running_before_its_folder_is_locked(tmp_path):
+    run = ("vae", "static_mnist", 0)
+    folders = str(tmp_path / "runs"), str(tmp_path / "results")
+    states = [
+        schedule.read([run], *folders, sweep.paper_config, here)[0].state for here in ([], [run])
+    ]
+    assert states == [schedule.LEFT, schedule.RUNNING]
+
+
 def status(name, state, hours=None, spent=0.0, loss=None):
     return Status((name, "digits", 0), state, 7, loss, 1.0, spent, Expected(hours, "somewhere"))
 
