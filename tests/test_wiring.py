@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from tests.cases import (
+    largest_difference,
     plan_for,
     run_epochs,
     small_config,
@@ -18,7 +19,7 @@ from tests.cases import (
     start_of,
     variables_for,
 )
-from vamp_jax import priors
+from vamp_jax import autoencoder, priors
 from vamp_jax.random_streams import NOISE, latent_noise, stream
 from vamp_jax.training import epoch, loop, phases, turns
 from vamp_jax.training.checkpoints import Checkpoints
@@ -167,18 +168,27 @@ def test_components_of_a_warped_prior_are_stopped_where_the_config_says_so(stopp
     assert bool((slope == 0).all()) == stopped
 
 
+def test_examples_are_encoded_a_few_at_a_time_on_any_number_of_devices(monkeypatch):
+    config = small_config(**FIELDS | dict(prior="exemplar", num_neighbours=5))
+    data, found = small_data(), []
+    for at_a_time, devices in ((1000, 1), (16, 8)):
+        monkeypatch.setattr(autoencoder, "EXAMPLES", at_a_time)
+        found.append(run_epochs(config, data, optax.sgd(1e-3), 2, devices)[0].params)
+    assert largest_difference(*found) < 2e-5
+
+
 @pytest.mark.parametrize("neighbours", [0, 49])
 def test_the_kl_of_an_epoch_under_the_exemplar_prior_leaves_each_example_out(neighbours):
     config = small_config(**FIELDS | dict(prior="exemplar", num_neighbours=neighbours))
     data = small_data(dynamic=False)
     _, (metrics,) = run_epochs(config, data, optax.sgd(0.0), num_epochs=1)
     plan = plan_for(config, data)
-    autoencoder, variables = plan.autoencoder, variables_for(plan, data)
+    model, variables = plan.autoencoder, variables_for(plan, data)
     x, index = np.float32(data.train) / 16, np.arange(50)
-    shapes = autoencoder.network.latent_shapes
+    shapes = model.network.latent_shapes
     noise = latent_noise(stream(plan.seed, NOISE, 1), index, shapes)
-    encoded = autoencoder.encode(variables, x)
-    (drawn, log_q) = autoencoder.draw(variables, encoded, noise)
+    encoded = model.encode(variables, x)
+    (drawn, log_q) = model.draw(variables, encoded, noise)
     z, mean = np.float64(drawn["z"]), np.float64(encoded.top.base.mean)
     log_var = float(variables["params"]["prior"]["log_var"])
 

@@ -19,7 +19,6 @@ from vamp_jax.choices_of_likelihoods import (  # noqa: F401 - tables of this mod
     ENCODER_INPUTS,
     GAUSSIAN_VARIANCES,
     LIKELIHOODS,
-    OF_COUNTS_ALONE,
     STORED_AS,
     THE_DATA_S_OWN,
 )

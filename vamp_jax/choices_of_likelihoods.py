@@ -92,4 +92,3 @@ def _log1p(config: Config) -> Callable:
 
 
 ENCODER_INPUTS = {"x": lambda config: None, "log1p": _log1p}
-OF_COUNTS_ALONE = ("log1p",)
