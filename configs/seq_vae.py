@@ -2,7 +2,7 @@
 
 python train.py --config=configs/seq_vae.py[:DATASET]
 
-On the chorales two and a half minutes on one core, for -8.355 nats a step (three seeds, S = 500);
+On the chorales two minutes on one busy core, for -8.346 nats a step (three seeds, S = 500);
 on Nottingham and text, see docs/numbers.md.
 """
 

