@@ -3,6 +3,7 @@
 A row that differs fails with the row that should stand there.
 """
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -350,3 +351,29 @@ def test_the_page_of_pseudo_inputs_is_made_from_its_records(tmp_path):
     shutil.copy(ROOT / "docs" / "pseudo_inputs.md", copy)
     pseudo_input_study.write_page(str(ROOT / "results" / "pseudo_inputs"), str(copy))
     assert copy.read_text() == page("docs/pseudo_inputs.md"), "run: python run_study.py"
+
+
+def test_figures_of_genes():
+    text, names = page("docs/numbers.md"), ("standard normal", "30 Gaussians", "VampPrior, K = 30")
+    words = " ".join(text.split())
+    files = sorted((ROOT / "results" / "single_cell").glob("*.json"))
+    assert len(files) == 2
+    for file in files:
+        record = json.loads(file.read_text())
+        assert f"{record['num_examples']['test']} test cells" in text
+        means = []
+        for name, of_seeds in zip(names, record["priors"].values(), strict=True):
+
+            def shown(field, digits, seeds=of_seeds):
+                values = [numbers[field] for numbers in seeds.values()]
+                return f"{fmean(values):.{digits}f} ({stdev(values):.{digits}f})"
+
+            means.append(fmean(numbers["log-likelihood"] for numbers in of_seeds.values()))
+            fewer = fmean(numbers["S = 10"] for numbers in of_seeds.values())
+            columns = [name, shown("log-likelihood", 2), f"{fewer:.2f}", shown("ELBO", 2)]
+            row = f"| {' | '.join([*columns, shown('NMI', 3), shown('ARI', 3)])} |"
+            assert row in text.splitlines(), row
+            if name != "standard normal":
+                of = fmean(numbers["ARI of components"] for numbers in of_seeds.values())
+                assert f"{of:.3f} ({name.split(',')[0]})" in words, of
+        assert means[2] == max(means)  # "the best on both"
