@@ -22,7 +22,12 @@ def moved(variables):
 
 @pytest.mark.parametrize("posterior", ["normal", "planar"])
 @pytest.mark.parametrize(
-    "model", ["vae", "hvae", pytest.param("lvae", marks=pytest.mark.slow), "seq_vae", "vrnn"]
+    "model",
+    [
+        "hvae",
+        "vrnn",
+        *(pytest.param(m, marks=pytest.mark.slow) for m in ("vae", "lvae", "seq_vae")),
+    ],
 )
 def test_each_layer_that_has_the_posterior_is_bent_by_it(model, posterior):
     """ln q - ln N(noise) is the same for all noise of a normal, and not of a planar flow."""

@@ -168,6 +168,7 @@ def test_components_of_a_warped_prior_are_stopped_where_the_config_says_so(stopp
     assert bool((slope == 0).all()) == stopped
 
 
+@pytest.mark.slow
 def test_examples_are_encoded_a_few_at_a_time_on_any_number_of_devices(monkeypatch):
     config = small_config(**FIELDS | dict(prior="exemplar", num_neighbours=5))
     data, found = small_data(), []
@@ -177,7 +178,7 @@ def test_examples_are_encoded_a_few_at_a_time_on_any_number_of_devices(monkeypat
     assert largest_difference(*found) < 2e-5
 
 
-@pytest.mark.parametrize("neighbours", [0, 49])
+@pytest.mark.parametrize("neighbours", [pytest.param(0, marks=pytest.mark.slow), 49])
 def test_the_kl_of_an_epoch_under_the_exemplar_prior_leaves_each_example_out(neighbours):
     config = small_config(**FIELDS | dict(prior="exemplar", num_neighbours=neighbours))
     data = small_data(dynamic=False)
