@@ -261,6 +261,14 @@ def alone(commands):
     return results
 
 
+def begun_and_killed(commands, seed, folder):
+    """A run alone that ended after an epoch or more, without a word."""
+    process = commands.start(1, f"--config.seed={seed}", f"--workdir={folder}")
+    wait_for_epoch(Path(folder), 2)
+    process.kill()
+    commands.finish(process)
+
+
 def check_results(folder, alone):
     for seed, expected in enumerate(alone):
         assert result_of(Path(f"{folder}-seed{seed}")) == expected, seed
@@ -297,10 +305,7 @@ def test_ended_in_the_middle_they_go_on(commands, alone, number):
 @pytest.mark.slow
 def test_one_half_done_alone_goes_on_among_others(commands, alone):
     folder = commands.folder / "joined"
-    process = commands.start(1, "--config.seed=2", f"--workdir={folder}-seed2")
-    wait_for_epoch(Path(f"{folder}-seed2"), 2)
-    process.kill()
-    commands.finish(process)
+    begun_and_killed(commands, 2, f"{folder}-seed2")
     commands.train(3, "--seeds=0,1,2", f"--workdir={folder}")
     check_results(folder, alone)
 
@@ -333,10 +338,7 @@ def test_one_that_waits_and_cannot_be_gone_on_with_lets_the_others_end(commands,
 def test_a_damaged_file_of_one_lets_the_others_end(commands, alone):
     """Of the note of commits, before an epoch; and of an evaluation, when all are trained."""
     folder = commands.folder / "file"
-    process = commands.start(1, "--config.seed=1", f"--workdir={folder}-seed1")
-    wait_for_epoch(Path(f"{folder}-seed1"), 2)
-    process.kill()
-    commands.finish(process)
+    begun_and_killed(commands, 1, f"{folder}-seed1")
     Path(f"{folder}-seed1", "code.json").write_text("{")
     shutil.copytree(commands.folder / "alone-seed0", f"{folder}-seed0")
     Path(f"{folder}-seed0", "eval", "test-S5.json").write_text("[")

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sys
 from collections.abc import Sequence
 
 import jax
@@ -127,7 +126,7 @@ def _evaluate(
     except UsageError as error:  # a damaged file, for instance
         if not of_several:
             raise
-        print(f"{error} The other runs go on.", file=sys.stderr, flush=True)
+        run.fail(error)
         return error
     return None
 

@@ -1,6 +1,7 @@
 """The pictures of one run, drawn whenever it is evaluated."""
 
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -31,13 +32,10 @@ class Evaluated(NamedTuple):
     sampled: ImportanceSampled
     rngs: jax.Array  # three keys of what is drawn from the model
     alphabet: str | None  # of text
+    shades: Callable[[Any], np.ndarray]  # of values, in [0, 1]
 
     def path(self, name: str) -> str:
         return os.path.join(self.workdir, "figures", name)
-
-    def shades(self, values: Any) -> np.ndarray:
-        """Images of values, in [0, 1]: `drawing.shades` of the data."""
-        return drawing.shades(rows_of(self.x, spaced(num_examples(self.x), 1000)))(values)
 
     @property
     def is_plane(self) -> bool:
@@ -68,7 +66,8 @@ def draw(
       For each picture that could not be drawn its name, with the reason.
     """
     rngs = jax.random.split(rng, 3)
-    run = Evaluated(workdir, split, autoencoder, variables, x, sampled, rngs, alphabet)
+    shades = drawing.shades(values_of(rows_of(x, spaced(num_examples(x), 1000))))
+    run = Evaluated(workdir, split, autoencoder, variables, x, sampled, rngs, alphabet, shades)
     undrawn = []
     of_x = ()
     if drawing.is_image(values_of(x).shape[1:]):

@@ -22,6 +22,7 @@ from vamp_jax.paper.numbers import (
     Cell,
     Estimate,
     cells,
+    of_paper,
 )
 from vamp_jax.paper.records import Record, cell_of, shortfalls, summarise
 
@@ -114,7 +115,7 @@ def beyond_table(found: dict[Line, list[Record]]) -> str:
 def _elsewhere(cell: Cell) -> list[str]:
     """The paper's figure of a model, and that of reruns, with whose they are."""
     name, dataset = cell
-    papers = dict(zip(COLUMNS, TABLE_1[dataset], strict=True)).get(name)
+    papers = of_paper(name, dataset)
     reruns = shown(RERUNS.get(cell), dataset)
     return [
         shown(None if papers is None else Estimate(papers), dataset),

@@ -56,6 +56,11 @@ class Run:
         """Whether its last epoch is done, or it has failed."""
         return self.failure is not None or should_stop(self.done, self.best_epoch, self.config)
 
+    def fail(self, error: NonFiniteLossError | UsageError) -> None:
+        """Ends it, one of several, and says why."""
+        self.failure = error
+        print(f"{error} The other runs go on.", file=sys.stderr, flush=True)
+
     def start(self, dataset: Dataset) -> TrainState:
         """Returns the state that it goes on from; says so where that is not the first."""
         state = _start(self.workdir, dataset, self.plan, self.checkpoints)
@@ -148,8 +153,7 @@ def train(
                 except NonFiniteLossError as error:
                     if not of_several:
                         raise
-                    run.failure = error
-                    print(f"{error} The other runs go on.", file=sys.stderr, flush=True)
+                    run.fail(error)
                     continue
                 if stop or run.is_overdue(checkpoint_seconds):
                     run.save(slot.state)
@@ -179,8 +183,7 @@ def _next(
         except UsageError as error:  # a damaged checkpoint, for instance
             if not of_several:
                 raise
-            run.failure = error
-            print(f"{error} The other runs go on.", file=sys.stderr, flush=True)
+            run.fail(error)
         if not run.is_over:
             return run, Slot(run.config, run.plan, dataset, state, device)
     return None
