@@ -261,6 +261,9 @@ def main(arguments: list[str] | None = None) -> dict[tuple[str, int], dict[str, 
     parser.add_argument("--picture", default="single_cell.png")
     parser.add_argument("--record", metavar="FILE.json", help="also writes all numbers there")
     flags = parser.parse_args(arguments)
+    for path in filter(None, (flags.picture, flags.record)):  # which are written last
+        if not os.path.isdir(folder := os.path.dirname(path) or "."):
+            parser.error(f"{path} cannot be written: there is no folder {folder}; make it first.")
     cells = read(flags.cells, flags.genes)
     print(
         f"{len(cells.train)}/{len(cells.validation)}/{len(cells.test)} cells of "

@@ -76,3 +76,7 @@ def test_numbers_are_checked_before_any_work(capsys):
         with pytest.raises(SystemExit):
             main(["cells.npz", flag])
         assert "must be a whole number above 0" in capsys.readouterr().err
+    for flag in ("--picture", "--record"):
+        with pytest.raises(SystemExit):
+            main(["cells.npz", f"{flag}=/nowhere/x"])
+        assert "there is no folder /nowhere; make it first" in capsys.readouterr().err
