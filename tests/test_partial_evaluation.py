@@ -72,6 +72,7 @@ def test_an_interrupted_evaluation_ends_with_the_same_bits(tmp_path, monkeypatch
             return {name: file[name].tobytes() for name in file}
 
     whole, expected = run(), bits()
+    assert "An interrupted" not in capsys.readouterr().out
     monkeypatch.setattr(partial, "SECONDS_BETWEEN_WRITES", -1.0)
 
     def interrupt(progress, done, *_):
@@ -88,7 +89,8 @@ def test_an_interrupted_evaluation_ends_with_the_same_bits(tmp_path, monkeypatch
     with monkeypatch.context() as patch:  # by other code it would not be one evaluation
         patch.setattr(provenance, "code_digest", lambda: "other")
         run()
-    assert "goes on" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "goes on" not in said and "An interrupted evaluation begins anew" in said
     interrupted()
     again = run()
     assert "goes on after 800 of 1000 examples" in capsys.readouterr().out

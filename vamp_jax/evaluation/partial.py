@@ -4,6 +4,7 @@ What is done is a NamedTuple whose fields are arrays [N] of float32, or dicts of
 """
 
 import json
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +31,7 @@ def resumed(
     Args:
       path: of its unfinished file.
       identity: tells it from every other, with the run's "config"; it is resumed only by the same
-        code, too.
+        code, too. One that is not is begun anew, which is said.
       kind: the class of what it returns, a NamedTuple whose first field has one value an example.
       what, total: what is shown of its progress, and the number of examples.
       estimate: called with `done` and `report`, see `batches.in_dispatches`.
@@ -43,6 +44,11 @@ def resumed(
     count = len(done[0]) if done else 0
     if done:
         print(f"An interrupted evaluation goes on after {count} of {total} examples.")
+    elif os.path.exists(path):
+        print(
+            "An interrupted evaluation begins anew: what is there is damaged, or of another "
+            "checkpoint, other code or other hardware, and would not have the same bits."
+        )
     with Progress(what, total, done=count, unit="example") as progress:
 
         def report(done: Any) -> None:

@@ -2,7 +2,7 @@
 
 Each batch goes through the network normalised by its own statistics, as in a step, and those of all
 batches are put together. Below the first norm that is not quite what one pass of all examples would
-have: on the digits, with batches of 50, the validation ELBO comes 0.07 nats lower.
+have.
 """
 
 from collections.abc import Callable
