@@ -353,6 +353,26 @@ def test_the_page_of_pseudo_inputs_is_made_from_its_records(tmp_path):
     assert copy.read_text() == page("docs/pseudo_inputs.md"), "run: python run_study.py"
 
 
+def test_the_prose_of_pseudo_inputs_has_its_tables_figures():
+    text = page("docs/pseudo_inputs.md")
+    said = " ".join(text.split())
+    for title, method, words in (
+        ("Caltech 101", "clip noise wake", "a wake phase gains {} nats (standard error {})"),
+        ("Caltech 101", "clip kmeans joint", "k-means centres {} ({})"),
+        ("Caltech 101", "sigmoid noise joint", "a sigmoid loses {} ({})"),
+        ("Caltech 101", "clip noise langevin", "Langevin steps {} ({};"),
+        ("Caltech 101", "clip noise grown", "growing from one component {} ({})"),
+        ("digits", "clip noise wake", "A wake phase is worth {} nats ({})"),
+        ("digits", "sigmoid noise joint", "a sigmoid loses {} ({})"),
+        ("digits", "clip noise langevin", "Langevin steps {} ({})"),
+    ):
+        table = text.split(f"**{title}, K = 10**")[1].split("**")[0]
+        cells = [[cell.strip() for cell in row.split("|")] for row in table.splitlines()]
+        (row,) = (row for row in cells if row[1:4] == method.split())
+        difference, error = row[5].lstrip("+-").split(" ± ")
+        assert words.format(difference, error) in said, row
+
+
 def test_figures_of_genes():
     text, names = page("docs/numbers.md"), ("standard normal", "30 Gaussians", "VampPrior, K = 30")
     words = " ".join(text.split())
