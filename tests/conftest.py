@@ -37,9 +37,9 @@ def pytest_unconfigure():
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def few_memory_maps():
-    """Lets go of compiled programs after a test, before they are too many."""
+    """Lets go of compiled programs after a file of tests, before they are too many."""
     yield
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and maps.read_text().count("\n") > MANY_MAPS:
