@@ -107,6 +107,36 @@ def test_impatient_interrupts_end_a_command_without_a_traceback():
     assert b"Traceback" not in said and said.count(b"interrupted") <= 1
 
 
+COMPUTES = """
+import jax, numpy as np
+from vamp_jax import batches, parallel
+from vamp_jax.process import command_line
+def for_days(arrays):  # little programs XLA runs before it returns; this one it sends away
+    x = jax.lax.while_loop(lambda x: x.sum() > -1, lambda x: x @ x, arrays[0][0])
+    return x[:, :, 0]
+def main():
+    print("ready", flush=True)
+    compiled = parallel.over_devices(for_days, (0,))
+    batches.in_dispatches(compiled, (np.zeros((1, 300, 300)),), (1, 1, 1))
+command_line.run(main)
+"""
+
+
+def test_an_interrupt_ends_a_computation_that_would_last_for_days():
+    environment = os.environ | {"XLA_FLAGS": ""}
+    with subprocess.Popen(
+        [sys.executable, "-c", COMPUTES], cwd=ROOT, env=environment, stdout=-1, stderr=-1
+    ) as process:
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(3)  # it may come before the computation, or in it
+        process.send_signal(signal.SIGINT)
+        try:
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130 and b"interrupted; the same command goes on." in said
+
+
 @pytest.mark.parametrize("program", ["run_table.py --table=9", "draw_figure.py --figure=6"])
 def test_a_package_named_configs_on_the_path_is_not_ours(tmp_path, program):
     (tmp_path / "configs").mkdir()

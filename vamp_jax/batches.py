@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from vamp_jax.parallel import wait_for
+
 
 def in_batches(
     function: Callable[..., Any],
@@ -63,6 +65,7 @@ def in_dispatches(
             arrays,
         )
         found = function(of_rows)
+        wait_for(found)
         kept = count - start
         result = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1)[:kept], found)  # noqa: B023
         done = jax.tree.map(lambda *parts: np.concatenate(parts), done, result) if done else result

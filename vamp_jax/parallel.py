@@ -1,9 +1,10 @@
-"""A function on several devices at once: the only place that calls `jax.pmap`.
+"""A function on several devices at once, and waiting for it: the only place that calls `jax.pmap`.
 
 JAX advises `jax.shard_map` for new code. tests/test_parallel.py holds this module to that form, bit
 for bit, so that the day `jax.pmap` goes it is this file that changes.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 
 AXIS = "devices"  # the mapped axis
+SHORTEST_NAP, LONGEST_NAP = 1e-4, 0.02  # seconds
 
 
 def over_devices(
@@ -48,3 +50,15 @@ def over_devices(
 
     run.lower = lambda *args: mapped.lower(*args, local)  # type: ignore[attr-defined]
     return run
+
+
+def wait_for(arrays: Any) -> None:
+    """Waits until the arrays of a tree are computed, in naps between which Ctrl-C is heard.
+
+    A wait inside of JAX lasts as long as the program that is waited for, and Python takes no signal
+    before it ends.
+    """
+    nap = SHORTEST_NAP
+    while not all(leaf.is_ready() for leaf in jax.tree.leaves(arrays)):
+        time.sleep(nap)
+        nap = min(2 * nap, LONGEST_NAP)

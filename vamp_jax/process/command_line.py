@@ -58,7 +58,7 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(UsageError.exit_code)
     except KeyboardInterrupt:
         print(f"{_program()}: interrupted; the same command goes on.", file=sys.stderr, flush=True)
-        sys.exit(130)
+        signals.leave(signals.SIGINT, None)  # sys.exit would wait for what is being computed
 
 
 def config_path(values: flags.FlagValues) -> str:

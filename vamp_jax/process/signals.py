@@ -29,11 +29,12 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     to wait.
     """
     for other in (SIGTERM, SIGINT):
-        signal.signal(other, _leave)
+        signal.signal(other, leave)
     raise KeyboardInterrupt
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def leave(number: int, frame: FrameType | None) -> None:
+    """Ends the process at once, with the exit code of a signal."""
     os._exit(128 + number)
 
 
@@ -66,7 +67,7 @@ class SignalFlag:
         return self
 
     def __exit__(self, *exception):
-        if signal.getsignal(SIGINT) is not _leave:
+        if signal.getsignal(SIGINT) is not leave:
             self._handled.__exit__(None, None, None)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:

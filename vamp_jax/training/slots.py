@@ -9,6 +9,7 @@ import ml_collections
 
 from vamp_jax import choices
 from vamp_jax.datasets import Dataset
+from vamp_jax.parallel import wait_for
 from vamp_jax.sequences import trimmed
 from vamp_jax.training import devices
 from vamp_jax.training.epoch import Plan, Sums, make_epoch
@@ -53,4 +54,5 @@ class Slot:
 
     def metrics(self) -> Sums:
         """Waits for the epoch's end; returns its metrics."""
+        wait_for(self._metrics)
         return jax.device_get(self._metrics)
