@@ -110,6 +110,19 @@ def test_an_evaluation_asks_for_no_memory_of_a_training():
         memory.check_evaluation(config, data_for(config), 10**9, "test")
 
 
+@pytest.mark.parametrize("field", ["num_chains", "num_simulated", "num_distributions"])
+def test_more_annealed_chains_than_fit_are_refused_and_what_would_fit_is_said(field):
+    config, data = small_config(model="vae"), small_data()
+    sizes = dict(num_chains=4, num_simulated=4, num_distributions=4, split="test")
+    memory.check_annealed(config, data, **sizes)
+    with pytest.raises(UsageError, match=f"^ais_{field[4:]} is {10**12}, ") as error:
+        memory.check_annealed(config, data, **sizes | {field: 10**12})
+    most = int(re.search(r"at most (\d+) can fit", str(error.value))[1])
+    memory.check_annealed(config, data, **sizes | {field: int(0.7 * most)})  # other tests take some
+    with pytest.raises(UsageError):
+        memory.check_annealed(config, data, **sizes | {field: int(1.5 * most)})
+
+
 @pytest.mark.parametrize("prior", [pytest.param("standard", marks=pytest.mark.slow), "vamp"])
 def test_the_bound_is_below_what_the_compiler_says(prior):
     """Nothing is refused that would fit: state, arguments and temporaries are at least as large."""

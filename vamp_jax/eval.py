@@ -130,6 +130,7 @@ def evaluate_here(workdir: str) -> None:
 def evaluate_annealed_here(workdir: str, config) -> None:
     import jax
 
+    from vamp_jax import memory
     from vamp_jax.evaluation import annealed
 
     for flag in (NUM_SAMPLES, DIAGNOSTICS):
@@ -147,6 +148,8 @@ def evaluate_annealed_here(workdir: str, config) -> None:
     record.check(SPLIT.value, config.num_samples, NUM_EXAMPLES.value)
     dataset = choices.dataset(config, DATA_DIR.value)
     check_data(workdir, dataset)
+    sizes = {name: value for name, value in settings._asdict().items() if name != "start"}
+    memory.check_annealed(config, dataset, split=SPLIT.value, **sizes)
     which = {"split": SPLIT.value, "num_examples": NUM_EXAMPLES.value}
     with jax.default_matmul_precision(config.matmul_precision):
         annealed.evaluate_annealed(workdir, dataset, settings, **which)

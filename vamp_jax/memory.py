@@ -87,6 +87,39 @@ def check_evaluation(config: Config, dataset: Dataset, num_samples: int, split: 
         _check(config, dataset, place._replace(trains=False, split=split))
 
 
+def check_annealed(
+    config: Config,
+    dataset: Dataset,
+    *,
+    num_distributions: int,
+    num_chains: int,
+    num_simulated: int,
+    split: str,
+) -> None:
+    """Raises a UsageError when annealed chains (eval.py --ais) cannot fit into what there is.
+
+    Of an example all chains are there at once, and on a CPU what their gradients keep.
+    """
+    plan, state = _plan_and_state(config, dataset)
+    of_row = _of_row(plan.autoencoder, state.variables)
+    kept = _of_decoded_row(plan.autoencoder, state.variables, _one_x(plan, dataset))
+    simulated = FLOAT * math.prod(dataset.shape) + _of_latents(plan.autoencoder)
+    for place in _places(1):
+        count = max(1, place.devices)
+        held = count * _bytes(state.best_params) + place.is_host * _of_evaluated(dataset, split)
+        for name, value, of_one in (
+            ("ais_chains", num_chains, count * max(of_row, place.is_host * kept)),
+            ("ais_simulated", num_simulated, simulated),
+            ("ais_distributions", num_distributions, count * FLOAT + DOUBLE),
+        ):
+            if held + value * of_one > place.free.size:
+                most = max(0, (place.free.size - held) // of_one)
+                raise UsageError(
+                    f"{name} is {value}, which needs at least {shown(held + value * of_one)} of "
+                    f"memory, and {_left(place)}: at most {_two_digits(most)} can fit."
+                )
+
+
 def _check(config: Config, dataset: Dataset, place: Place) -> None:
     needs = _needs(config, dataset, place)
     if sum(needs.values()) > place.free.size:
@@ -116,9 +149,7 @@ def _places(at_once: int) -> list[Place]:
 
 def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
     """The bytes that a run has there at once, at least: of training or of the evaluation."""
-    plan = plans.make(config, dataset)
-    args = plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed
-    state = jax.eval_shape(lambda: init_state(*args))
+    plan, state = _plan_and_state(config, dataset)
     if not place.trains:
         return _of_evaluation(config, plan, dataset, state, place)
     examples = min(config.batch_size, num_examples(dataset.train))
@@ -140,6 +171,13 @@ def _needs(config: Config, dataset: Dataset, place: Place) -> Needs:
     training["data"] = max(0, copies) * on_one
     evaluation = _of_evaluation(config, plan, dataset, state, place)
     return max(training, evaluation, key=lambda needs: sum(needs.values()))
+
+
+def _plan_and_state(config: Config, dataset: Dataset) -> tuple[Plan, Any]:
+    """What the config makes, and the shapes of its state."""
+    plan = plans.make(config, dataset)
+    args = plan.autoencoder, plan.optimizer, dataset, plan.inputs, plan.seed
+    return plan, jax.eval_shape(lambda: init_state(*args))
 
 
 def _of_evaluation(config: Config, plan: Plan, dataset: Dataset, state: Any, place: Place) -> Needs:
@@ -184,9 +222,7 @@ def _kept(plan: Plan, variables: Variables, dataset: Dataset, rows: int, place: 
 
     The larger of them, since a compiler may have done with the one before it begins with the other.
     """
-    one = jax.tree.map(lambda leaf: leaf[:1], dataset.train)
-    x = jax.eval_shape(lambda: plan.inputs.of(one))
-    decoder = rows * _of_decoded_row(plan.autoencoder, variables, x)
+    decoder = rows * _of_decoded_row(plan.autoencoder, variables, _one_x(plan, dataset))
     prior = plan.autoencoder.prior
     if prior.pseudo_inputs is None:
         return decoder
@@ -196,6 +232,12 @@ def _kept(plan: Plan, variables: Variables, dataset: Dataset, rows: int, place: 
     if prior.num_neighbours:  # of each example, however many samples it has
         encoded = rows // plan.objective.num_samples * prior.num_neighbours
     return max(decoder, encoded * _of_encoded_row(plan.autoencoder, variables, u))
+
+
+def _one_x(plan: Plan, dataset: Dataset) -> Any:
+    """The shapes of one example as x."""
+    one = jax.tree.map(lambda leaf: leaf[:1], dataset.train)
+    return jax.eval_shape(lambda: plan.inputs.of(one))
 
 
 def _of_decoded_row(autoencoder: Autoencoder, variables: Variables, x: Any) -> int:
