@@ -70,8 +70,11 @@ def test_methods_are_those_named_and_the_paper_s_comes_first():
     assert [sum(map(str.__ne__, m, study.PAPER)) for m in study.ALONE].count(1) == 10
     assert set(study.ALONE) < set(study.methods(["chosen"]))
     assert study.methods([BETTER]) == [study.PAPER, study.Method(*BETTER.split("-"))]
-    with pytest.raises(UsageError, match="methods is 'clip-noise-jont'.*Did you mean"):
+    says = "pseudo_input_update of clip-noise-jont is 'jont'.* Did you mean 'joint'"
+    with pytest.raises(UsageError, match=says):
         study.methods(["clip-noise-jont"])
+    with pytest.raises(UsageError, match="methods is 'chose'; it must be chosen, all or SQUASH"):
+        study.methods(["chose"])
 
 
 def test_runs_differ_in_the_method_alone_and_protocols_in_their_folders(tmp_path):

@@ -52,10 +52,9 @@ class Method(NamedTuple):
         return cls(*(config[f"pseudo_input_{name}"] for name in cls._fields))
 
 
+CHOICES = (choices.SQUASHES, choices.STARTS, choices.UPDATES)
 PAPER = Method("clip", "noise", "joint")
-EVERY = tuple(
-    itertools.starmap(Method, itertools.product(choices.SQUASHES, choices.STARTS, choices.UPDATES))
-)
+EVERY = tuple(itertools.starmap(Method, itertools.product(*CHOICES)))
 # Each choice by itself, and what may go well together.
 ALONE = tuple(m for m in EVERY if sum(a != b for a, b in zip(m, PAPER, strict=True)) <= 1)
 CHOSEN = (
@@ -98,8 +97,16 @@ def methods(names: list[str]) -> list[Method]:
         if name in ("chosen", "all"):
             found |= dict.fromkeys(CHOSEN if name == "chosen" else EVERY)
             continue
-        check_choice("methods", name, ("chosen", "all", *map("-".join, EVERY)))
-        found[Method(*name.split("-"))] = None
+        parts = name.split("-")
+        if len(parts) != len(PAPER):
+            raise UsageError(
+                f"methods is {name!r}; it must be chosen, all or SQUASH-START-UPDATE, as "
+                f"{'-'.join(PAPER)} is."
+            )
+        method = Method(*parts)
+        for offered, (field, value) in zip(CHOICES, method.fields.items(), strict=True):
+            check_choice(f"{field} of {name}", value, tuple(offered))
+        found[method] = None
     return list(found)
 
 
