@@ -58,6 +58,21 @@ def test_extreme_inputs_stay_finite_and_right(log_var, size, block_size):
         np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4 * scale)
 
 
+@pytest.mark.parametrize("block_size", [None, 3])
+@pytest.mark.parametrize("log_var", [-20.0, -16.0, -12.0, -8.0])
+def test_gradients_of_narrow_components_at_their_own_draws(log_var, block_size):
+    """Where the terms of the quadratic form reach 1e10, and their sum is of order 1."""
+    rng = np.random.RandomState(0)
+    mean = rng.choice([-10.0, -3.0, 3.0, 10.0], (5, 4)).astype(F32)
+    prior = GaussianMixture(mean, np.full((5, 4), log_var, F32), np.full(5, -np.log(5), F32))
+    z = mean[[0, 1, 1, 3]] + np.exp(0.5 * log_var) * rng.standard_normal((4, 4))
+    z, cotangent = z.astype(F32), rng.standard_normal(4).astype(F32)
+    _, gradients = value_and_gradients(z, prior, cotangent, block_size)
+    for gradient, expected in zip(gradients, gradients64(z, prior, cotangent), strict=True):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5 * scale)
+
+
 @pytest.mark.parametrize("block_size", [None, 1, 2])
 def test_dead_component_has_no_part(block_size):
     """Weight zero: no part in the value or the gradient, even where z sits on its mean."""

@@ -50,6 +50,15 @@ def replicated(x: Array) -> Array:
     return jax.sharding.reshard(x, PartitionSpec())
 
 
+def rows_at(x: Array, index: Array) -> Array:
+    """x[index], [K, ...] at [S] -> [S, ...]; on an explicit mesh sharded as the index is."""
+    spec = jax.typeof(index).sharding.spec
+    x = replicated(x)
+    if all(name is None for name in spec):
+        return x[index]
+    return x.at[index].get(out_sharding=PartitionSpec(*spec, *[None] * (x.ndim - 1)))
+
+
 def in_blocks(x: Array, block_size: int, fill: float = 0.0) -> Array:
     """[K, ...] as [M, block_size, ...], the last block filled up."""
     x = replicated(x)

@@ -41,7 +41,8 @@ def log_prob(z: Array, prior: Density, *, block_size: int | None = None) -> Arra
     """Evaluates ln p(z), of a mixture ln sum_k w_k N(z | mean_k, diag(exp(log_var_k))), in nats.
 
     Of a `GaussianMixture` exact to half a unit in the last place of its float32 result on CPU and
-    GPU (see `mixture._float64_log_joint`), in memory O(S K), with gradients to z and to every
+    GPU, while squares of z and means over variances are below 1e9 (see
+    `mixture._float64_log_joint`), in memory O(S K), with gradients to z and to every
     field of the prior, in forward and reverse mode; to any order, but with `block_size` to the
     first only (a second derivative is refused). Arrays of 16 bits are taken as float32.
 

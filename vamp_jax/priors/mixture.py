@@ -7,7 +7,14 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
 from vamp_jax.posteriors import LOG_2PI, normal_log_prob
-from vamp_jax.priors.arrays import in_blocks, in_rows, once_differentiable, replicated, widened
+from vamp_jax.priors.arrays import (
+    in_blocks,
+    in_rows,
+    once_differentiable,
+    replicated,
+    rows_at,
+    widened,
+)
 from vamp_jax.priors.checks import (
     check_block_size,
     check_component,
@@ -176,9 +183,12 @@ def _responsibilities(z: Array, prior: GaussianMixture, *, block_size: int | Non
 # The quadratic form as two matrix products (z^2 by 1/var, z by mean/var) is an order of magnitude
 # faster than the broadcast, forward and above all backward, but cancels: with log-variances of -6
 # and means of 10 its terms reach 1e6 while their sum is of order 1. In float64 that costs nothing
-# (errors below 1e-9), and the products are still far cheaper than the broadcast. Derivatives are
-# written out as matrix products too, and stay in float32: with the same log-variances and means a
-# gradient's error can reach 1e-3 of its largest entry; with ones of order 1 it is below 1e-5.
+# (errors below 1e-9, and below 1e-6 while squares over variances are below 1e9), and the products
+# are still far cheaper than the broadcast. Derivatives are written out as matrix products too, and
+# stay in float32. What cancels most is, at each point, the component with the largest share: that
+# one is computed from differences, whatever its log-variance. Errors of the others count by their
+# shares: with the same log-variances and means a gradient's error can reach 1e-3 of its largest
+# entry; with ones of order 1 it is below 1e-5.
 
 
 def _float64_log_joint(
@@ -246,6 +256,10 @@ def log_joint_jvp(primals, tangents):
     value, log_share = log_joint(*primals)
     # A component of weight zero has no share, whatever else it holds.
     share = jnp.where(jnp.isneginf(log_weight)[None], 0.0, jnp.exp(log_share))  # [S, K]
+    nearest, is_nearest = _nearest(log_share)
+    exact = _tangent_at(
+        z, dz, *(rows_at(x, nearest) for x in (mean, log_var, dmean, dlog_var, dlog_weight))
+    )
 
     # Distances do not change under a common shift, and round-off shrinks with the numbers.
     centre = jax.lax.stop_gradient(jnp.mean(mean, axis=0, keepdims=True))
@@ -264,8 +278,28 @@ def log_joint_jvp(primals, tangents):
         + jnp.sum(-scaled_mean * dmean + 0.5 * (mean * scaled_mean - 1.0) * dlog_var, axis=-1)[None]
         + dlog_weight[None]
     )
+    dlog_joint = jnp.where(is_nearest, exact[:, None], dlog_joint)
     dvalue = jnp.sum(share * dlog_joint, axis=-1)
     return (value, log_share), (dvalue, dlog_joint - dvalue[:, None])
+
+
+def _nearest(log_share: Array) -> tuple[Array, Array]:
+    """Of each point the component with the largest share, [S], and where it is in [S, K].
+
+    By two maxima, which on a CPU take a fifth of the time of an argmax.
+    """
+    number = jnp.arange(log_share.shape[1], dtype=jnp.int32)[None]
+    is_largest = log_share == jnp.max(log_share, axis=1, keepdims=True)
+    nearest = jnp.max(jnp.where(is_largest, number, 0), axis=1)
+    return nearest, nearest[:, None] == number
+
+
+def _tangent_at(z, dz, mean, log_var, dmean, dlog_var, dlog_weight):
+    """d ln p(k, z) [S] of one component for each point, from differences."""
+    difference = z - mean
+    scaled = difference * jnp.exp(-log_var)
+    of_dims = scaled * (dmean - dz) + 0.5 * (scaled * difference - 1.0) * dlog_var
+    return dlog_weight + jnp.sum(of_dims, axis=-1)
 
 
 def _mixture_log_prob(z: Array, mean: Array, log_var: Array, log_weight: Array) -> Array:
