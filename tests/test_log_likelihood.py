@@ -84,6 +84,21 @@ def test_with_the_true_posterior_every_sample_is_exact():
     np.testing.assert_allclose(result.effective_sample_size, 37.0, rtol=1e-4)
 
 
+@pytest.mark.parametrize("rows_per_chunk", [2, 1000])
+def test_small_chunks_are_not_lost_in_a_large_sum(rows_per_chunk):
+    """float32 tells numbers near -40,000 apart by 4e-3; of 2,500 chunks each may add less."""
+    autoencoder, variables, x, _ = factor_analysis(exact=True)
+    kwargs = dict(rng=RNG, examples_per_batch=1)
+    one = log_likelihood.estimate(autoencoder, variables, x + 100, num_samples=1, **kwargs)
+    result = log_likelihood.estimate(
+        autoencoder, variables, x + 100, num_samples=5000, rows_per_chunk=rows_per_chunk, **kwargs
+    )
+    assert np.all(one.log_likelihood < -8000)
+    np.testing.assert_allclose(result.log_likelihood, one.log_likelihood, rtol=1e-6)
+    np.testing.assert_allclose(result.effective_sample_size, 5000.0, rtol=1e-3)
+    assert np.all(result.effective_sample_size <= 5000)
+
+
 @functools.cache
 def hvae_case():
     autoencoder, variables, x, _ = make_case(HVAE, "vamp", batch=13)

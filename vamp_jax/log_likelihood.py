@@ -200,38 +200,64 @@ def _one_batch(
         counted = {size: (sample < size)[:, None] for size in sizes}
         noise = noise_of_samples(keys, sample, autoencoder.network.latent_shapes)
         terms, _ = autoencoder.terms(variables, prior, encoded, noise)
-        log_weights = {
-            size: jnp.where(chosen, terms.elbo(), -jnp.inf) for size, chosen in counted.items()
+        log_weight = terms.elbo()
+        weights, sums = carry
+        weights = {
+            size: _with_more(weights[size], jnp.where(chosen, log_weight, -jnp.inf))
+            for size, chosen in counted.items()
         }
-        log_sums, log_sum_of_squares, sums = carry
-        log_sums = {
-            size: jnp.logaddexp(log_sums[size], jax.nn.logsumexp(values, axis=0))
-            for size, values in log_weights.items()
-        }
-        log_sum_of_squares = jnp.logaddexp(
-            log_sum_of_squares, jax.nn.logsumexp(2.0 * log_weights[num_samples], axis=0)
-        )
         sums = jax.tree.map(
             lambda total, term: total + jnp.sum(jnp.where(counted[num_samples], term, 0.0), axis=0),
             sums,
             terms,
         )
-        return (log_sums, log_sum_of_squares, sums), None
+        return (weights, sums), None
 
-    nothing = jnp.full(len(index), -jnp.inf)
     zero = jnp.zeros(len(index))
-    sums = Terms(zero, dict.fromkeys(autoencoder.layers, zero))
-    start = ({size: nothing for size in sizes}, nothing, sums)
-    (log_sums, log_sum_of_squares, sums), _ = jax.lax.scan(
-        one_chunk, start, jnp.arange(0, num_samples, chunk)
+    nothing = _Weights(jnp.full_like(zero, -jnp.inf), zero, zero)
+    start = (
+        dict.fromkeys(sizes, nothing),
+        Terms(zero, dict.fromkeys(autoencoder.layers, zero)),
     )
+    (weights, sums), _ = jax.lax.scan(one_chunk, start, jnp.arange(0, num_samples, chunk))
     estimates: dict[int, Values] = {
-        size: log_sum - math.log(size) for size, log_sum in log_sums.items()
+        size: _finite(of_size.largest) + jnp.log(of_size.total) - math.log(size)
+        for size, of_size in weights.items()
     }
+    of_all = weights[num_samples]
     return ImportanceSampled(
         log_likelihood=estimates.pop(num_samples),
         with_fewer_samples=estimates,
         reconstruction=sums.reconstruction / num_samples,
         kl={layer: value / num_samples for layer, value in sums.kl.items()},
-        effective_sample_size=jnp.exp(2.0 * log_sums[num_samples] - log_sum_of_squares),
+        effective_sample_size=jnp.clip(of_all.total**2 / of_all.squares, 1.0, num_samples),
     )
+
+
+class _Weights(NamedTuple):
+    """Sums over samples, [B] each, beside the largest ln w so far.
+
+    A sum of ln w's size would be rounded to it: of one near -9,000 float32 keeps three decimals,
+    and chunks that add less are lost.
+    """
+
+    largest: Array  # ln w
+    total: Array  # of w / exp(largest)
+    squares: Array  # of its square
+
+
+def _with_more(weights: _Weights, log_weight: Array) -> _Weights:
+    """The sums over a chunk more, ln w [chunk, B]."""
+    largest = jnp.maximum(weights.largest, jnp.max(log_weight, axis=0))
+    more = jnp.exp(log_weight - _finite(largest))
+    shrunk = jnp.exp(weights.largest - _finite(largest))
+    return _Weights(
+        largest,
+        shrunk * weights.total + jnp.sum(more, axis=0),
+        shrunk**2 * weights.squares + jnp.sum(more**2, axis=0),
+    )
+
+
+def _finite(largest: Array) -> Array:
+    """As it is, or 0 where no sample has counted yet."""
+    return jnp.where(jnp.isfinite(largest), largest, 0.0)
