@@ -3,10 +3,12 @@
 import json
 import os
 
+import jax
 import numpy as np
 import pytest
 
 from tests.cases import plan_for, small_config, small_data, start_of
+from vamp_jax import annealed_likelihood
 from vamp_jax.errors import UsageError
 from vamp_jax.evaluation import annealed, evaluate, partial
 from vamp_jax.evaluation.annealed import Settings
@@ -88,6 +90,29 @@ def test_an_interrupted_one_ends_with_the_same_bits(run, monkeypatch, capsys):
     assert "goes on after 9 of 9 examples" in capsys.readouterr().out
     assert {**again, "seconds": 0} == {**expected, "seconds": 0}
     assert not any("unfinished" in name for name in files(workdir))
+
+
+def test_no_chain_has_the_key_that_the_data_were_simulated_by(run, monkeypatch):
+    workdir, data = run
+    simulated, of_chains = [], []
+    simulate, estimate = (getattr(annealed_likelihood, n) for n in ("simulate", "estimate"))
+
+    def numbers(key):
+        return tuple(jax.random.key_data(key).tolist())
+
+    def watched_simulate(autoencoder, variables, rng, num):
+        simulated.append(numbers(rng))
+        return simulate(autoencoder, variables, rng, num)
+
+    def watched_estimate(*args, rng, index, **kwargs):
+        of_chains.extend(numbers(jax.random.fold_in(rng, i)) for i in index)
+        return estimate(*args, rng=rng, index=index, **kwargs)
+
+    monkeypatch.setattr(annealed_likelihood, "simulate", watched_simulate)
+    monkeypatch.setattr(annealed_likelihood, "estimate", watched_estimate)
+    annealed.evaluate_annealed(workdir, data, QUICK._replace(num_chains=3))
+    assert len(simulated) == 1 and len(of_chains) == 9 + 4 + 4
+    assert simulated[0] not in of_chains
 
 
 def test_a_gap_that_needs_an_inverse_is_refused_before_any_work():

@@ -1,10 +1,19 @@
 """Counts in a run: shares of a row's sum, and what the encoder sees of them."""
 
+import jax
 import numpy as np
 import pytest
 
 from tests.cases import plan_for, small_config, variables_for
-from vamp_jax import choices, config_checks, datasets, model_file, priors
+from vamp_jax import (
+    annealed_likelihood,
+    choices,
+    config_checks,
+    datasets,
+    likelihoods,
+    model_file,
+    priors,
+)
 from vamp_jax.datasets.inputs import DataSpec
 from vamp_jax.errors import UsageError
 
@@ -127,3 +136,42 @@ def test_the_library_size_is_the_median_sum_and_of_counts_alone(path):
     counts = datasets.load(path, likelihood="poisson")
     assert counts.library_size == np.median(counts.train.sum(-1))
     assert datasets.load(path, likelihood="gaussian").library_size is None
+
+
+@pytest.mark.parametrize("likelihood", choices.COUNTS)
+def test_what_is_missing_of_a_row_is_filled_in_by_the_size_of_the_row(path, likelihood):
+    counts = np.load(path)["x"].astype(np.float32)
+    counts[::9, 3] = np.nan
+    np.savez(path, x=counts)
+    config, data = case(path, likelihood, missing="mask", prior="standard")
+    plan = plan_for(config, data)
+    variables = jax.tree.map(np.zeros_like, variables_for(plan, data))
+    share = np.float32(np.arange(1, 13) / 78)
+    variables["params"]["model"]["p_x"]["logits"]["bias"] = np.log(share)
+    model = model_file.Trained(config.to_dict(), DataSpec.of(data), plan.autoencoder, variables)
+    whole = np.outer([1.0, 100.0, 1e4], np.arange(1.0, 13.0))
+    x = np.where(np.arange(12) % 5 == 3, np.nan, whole)
+    nothing = np.full((1, 12), np.nan)  # a row that says nothing of its size: that of the library
+    expected = np.concatenate([whole, data.library_size * share[None]])
+    np.testing.assert_allclose(model.impute(np.concatenate([x, nothing])), expected, rtol=1e-5)
+
+
+def test_no_upper_bound_is_told_of_data_whose_density_is_not_what_is_evaluated(path):
+    for likelihood, library_size in (("negative_binomial", False), ("poisson", True)):
+        config, data = case(path, likelihood, library_size=library_size)
+        annealed_likelihood.check_draws("ais_simulated", plan_for(config, data).autoencoder)
+    plan = plan_for(*case(path))
+    with pytest.raises(UsageError, match="^ais_simulated asks .* pass --ais_simulated=0.$"):
+        annealed_likelihood.check_draws("ais_simulated", plan.autoencoder)
+
+
+@pytest.mark.parametrize("log_mean", [3.0, 11.0, 12.0, 16.0, 20.0])
+def test_draws_have_the_mean_and_the_spread_of_counts_however_large(log_mean):
+    heads = np.full(100_000, log_mean, np.float32)
+    x = np.float64(likelihoods.POISSON.sample(jax.random.key(0), heads))
+    mean = np.exp(log_mean)
+    assert abs(x.mean() - mean) < 4 * np.sqrt(mean / len(x)) + 1e-7 * mean
+    np.testing.assert_allclose(x.std(), np.sqrt(mean), rtol=4 / np.sqrt(2 * len(x)))
+    theta = np.float32(np.log(5.0))
+    x = np.float64(likelihoods.negative_binomial().sample(jax.random.key(1), heads, theta))
+    np.testing.assert_allclose(x.mean(), mean, rtol=4 * np.sqrt((1 / mean + 0.2) / len(x)))

@@ -356,3 +356,15 @@ def test_missing_classes_are_stored_as_nan_or_below_zero():
 def test_mistakes_are_sentences(mistake, sentence):
     with pytest.raises(ValueError, match=sentence):
         mistake()
+
+
+def test_padded_steps_of_rows_that_are_one_value_count_for_nothing():
+    """Also where one sequence meets one sample, whose axes might stand in for others."""
+    of_rows = likelihoods.poisson(10.0)
+    for samples, batch, steps in ((1, 1, 5), (2, 3, 5), (1, 3, 3)):
+        values = np.ones((batch, steps, 4), F32)
+        x = {"values": values, "length": np.full(batch, 2)}
+        logits = np.zeros((samples, batch, steps, 4), F32)
+        found = likelihoods.log_prob(likelihoods.padded(of_rows), x, (logits,), 2)
+        wanted = likelihoods.log_prob(of_rows, values[:, :2], (logits[:, :, :2],), 2)
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)

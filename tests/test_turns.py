@@ -162,3 +162,30 @@ def test_trajectory_is_the_same_on_1_and_8_devices():
     eight, _ = run_epochs(config, data, optax.sgd(1e-3), num_devices=8)
     moved = largest_difference(one.params, start.params)
     assert largest_difference(one.params, eight.params) < 1e-3 * moved
+
+
+def test_drift_of_components_that_turn_is_the_divergence_of_full_covariances():
+    config, data = small_config(**FIELDS | dict(posterior="householder")), small_data()
+    plan = plan_for(config, data)
+    variables = variables_for(plan, data)
+    encode = lambda u: plan.autoencoder.encode_components(variables, u)  # noqa: E731
+    turn = turns.start(plan.autoencoder, variables, jax.random.key(0), encode)
+    rows = turns.rows_of(turn, 0, COUNT)
+
+    def other(u):  # the base as it was, in other directions; or all of it another
+        mean, log_var, rotation = encode(u)
+        return mean + 0.3, log_var - 0.2, jnp.roll(rotation, 1, axis=1)
+
+    drift = turns.density(plan.autoencoder, variables, turn, rows, other)[2]
+    u = plan.autoencoder.pseudo_inputs(variables)[rows]
+    divergences = []
+    for new, old in zip(zip(*other(u), strict=True), zip(*encode(u), strict=True), strict=True):
+        (mean, cov), (old_mean, old_cov) = (
+            (r @ m, r @ np.diag(np.exp(v)) @ r.T)
+            for m, v, r in (map(np.float64, c) for c in (new, old))
+        )
+        inverse, away = np.linalg.inv(old_cov), mean - old_mean
+        logs = np.linalg.slogdet(old_cov)[1] - np.linalg.slogdet(cov)[1]
+        terms = np.trace(inverse @ cov) + away @ inverse @ away - len(mean) + logs
+        divergences.append(0.5 * terms)
+    np.testing.assert_allclose(drift, np.mean(divergences), rtol=1e-4)

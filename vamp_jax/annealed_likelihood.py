@@ -29,6 +29,7 @@ import numpy as np
 from vamp_jax import ais, generation, priors
 from vamp_jax.autoencoder import Autoencoder, Encoded, Variables, compiled_prior, network_variables
 from vamp_jax.batches import in_dispatches
+from vamp_jax.errors import UsageError
 from vamp_jax.network import Draw, Latents
 from vamp_jax.parallel import over_devices
 from vamp_jax.random_streams import example_keys
@@ -221,6 +222,16 @@ def _summary(chains: ais.Chains, sign: float) -> Annealed:
     # The delta method: var(ln mean w) = var(w) / (C mean(w)^2), var(w) with C - 1.
     error = jnp.sqrt((count / effective - 1.0) / (count - 1.0))
     return Annealed(sign * (log_sum - math.log(count)), error, effective, chains.acceptance)
+
+
+def check_draws(name: str, autoencoder: Autoencoder) -> None:
+    """Raises a UsageError, in the name of a setting, where draws cannot give an upper bound."""
+    if not autoencoder.likelihood.draws_fit:
+        raise UsageError(
+            f"{name} asks for simulated data, whose density is not what is evaluated with the "
+            f"likelihood {autoencoder.likelihood.name} and a library size, which is each row's own "
+            "there: pass --ais_simulated=0."
+        )
 
 
 def simulate(

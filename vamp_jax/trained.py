@@ -109,8 +109,9 @@ class Trained:
         if is_sequences(x):
             raise ValueError("impute: sequences have no missing values.")
         x = np.asarray(x)
-        to_stored = self.autoencoder.likelihood.to_stored
-        made = to_stored(jnp.asarray(self.reconstruct(x, seed)), self._scale)
+        likelihood = self.autoencoder.likelihood
+        made = likelihood.fill(self._x("impute", x), jnp.asarray(self.reconstruct(x, seed)))
+        made = likelihood.to_stored(made, self._scale)
         return np.where(np.isnan(x), made, x)
 
     def log_likelihood(

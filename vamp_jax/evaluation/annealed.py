@@ -88,6 +88,8 @@ def evaluate_annealed(
     with locked(os.path.dirname(path), "evaluate a copy of the run's folder"):
         best = best_parameters.load(workdir, config, dataset)
         start = made_of(config, dataset, best) | settings._asdict() | {"split": split}
+        if settings.num_simulated:
+            annealed_likelihood.check_draws("ais_simulated", best.autoencoder)
         run = _Run(best, settings, stream(config.seed, EVALUATION), path, start)
         sampled = _sampled(workdir, split, config.num_samples, best.epochs)
         x = rows_of(split_x(best, dataset, split, config.seed), index)
@@ -209,7 +211,7 @@ def _gap(run: _Run) -> dict[str, Any] | None:
         return None
     model = run.best.autoencoder, run.best.variables
     x, latents = annealed_likelihood.simulate(*model, jax.random.fold_in(run.rng, SIMULATED), count)
-    index = SIMULATED + np.arange(count)
+    index = SIMULATED + 1 + np.arange(count)  # none of which has the key that x was drawn by
     below, _ = _estimate(run, "AIS, simulated data", x, index)
     above, _ = _estimate(run, "AIS, backward", x, index, latents=latents)
     gap, error = mean_and_error(above.log_likelihood - below.log_likelihood)

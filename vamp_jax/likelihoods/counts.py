@@ -20,7 +20,6 @@ from vamp_jax.likelihoods.likelihood import Likelihood, Shape, heads_like_x
 
 Array = jax.Array
 
-# exp(20) = 4.9e8 is the largest mean: draws are 32-bit integers.
 MIN_LOG_MEAN, MAX_LOG_MEAN = -20.0, 20.0
 # Inverse dispersions are in [4.5e-5, 2.2e4].
 MIN_LOG_THETA, MAX_LOG_THETA = -10.0, 10.0
@@ -59,8 +58,20 @@ def _deviance(x: Array, mean: Array) -> Array:
     return jnp.where(near, by_series, x * jnp.log(x / mean) - x + mean)
 
 
+# From here on JAX's draws spread too widely (at 1e6 by 2 %), and beyond 2^31 they saturate.
+LARGE_MEAN = 1e5
+
+
+def _draw(rng: Array, mean: Array) -> Array:
+    """Poisson counts, as float32; of large means rounded normal ones."""
+    rng_few, rng_many = jax.random.split(rng)
+    few = jax.random.poisson(rng_few, jnp.minimum(mean, LARGE_MEAN)).astype(jnp.float32)
+    many = mean + jnp.sqrt(mean) * jax.random.normal(rng_many, mean.shape)
+    return jnp.where(mean < LARGE_MEAN, few, jnp.round(many))
+
+
 def _poisson_sample(rng: Array, log_mean: Array) -> Array:
-    return jax.random.poisson(rng, jnp.exp(log_mean)).astype(jnp.float32)
+    return _draw(rng, jnp.exp(log_mean))
 
 
 def _negative_binomial_log_prob(x: Array, log_mean: Array, log_theta: Array) -> Array:
@@ -82,8 +93,7 @@ def _negative_binomial_sample(rng: Array, log_mean: Array, log_theta: Array) -> 
     theta = jnp.exp(jnp.clip(log_theta, MIN_LOG_THETA, MAX_LOG_THETA))
     rng_mean, rng_count = jax.random.split(rng)
     gamma = jax.random.gamma(rng_mean, theta, log_mean.shape, log_mean.dtype)
-    mean = gamma * jnp.exp(log_mean) / theta
-    return jax.random.poisson(rng_count, mean).astype(jnp.float32)
+    return _draw(rng_count, gamma * jnp.exp(log_mean) / theta)
 
 
 def _as_counts(stored: Array, scale: float) -> Array:
@@ -128,6 +138,13 @@ def _with_library_size(likelihood: Likelihood, library_size: float) -> Likelihoo
             values = jnp.where(observed, values, 0.0)
         return jnp.sum(values, axis=-1)
 
+    def fill(x, mean):
+        """The mean of a row as large as what is there of it says."""
+        observed = ~jnp.isnan(x)
+        shares = jnp.sum(jnp.where(observed, mean, 0.0), axis=-1, keepdims=True)
+        counts = jnp.sum(jnp.where(observed, x, 0.0), axis=-1, keepdims=True)
+        return jnp.where(shares > 0.0, mean * counts / jnp.where(shares > 0.0, shares, 1.0), mean)
+
     return likelihood._replace(
         heads=lambda shape: {
             "logits" if name == "log_mean" else name: head
@@ -139,6 +156,7 @@ def _with_library_size(likelihood: Likelihood, library_size: float) -> Likelihoo
             rng, log_mean(logits, jnp.asarray(library_size)), *rest
         ),
         event_axes=1,
+        fill=fill,
     )
 
 
@@ -198,7 +216,9 @@ def negative_binomial(library_size: float | None = None) -> Likelihood:
     """
     if library_size is None:
         return _with_own_mean(_NEGATIVE_BINOMIAL)
-    return _with_library_size(_NEGATIVE_BINOMIAL, library_size)
+    # Draws have rows of other sizes than the one they are for, at which `log_prob` has other means.
+    # (A Poisson row's shares are multinomial at any size: there nothing of z changes.)
+    return _with_library_size(_NEGATIVE_BINOMIAL, library_size)._replace(draws_fit=False)
 
 
 POISSON = poisson()

@@ -24,6 +24,12 @@ def times_scale(x: Array, scale: float) -> Array:
     return x * scale
 
 
+def mean_itself(x: Array, mean: Array) -> Array:
+    """`fill` of values that say nothing of each other."""
+    del x
+    return mean
+
+
 class Likelihood(NamedTuple):
     """p(x|.) of one value. All functions are pure, and none sums over values.
 
@@ -48,6 +54,9 @@ class Likelihood(NamedTuple):
     relax: Callable[[Any], Any] | None = None
     relaxed_support: tuple[float, float] | None = None
     to_stored: Callable[[Any, float], Any] = times_scale  # the inverse of `from_stored`
+    # (x with NaN where values are missing, E[x]) -> what they are filled in with
+    fill: Callable[[Any, Any], Any] = mean_itself
+    draws_fit: bool = True  # whether `log_prob` is the density that `sample` draws from
 
     def relaxed(self, x: Any) -> Any:
         """x as a pseudo-input may be."""

@@ -44,7 +44,8 @@ def padded(likelihood: Likelihood) -> Likelihood:
     def log_prob(x: dict[str, Array], *heads: Array) -> Array:
         values = likelihood.log_prob(x["values"], *heads)
         real = real_steps(x)
-        real = real.reshape(*real.shape, *[1] * (x["values"].ndim - real.ndim))
+        ones = x["values"].ndim - likelihood.event_axes - real.ndim
+        real = real.reshape(*real.shape, *[1] * ones)
         return jnp.where(real, values, 0.0)
 
     def from_stored(stored: Any, scale: float) -> dict[str, Array]:

@@ -178,7 +178,7 @@ def _fetch(
     """The examples of some steps, on the devices of this process: [devices, steps, rows, ...]."""
     position = _local_devices()[:, None, None] * rows + np.arange(rows)
     place = steps[:, None] * batch_size + position  # as `epochs.places` has it
-    index = order[np.minimum(place, len(order) - 1)]
+    index = order[place % len(order)]
     chunk = jax.tree.map(lambda leaf: mapped.rows(leaf, index), train)
     return jax.block_until_ready(jax.device_put(chunk, devices.split()))
 

@@ -6,9 +6,9 @@ epoch starts; the order of the turns is a random permutation of the epoch's. In 
 
     p(z) = 1/K ( sum_{k in turn} q(z | u_k) + sum_{the others} q'(z | u_k) )
 
-where q' is from at most K / count - 1 steps before; `drift` says how far it is from q. Only the
-components in turn have a gradient. Scaled up by K / count, its mean over the turns would be that
-through all of them; but with a twentieth of them in turn the encoder then runs away from the
+where q' is from at most ceil(K / count) - 1 steps before; `drift` says how far it is from q. Only
+the components in turn have a gradient. Scaled up by K / count, its mean over the turns would be
+that through all of them; but with a twentieth of them in turn the encoder then runs away from the
 others' components within a few epochs, and with a fifth it learns no better (docs/speed.md).
 """
 
@@ -28,7 +28,7 @@ Array = jax.Array
 class Turns(NamedTuple):
     """The order of the turns, and all components as last encoded."""
 
-    encoded: Any  # (mean, log_var) [K, D]
+    encoded: Any  # (mean, log_var) [K, D], or these with rotations [K, D, D]
     order: Array  # of the epoch's turns, [K]
 
 
@@ -62,8 +62,18 @@ def density(
     fresh = encode(u)
     components = jax.tree.map(lambda old, new: old.at[rows].set(new), turns.encoded, fresh)
     before = jax.tree.map(lambda old: old[rows], turns.encoded)
-    drift = jnp.mean(
-        jnp.sum(normal_kl_per_unit(*jax.lax.stop_gradient(fresh[:2]), *before[:2]), axis=-1)
-    )
+    drift = jnp.mean(_kl(jax.lax.stop_gradient(fresh), before))
     turns = turns._replace(encoded=jax.lax.stop_gradient(components))
     return autoencoder.density(variables, components), turns, drift
+
+
+def _kl(new: Any, old: Any) -> Array:
+    """KL(new || old) of each component, [count], in nats: (mean, log_var), rotated or not."""
+    (mean, log_var, *rotation), (old_mean, old_log_var, *old_rotation) = new, old
+    if not rotation:
+        return jnp.sum(normal_kl_per_unit(mean, log_var, old_mean, old_log_var), axis=-1)
+    turned = jnp.einsum("kji,kjl->kil", *old_rotation, *rotation)  # from the new axes to the old
+    variance = jnp.einsum("kij,kj->ki", turned**2, jnp.exp(log_var))  # along the old axes
+    distance = jnp.einsum("kij,kj->ki", turned, mean) - old_mean
+    relative = (variance + distance**2) * jnp.exp(-old_log_var)
+    return 0.5 * jnp.sum(relative + old_log_var - log_var - 1.0, axis=-1)
