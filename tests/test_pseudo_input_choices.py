@@ -20,7 +20,7 @@ from tests.cases import (
     start_of,
     variables_for,
 )
-from vamp_jax import choices, priors
+from vamp_jax import choices, datasets, priors
 from vamp_jax.evaluation import diagnose
 from vamp_jax.random_streams import latent_noise
 from vamp_jax.training import exemplars, optimizers, phases
@@ -50,6 +50,19 @@ def test_the_encoder_sees_the_same_start_however_it_is_kept_in_range(squash, sta
     outside = 0.05 if squash == "free" else 0.0  # the noise of a start at examples
     np.testing.assert_allclose(seen[1], seen[0], atol=0.011 + outside)  # a sigmoid's margin
     assert np.std(seen[0]) > (0.2 if start == "examples" else 0.03)
+
+
+@pytest.mark.parametrize("start", ["examples", "kmeans"])
+def test_classes_as_a_start_move_as_real_numbers(start):
+    x = np.random.RandomState(0).randint(0, 4, (40, 7))
+    data = datasets.of_arrays("x", {"x": x}, likelihood="categorical")
+    config = small_config(**FIELDS | dict(pseudo_input_start=start, dataset="x.npz"))
+    plan = plan_for(config, data)
+    begun = variables_for(plan, data)["params"]["prior"]["pseudo_inputs"]
+    assert begun.dtype == np.float32 and 1.0 < np.mean(begun) < 2.0
+    state, _ = run_epochs(config, data, num_epochs=1)
+    trained = state.params["prior"]["pseudo_inputs"]
+    assert largest_difference(trained, begun) > 0
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,7 @@ MISTAKES = {
     "half an epoch": (dict(num_epochs=0.5), "num_epochs is 0.5; it must be of type int"),
     "all held out": (dict(validation_fraction=1.0), "validation_fraction is 1.0"),
     "real numbers as counts": (dict(likelihood="poisson"), "X: x[0, "),
+    "more than memory": (dict(hidden_dim=10**7), "hidden_dim is 10000000, and at most"),
     "more examples as pseudo-inputs than rows": (
         dict(prior="vamp_data", num_components=500),
         "num_components is 500, but X.npy has only 360 training examples",

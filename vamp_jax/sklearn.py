@@ -19,7 +19,7 @@ from sklearn.base import (
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from vamp_jax import choices, config_checks, config_fields
+from vamp_jax import choices, config_checks, config_fields, memory
 from vamp_jax.datasets import Dataset, moments, values
 from vamp_jax.datasets.inputs import DataSpec
 from vamp_jax.errors import NonFiniteLossError, check_choice
@@ -103,6 +103,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseE
         data = self._dataset(X, seed)
         config.batch_size = min(config.batch_size, len(data.train))
         config_checks.check_with_data(config, data)
+        memory.check(config, data)
         with jax.default_matmul_precision(config.matmul_precision):
             state = self._train(config, data)
         variables = jax.device_get(

@@ -32,6 +32,11 @@ def _as_classes(stored: Array, scale: float) -> Array:
     return jnp.where(jnp.isnan(stored), -1, stored.astype(jnp.int32))
 
 
+def _as_real(x: Array) -> Array:
+    """Class numbers that can move, as pseudo-inputs do."""
+    return jnp.asarray(x, jnp.float32)
+
+
 @functools.cache
 def categorical(num_classes: int, *, one_hot: bool = False) -> Likelihood:
     """ln softmax(logits)_x of each value: head `logits`, [*shape, C].
@@ -59,6 +64,6 @@ def categorical(num_classes: int, *, one_hot: bool = False) -> Likelihood:
         from_stored=_as_classes,
         support=(0.0, num_classes - 1.0),
         whole=True,
-        relax=functools.partial(jax.nn.one_hot, num_classes=num_classes) if one_hot else None,
+        relax=functools.partial(jax.nn.one_hot, num_classes=num_classes) if one_hot else _as_real,
         relaxed_support=(0.0, 1.0) if one_hot else None,
     )
