@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -20,7 +23,7 @@ from tests.cases import (
 from tests.placement_bits import trained
 from vamp_jax import choices
 from vamp_jax.errors import UsageError
-from vamp_jax.training import plans
+from vamp_jax.training import epoch, placement, plans
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -63,3 +66,17 @@ def test_what_collects_statistics_goes_through_the_whole_set(placement):
     config = small_config(model="lvae", data_placement=placement)
     with pytest.raises(UsageError, match="collects batch norm's statistics .* take 'replicated'"):
         plans.make(config, small_data())
+
+
+def test_a_batch_is_filled_up_with_the_same_examples_wherever_they_lie():
+    """They count for nothing, but of sequences they have a length, by which the batch is cut."""
+    order, devices = np.random.RandomState(0).permutation(53), jax.local_device_count()
+    settings = types.SimpleNamespace(
+        plan=types.SimpleNamespace(batch_size=10), count=53, num_devices=devices
+    )
+    rows, steps = -(-10 // devices), np.arange(6)
+    streamed = placement._fetch(np.arange(53), order, 10, rows, steps)
+    for device in range(devices):
+        for step in steps:
+            expected = epoch.places(settings, jnp.asarray(order), step, device).index
+            np.testing.assert_array_equal(streamed[device, step], expected)
