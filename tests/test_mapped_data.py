@@ -72,8 +72,8 @@ def test_labels_come_along(tmp_path):
         (lambda a: a.pop("validation"), "has no validation.npy: arrays that stay in their files"),
         (lambda a: a.update(test=a["test"] > 0), "test.npy cannot stay in its file: write numbers"),
         (lambda a: a.update(train=np.asfortranarray(a["train"])), "cannot stay in its file"),
-        (lambda a: a.update(test=a["test"].astype(">f4")), "test.npy cannot stay in its file"),
-        (lambda a: a.update(test=a["test"][:0]), "test.npy cannot stay in its file"),
+        (lambda a: a.update(test=a["test"].astype(">f4")), r'array.dtype.newbyteorder\("="\)'),
+        (lambda a: a.update(test=a["test"][:0]), r"test.npy has shape \(0, 5\), and so no exam"),
         (
             lambda a: a["train"].__setitem__((33, 2), np.nan),
             r"train\[33, 2\] = nan is not",

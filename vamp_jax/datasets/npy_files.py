@@ -56,10 +56,17 @@ def map_npy(path: pathlib.Path) -> np.memmap:
         file.seek(0)
         dtype, shape, fortran, consumed = _header(file, where)
         _check_size(where, dtype, shape, consumed, size)
-        if fortran or dtype.kind not in "iuf" or not dtype.isnative or not math.prod(shape):
+        if not math.prod(shape):
+            raise UsageError(f"{where} has shape {shape}, and so no examples")
+        if fortran or dtype.kind not in "iuf":
             raise UsageError(
                 f"{where} cannot stay in its file: write numbers (of logical values, "
                 "array.astype(numpy.uint8)) with numpy.save(path, numpy.ascontiguousarray(array))"
+            )
+        if not dtype.isnative:
+            raise UsageError(
+                f"{where} cannot stay in its file, whose numbers are in another byte order: write "
+                'it with numpy.save(path, array.astype(array.dtype.newbyteorder("=")))'
             )
         array = np.memmap(file, dtype, "r", consumed, shape)
         array.filename = os.path.abspath(path)  # of views, too; see mapped.py
