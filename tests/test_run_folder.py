@@ -1,6 +1,7 @@
 """The folder of a run: its lock, its config, its log."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from configs import default
 from vamp_jax import datasets
 from vamp_jax.errors import UsageError
+from vamp_jax.evaluation import record
 from vamp_jax.run import provenance
 from vamp_jax.run.folder import check_data, claim, load_config, locked
 from vamp_jax.run.metrics_log import METRICS, MetricsLog, last_epoch, read_metrics
@@ -87,6 +89,18 @@ def test_damaged_config_is_a_sentence(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UsageError, match="config.json .*damaged"):
         load_config(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]"])
+def test_a_damaged_record_is_a_sentence_with_the_way_out(tmp_path, content):
+    path = tmp_path / "eval" / "test-S10.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    says = f"{re.escape(str(path))} .*; remove it, and give the same command again"
+    with pytest.raises(UsageError, match=says):
+        record.is_recorded(str(tmp_path), 1, "test", 10, None)
+    path.unlink()
+    assert not record.is_recorded(str(tmp_path), 1, "test", 10, None)
 
 
 def test_a_folder_without_a_run_is_a_sentence(tmp_path):

@@ -15,6 +15,7 @@ from vamp_jax.errors import UsageError, check_choice
 from vamp_jax.evaluation import partial
 from vamp_jax.evaluation.evaluate import chosen, made_of, split_x
 from vamp_jax.evaluation.record import (
+    REMOVE,
     UNFINISHED,
     check,
     mean_and_error,
@@ -183,7 +184,7 @@ def _sampled(workdir: str, split: str, num_samples: int, epochs: int) -> np.ndar
     path = record_path(workdir, split, num_samples, None)
     if not os.path.exists(path + ".json"):
         return None
-    if disk.read_json(path + ".json").get("epochs") != epochs:
+    if disk.read_json(path + ".json", REMOVE).get("epochs") != epochs:
         return None
     return read_log_likelihood(path + ".npz", workdir)
 

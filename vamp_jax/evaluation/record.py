@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from vamp_jax.log_likelihood import ImportanceSampled
     from vamp_jax.particle_filter import Filtered
 
+# What to do about a record that cannot be read: nothing is lost but an evaluation.
+REMOVE = "remove it, and give the same command again: the checkpoints are good"
 UNFINISHED = ".unfinished.npz"  # after record_path; there until the pictures are drawn
 SPLITS = ("train", "validation", "test")
 
@@ -34,7 +36,7 @@ def is_recorded(
     path = record_path(workdir, split, num_samples, num_examples)
     if not os.path.exists(path + ".json") or os.path.exists(path + UNFINISHED):
         return False
-    return disk.read_json(path + ".json").get("epochs") == epochs
+    return disk.read_json(path + ".json", REMOVE).get("epochs") == epochs
 
 
 def check(split: str, num_samples: int, num_examples: int | None) -> None:
