@@ -1,6 +1,8 @@
 """The examples of docs/extending.md run as they stand, and their mathematics is right."""
 
+import ast
 import doctest
+import re
 from pathlib import Path
 
 import jax
@@ -9,7 +11,10 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from vamp_jax import choices
+from examples.own_parts import config as own_parts
+from tests.cases import small_config, small_data
+from vamp_jax import choices, outside
+from vamp_jax.errors import UsageError
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "extending.md"
 TABLES = ("LIKELIHOODS", "STORED_AS", "PRIORS", "POSTERIORS", "NETWORKS")
@@ -60,3 +65,15 @@ def test_the_flow_s_log_determinant_is_autodiff_s(page):
     bare = posterior._replace(base=page["Normal"](jnp.zeros(4), jnp.zeros(4)))
     jacobian = jax.jacobian(lambda z: bare.sample_and_log_prob(z)[0])(start)
     assert base - log_q == pytest.approx(float(jnp.linalg.slogdet(jacobian)[1]), abs=1e-4)
+
+
+def test_parts_that_are_missing_are_all_named_with_the_call_of_the_page(monkeypatch):
+    monkeypatch.setattr(outside, "_allowed", {})
+    config, said = small_config(model="vae"), re.search(r"`parts = ({.*?})`", PAGE.read_text())[1]
+    for field, name in outside.named(own_parts.get_config()).items():
+        config[field] = name
+    for allowed in ((), ("model",)):
+        outside._allowed.update((config[field], dict) for field in allowed)
+        missing = {key: name for key, name in ast.literal_eval(said).items() if key not in allowed}
+        with pytest.raises(UsageError, match=re.escape(f"outside.allow({missing}, beside=FILE)")):
+            choices.autoencoder(config, small_data())

@@ -315,6 +315,7 @@ def autoencoder(config: Config, dataset: Dataset) -> Autoencoder:
     from vamp_jax.autoencoder import Autoencoder
     from vamp_jax.trainable_priors import Prior
 
+    outside.check_allowed(config, ("model", "prior", "posterior", "likelihood"))
     of_x = likelihood(config, dataset)
     return Autoencoder(
         network=_network(

@@ -62,9 +62,15 @@ def allow_for_run(
       workdir, config: the folder of the run, and the config in it, which nobody has to trust.
       trusted, beside: the config of a file that the user named, and the file; None without.
     Raises:
-      UsageError: when no config is named, or it has other parts, or as for `allow`.
+      UsageError: when no config is named, or it has other parts, or the run has none, or as for
+        `allow`.
     """
     parts = named(config)
+    if not parts and trusted is not None:
+        raise UsageError(
+            f"--config is for a run with parts from outside the package, and {workdir} has none: "
+            "leave it out, since the config of the run is in its folder."
+        )
     if not parts:
         return
     if trusted is None:
@@ -80,6 +86,19 @@ def allow_for_run(
                 "the config that the run was trained with."
             )
     allow(trusted, beside)
+
+
+def check_allowed(config: Mapping[str, Any], fields: Iterable[str]) -> None:
+    """Raises a UsageError that names all parts of these fields that have not been allowed."""
+    parts = named({field: config.get(field) for field in fields})
+    if missing := {field: name for field, name in parts.items() if name not in _allowed}:
+        shown = ", ".join(f"{field} {name!r}" for field, name in missing.items())
+        raise UsageError(
+            f"There are parts from outside the package ({shown}), and what a folder or a file "
+            "names is never imported: if you trust it, eval.py takes --config=FILE, and in Python "
+            f"vamp_jax.outside.allow({missing}, beside=FILE) comes first, where FILE is the config "
+            "that the run was trained with."
+        )
 
 
 def part(name: str) -> Any:
