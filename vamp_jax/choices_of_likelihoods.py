@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vamp_jax.datasets import values
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -81,7 +83,7 @@ LIKELIHOODS = {
 GAUSSIAN_VARIANCES = ("scalar", "unit", "decoded", "fixed")
 THE_DATA_S_OWN = "data"
 # Where data is stored for another likelihood of the same values; None: as the data set says.
-STORED_AS = {THE_DATA_S_OWN: None, "rgb_logistic_mixture": "discretised_logistic"}
+STORED_AS = {THE_DATA_S_OWN: None} | values.STORED_AS
 COUNTS = ("poisson", "negative_binomial")  # of 0, 1, 2, ...
 
 

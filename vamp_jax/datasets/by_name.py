@@ -1,7 +1,10 @@
 """`load`: a data set by its name, or one's own by the place where it lies."""
 
+import os
+import pathlib
 from typing import Any
 
+from vamp_jax import disk
 from vamp_jax.datasets import from_bucket, loading, moments, own, protocols, sequences, values
 from vamp_jax.datasets.dataset import SPLITS, Dataset
 from vamp_jax.errors import UsageError
@@ -16,6 +19,8 @@ def check_name(name: str) -> None:
             f"there is no data set {name!r}: choose one of {', '.join(NAMES)}, or name your own "
             "data (a .npz, .npy, .h5, .h5ad or .txt file, a folder of images, tfds:NAME)"
         )
+    if name == own.TEXT:
+        raise UsageError(f"data set {name!r} names no file: write {own.TEXT}PATH")
 
 
 def short_name(name: str) -> str:
@@ -27,7 +32,7 @@ def short_name(name: str) -> str:
 
 
 def load(
-    name: str,
+    name: str | os.PathLike[str],
     data_dir: str | None = None,
     *,
     likelihood: str | None = None,
@@ -38,9 +43,10 @@ def load(
     """Loads a data set, and says in a printed line what it assumed of one's own.
 
     Args:
-      name: one of `NAMES`, or one's own data (see `own`).
+      name: one of `NAMES`, or one's own data (see `own`), also as a path.
       data_dir: TFDS's data folder, by default ~/tensorflow_datasets.
-      likelihood: of `values.LIKELIHOODS`; None for the set's own, or where it can be guessed.
+      likelihood: of `values.LIKELIHOODS`, or of a model whose values are stored as those of one;
+        None for the set's own, or where it can be guessed.
       missing: 'mask' if NaN in one's own data stands for what is missing; else 'refuse'.
       image_size: side, or (height, width), that one's own folder of images is brought to.
       window: characters of an example of text, by default `sequences.WINDOW`.
@@ -48,10 +54,15 @@ def load(
     Raises:
       UsageError: an unknown name, a missing or wrong file, a folder that cannot be written to.
     """
+    if isinstance(name, os.PathLike):  # which is a place, and never one of `NAMES`
+        name = os.fspath(name)
+        name = os.path.join(os.curdir, name) if name in NAMES else name
     check_name(name)
+    if likelihood is not None:
+        likelihood = values.stored_as(likelihood)
     given, (data_dir, name) = name, from_bucket.local(data_dir, name)
     text = own.text_path(name)
-    if window and text is None and name != "tiny_shakespeare":
+    if window is not None and text is None and name != "tiny_shakespeare":
         raise UsageError(f"window is for text, and {name} is none")
     if image_size and (text is not None or name in NAMES):
         raise UsageError(f"image_size is for a folder of pictures, and {name} is none")
@@ -66,7 +77,8 @@ def load(
         dataset = sequences.load(name, folders, where.downloads, window)
     elif text is not None:
         with own.sentences(name):
-            dataset, notes = sequences.text(name, text.expanduser(), window)
+            path = pathlib.Path(disk.expand_home(str(text)))
+            dataset, notes = sequences.text(name, path, window)
     else:
         dataset, notes = own.load(
             name, likelihood=likelihood, missing=missing, image_size=image_size, data_dir=data_dir

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from vamp_jax import disk
 from vamp_jax.datasets import arrays, files, moments, npy_files, own_sequences, values
 from vamp_jax.datasets.dataset import SPLITS, Dataset, Found
 from vamp_jax.errors import UsageError
@@ -147,14 +148,8 @@ def _made(
 
 
 def _read(name: str, image_size: int | tuple[int, int] | None, data_dir: str | None) -> Found:
-    if name.startswith(TFDS):
-        from vamp_jax.datasets import from_tfds
-
-        reader, path = None, None
-    else:
-        path = pathlib.Path(name).expanduser()
-        reader = _READERS.get(path.suffix.lower())
     with sentences(name):
+        path = None if name.startswith(TFDS) else pathlib.Path(disk.expand_home(name))
         folder = path is not None and path.is_dir()
         holds_arrays = folder and (path / "train.npy").exists()
         if image_size and (holds_arrays or not folder):
@@ -166,7 +161,10 @@ def _read(name: str, image_size: int | tuple[int, int] | None, data_dir: str | N
 
             return image_folder.read(path, image_size)
         if path is None:
+            from vamp_jax.datasets import from_tfds
+
             return from_tfds.read(name.removeprefix(TFDS), data_dir)
+        reader = _READERS.get(path.suffix.lower())
         if reader is None:
             raise UsageError(
                 f"{files.shown(path)} is no folder and ends in none of {', '.join(_READERS)}, .txt"

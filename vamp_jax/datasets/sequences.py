@@ -8,6 +8,7 @@ with silence to the longest piece of all splits; text as windows of symbols [N, 
 """
 
 import io
+import numbers
 import pathlib
 from typing import Any
 
@@ -74,7 +75,7 @@ def load(
     hashes = {source.name: files.sha256(contents)}
     if name == "nottingham":
         return _music(name, readers.mat_rolls(contents, source.name, _MAT_VARIABLES), hashes)
-    return _text(name, contents, files.shown(path), window or WINDOW, hashes)
+    return _text(name, contents, files.shown(path), window, hashes)
 
 
 def text(name: str, path: pathlib.Path, window: int | None = None) -> tuple[Dataset, list[str]]:
@@ -94,22 +95,26 @@ def text(name: str, path: pathlib.Path, window: int | None = None) -> tuple[Data
         files.check_size(where, 16 * size)
         file.seek(0)
         contents = file.read()
-    data = _text(name, contents, where, window or WINDOW, {path.name: files.sha256(contents)})
+    data = _text(name, contents, where, window, {path.name: files.sha256(contents)})
     held = " / ".join(f"{len(getattr(data, split)):,}" for split in SPLITS)
     note = (
-        f"{where}: {held} windows of {window or WINDOW} characters, {data.num_classes} different."
+        f"{where}: {held} windows of {data.train.shape[1]} characters, "
+        f"{data.num_classes} different."
     )
     return data, [note]
 
 
-def _text(name: str, contents: bytes, where: str, window: int, hashes: dict) -> Dataset:
+def _text(name: str, contents: bytes, where: str, window: int | None, hashes: dict) -> Dataset:
     """The first nine tenths are the training set, then come validation and test set.
 
     A remainder shorter than a window is left out. The alphabet is that of the whole text, so that
     every character has a probability.
     """
-    if not 2 <= window <= 2**16:
-        raise UsageError(f"window is {window}; it must be from 2 to 65536 characters")
+    window = WINDOW if window is None else window
+    if not isinstance(window, numbers.Integral) or not 2 <= window <= 2**16:
+        raise UsageError(
+            f"window is {window!r}; it must be a whole number from 2 to 65536, of characters"
+        )
     try:
         letters = contents.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -9,7 +9,7 @@ import numpy as np
 from vamp_jax.datasets import mapped
 from vamp_jax.datasets.moments import mean_and_deviation
 from vamp_jax.datasets.protocols import draw_held_out
-from vamp_jax.errors import UsageError
+from vamp_jax.errors import UsageError, check_choice
 
 Splits = dict[str, np.ndarray]
 
@@ -83,14 +83,7 @@ def facts(where: str, kind: str, splits: Splits, *, in_bytes: bool, grey_levels:
     floats = {name: a for name, a in splits.items() if a.dtype.kind == "f"}
     refuse_any(where, floats, np.isinf, "is infinite: every value must be a finite number")
     # fmin and fmax pass over nan, unless there is nothing else.
-    ranges = {name: (_reduced(np.fmin, a), _reduced(np.fmax, a)) for name, a in splits.items()}
-    for name, (low, high) in ranges.items():
-        if np.isnan(low):
-            raise UsageError(f"{where}: every value of {name} is missing")
-        if name in ("train", "x") and low == high:
-            raise UsageError(
-                f"{where}: every value of {name} is {low:g}: there is nothing to learn"
-            )
+    ranges = {name: _range(where, name, array) for name, array in splits.items()}
     high = max(high for _, high in ranges.values())
     return Facts(
         where=where,
@@ -117,9 +110,7 @@ def choose(splits: Splits, known: Facts, likelihood: str | None) -> tuple[str, s
     if likelihood is None:
         likelihood, reason = _guess(splits, known)
         return likelihood, f"{known.where}: {reason}, so the likelihood is {likelihood}."
-    if likelihood not in _FITS:
-        choices = ", ".join(LIKELIHOODS)
-        raise UsageError(f"likelihood is {likelihood!r}; it must be one of {choices}.")
+    check_choice("likelihood", likelihood, LIKELIHOODS)
     fit = _FITS[likelihood]
     refuse_any(
         known.where,
@@ -203,9 +194,24 @@ def _binary(splits: Splits, top: int) -> bool:
     return not any(mapped.any_of(neither, a) for a in splits.values())
 
 
-def _reduced(function: np.ufunc, values: np.ndarray) -> float:
+def _range(where: str, name: str, array: np.ndarray) -> tuple[float, float]:
+    """The smallest and the largest value; a UsageError where there is none, or but one to learn."""
+    low, high = _reduced(np.fmin, array), _reduced(np.fmax, array)
+    if np.isnan(low):
+        raise UsageError(f"{where}: every value of {name} is missing")
+    if name in ("train", "x") and low == high:
+        raise UsageError(f"{where}: every value of {name} is {low:g}: there is nothing to learn")
+    if name in ("train", "x") and float(low) == float(high):
+        raise UsageError(
+            f"{where}: the values of {name} (all are from {_shown(low)} to {_shown(high)}) cannot "
+            f"be told apart in 32 bits: subtract the smallest, as by {name} - {name}.min()"
+        )
+    return float(low), float(high)
+
+
+def _reduced(function: np.ufunc, values: np.ndarray) -> np.generic:
     """A ufunc's reduction over all values."""
-    return float(function.reduce([function.reduce(b, axis=None) for _, b in mapped.blocks(values)]))
+    return function.reduce([function.reduce(b, axis=None) for _, b in mapped.blocks(values)])
 
 
 # How each likelihood has them.
@@ -310,3 +316,10 @@ _FITS = {
     ),
 }
 LIKELIHOODS = tuple(_FITS)
+# Those of a model that are none of these, and whose values are stored as those of one.
+STORED_AS = {"rgb_logistic_mixture": "discretised_logistic"}
+
+
+def stored_as(likelihood: str) -> str:
+    """The one of `LIKELIHOODS` that the values of a likelihood are stored for."""
+    return next((to for name, to in STORED_AS.items() if name == likelihood), likelihood)
