@@ -30,6 +30,9 @@ TRAIN = [
     ("--config=configs/vae.py:", "dataset is ''"),
     ("--config=configs/vae.py:digits:digits", "dataset is 'digits:digits'"),
     (f"{VAE} --config.dataset=omniglot", "goes after the config"),
+    (f"{VAE}:text:", "data set 'text:' names no file: write text:PATH"),
+    (f"{VAE}:~nouser/x.npz", "~nouser/x.npz names no user's home; for a folder of this name"),
+    (f"{VAE}:text:~nouser/x", "~nouser/x names no user's home"),
     # Flags.
     ("--cnfig=configs/vae.py", "Unknown command line flag 'cnfig'"),
     (f"{VAE} --wrkdir=x", "Unknown command line flag 'wrkdir'. Did you mean: workdir"),
@@ -117,9 +120,15 @@ EVAL = [
     ("--workdir=RUN --ais --nodiagnostics", "--diagnostics goes without --ais"),
     ("--workdir=RUN --ais_chains=3", "--ais_chains goes with --ais"),
     ("--workdir=RUN --data_dir=README.md", "not a local folder"),
+    ("--workdir=RUN --config=configs/vae.py", "--config is for a run with parts from outside"),
     ("--workdir=RUN", "RUN holds no checkpoints"),
 ]
+STUDY = [("--datasets=", "--datasets is '', in which all is empty")]
 TABLE = [
+    ("--table=", "--table is '', in which all is empty: pass --table=1,2,3,4"),
+    ("--table=1,", "--table is '1,', in which an item is empty"),
+    ("--pack=", "--pack is '', in which all is empty: pass --pack=RUN,RUN"),
+    ("--pack=nowhere,", "--pack is 'nowhere,', in which an item is empty"),
     ("--table=1 --seeds=", "seeds names no number"),
     ("--table=1,5", "table is '5'; it must be one of 1, 2, 3, 4"),
     ("--table=one", "table is 'one'"),

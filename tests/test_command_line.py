@@ -14,7 +14,7 @@ from absl import app, flags
 from hypothesis import strategies as st
 
 from configs import default
-from tests.mistakes import EVAL, TABLE, TRAIN, VAE
+from tests.mistakes import EVAL, STUDY, TABLE, TRAIN, VAE
 from vamp_jax import config_fields
 from vamp_jax.training import loop
 
@@ -38,6 +38,7 @@ def case(program, arguments, says):
 CASES = (
     [case("train.py", *c) for c in TRAIN]
     + [case("eval.py", *c) for c in EVAL]
+    + [case("run_study.py", *c) for c in STUDY]
     + [case("run_table.py", *c) for c in TABLE]
 )
 

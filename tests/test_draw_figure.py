@@ -346,6 +346,7 @@ MISTAKES = [
     ),
     ("--figure=6 --workdirs={run} --seeds=1", "--seeds is not a flag of Figure 6"),
     ("--figure=6", "pass --workdirs"),
+    ("--figure=6 --workdirs={run},", "--workdirs is '.*,', in which an item is empty"),
     ("--figure=6 --workdirs={run},{run}/", "named twice"),
     ("--workdirs={run}", "No figure is named"),
     ("--figure=3 --workdirs={run}", "takes no --workdirs"),

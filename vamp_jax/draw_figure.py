@@ -25,7 +25,7 @@ from typing import Any
 from absl import flags
 
 from vamp_jax import choices, default_config, disk
-from vamp_jax.errors import PicturesError, UsageError
+from vamp_jax.errors import PicturesError, UsageError, check_listed
 from vamp_jax.paper import sweep
 from vamp_jax.process import command_line, jax_start, xla_flags
 from vamp_jax.run.folder import load_config
@@ -158,6 +158,7 @@ def check_flags() -> None:
             if figure in TRAINING
             else f"Figure {figure} shows finished runs: pass --workdirs=RUN,RUN."
         )
+    check_listed("workdirs", WORKDIRS.value, "RUN,RUN")
     if figure in ("4", "plane", "music") and len(WORKDIRS.value) > 1:
         raise UsageError(f"Figure {figure} shows one run; --workdirs has {len(WORKDIRS.value)}.")
 

@@ -68,6 +68,15 @@ def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
         raise UsageError(f"{field} is {value!r}; it must be one of {', '.join(choices)}.{hint}")
 
 
+def check_listed(flag: str, values: Sequence[str] | None, example: str) -> None:
+    """Raises a UsageError where a flag that is given lists nothing, or an empty item."""
+    if values is not None and not all(values or [""]):
+        raise UsageError(
+            f"--{flag} is {','.join(values)!r}, in which "
+            f"{'an item' if values else 'all'} is empty: pass --{flag}={example}."
+        )
+
+
 # What the system and libraries say where there is no memory left.
 NO_MEMORY = (
     *("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "bad_alloc", "Cannot allocate"),

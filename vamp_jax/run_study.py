@@ -15,7 +15,7 @@ import sys
 from absl import flags
 
 from vamp_jax import disk
-from vamp_jax.errors import UsageError
+from vamp_jax.errors import UsageError, check_listed
 from vamp_jax.paper import pseudo_input_study as study
 from vamp_jax.paper import sweep
 from vamp_jax.process import command_line, jax_start
@@ -43,6 +43,7 @@ DATA_DIR = flags.DEFINE_string(
 
 
 def main() -> None:
+    check_listed("datasets", DATASETS.value, "caltech101_silhouettes,digits")
     wanted, failed, results = [], [], disk.local_folder(RESULTS.value)
     study.check_page(PAGE.value)  # which is written after all runs
     if DATASETS.value:

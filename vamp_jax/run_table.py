@@ -17,7 +17,7 @@ import sys
 from absl import flags
 
 from vamp_jax.disk import local_folder
-from vamp_jax.errors import UsageError
+from vamp_jax.errors import UsageError, check_listed
 from vamp_jax.paper import schedule, sweep, table_queue, tables
 from vamp_jax.process import command_line
 from vamp_jax.run import packing
@@ -46,6 +46,8 @@ OF_TABLES = ("rows", "columns", "seeds", "order", "parallel", "minutes", "show")
 
 
 def main() -> None:
+    check_listed("table", TABLE.value, "1,2,3,4")
+    check_listed("pack", PACK.value, "RUN,RUN")
     if PACK.value is not None:
         pack()
         return
