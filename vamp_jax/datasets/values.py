@@ -322,4 +322,4 @@ STORED_AS = {"rgb_logistic_mixture": "discretised_logistic"}
 
 def stored_as(likelihood: str) -> str:
     """The one of `LIKELIHOODS` that the values of a likelihood are stored for."""
-    return next((to for name, to in STORED_AS.items() if name == likelihood), likelihood)
+    return STORED_AS.get(likelihood, likelihood)
