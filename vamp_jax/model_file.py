@@ -45,6 +45,7 @@ def load(path: str) -> Trained:
     Raises:
       UsageError: when there is none, or it cannot be read.
     """
+    _check_path("load", path)
     if is_address(path):
         inside = path if path.endswith(".npz") else f"{path.rstrip('/')}/{MODEL_FILE}"
         with tempfile.TemporaryDirectory() as folder:
@@ -66,13 +67,29 @@ def export(model: Trained, path: str) -> None:
     """Writes a model as one .npz of plain arrays, whole or not at all.
 
     Raises:
-      UsageError: where there is no such folder.
+      UsageError: where there is no such folder, or no file can be; for what is no trained model.
     """
+    if not isinstance(model, Trained):
+        raise UsageError(
+            f"export: the model is {model!r:.80} and no trained one: pass what vamp_jax.load gives."
+        )
+    _check_path("export", path)
     folder = os.path.dirname(path) or "."
     if not is_address(path) and not os.path.isdir(folder):  # a bucket has no folders
         raise UsageError(f"{path} cannot be written: there is no folder {folder}; make it first.")
+    if not is_address(path) and os.path.isdir(path):
+        inside = os.path.join(path, MODEL_FILE)
+        raise UsageError(f"{path} cannot be written: it is a folder; name a file, as {inside}.")
     with disk.whole_file(path, "wb") as file:
         np.savez_compressed(file, **to_arrays(model))
+
+
+def _check_path(name: str, path: Any) -> None:
+    """Raises a UsageError for what is no path."""
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise UsageError(
+            f"{name}: the path is {path!r:.80}; it must name a place, as text or a Path."
+        )
 
 
 def to_arrays(model: Trained) -> dict[str, np.ndarray]:
