@@ -254,12 +254,12 @@ BOUNDS = {
 }
 # Other files' functions, with the field that the sentence names.
 ESTIMATES = {
-    "no images": (lambda m: estimate(m, m[2][:0]), "0 examples"),
+    "no images": (lambda m: estimate(m, m[2][:0]), "N >= 1, not (0, 4, 4, 1)"),
     "no samples": (lambda m: estimate(m, m[2], 0), "samples"),
     "half a sample": (lambda m: estimate(m, m[2], 2.5), "num_samples"),
     "other size": (lambda m: estimate(m, m[2][:, :2]), "estimate: x must be"),
     "one image": (lambda m: estimate(m, m[2][0]), "estimate: x must be"),
-    "nan": (lambda m: estimate(m, m[2] + np.nan), "estimate: x must be"),
+    "nan": (lambda m: estimate(m, m[2] + np.nan), "estimate: x[0, 0, 0, 0] is NaN"),
     "beyond 1": (lambda m: estimate(m, m[2] + 7), "estimate: x must be"),
     "below 0": (lambda m: estimate(m, m[2] - 1), "estimate: x must be"),
     "bytes": (lambda m: estimate(m, m[2].astype(np.uint8) + 255), "estimate: x must be"),

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vamp_jax import lengths
+from vamp_jax import given, lengths
 from vamp_jax.autoencoder import Autoencoder, Terms, Variables, compiled_prior
 from vamp_jax.batches import in_dispatches
 from vamp_jax.network import Network
@@ -75,6 +75,8 @@ def estimate(
     Raises:
       ValueError: without an example or a sample, or for shapes or values that do not fit.
     """
+    x = jax.tree.map(functools.partial(given.numbers, "estimate", "x"), x)
+    check_examples("estimate", x, autoencoder.network.x_shape)
     count = num_examples(x)
     index = np.arange(count) if index is None else np.asarray(index)
     _check(
@@ -132,27 +134,28 @@ def batch_sizes(network: Network, platform: str) -> dict[str, int]:
 
 def _check(autoencoder: Autoencoder, x, index, **counts: int) -> None:
     """Raises a ValueError for arguments that `estimate` does not take."""
-    if not num_examples(x) or counts["num_samples"] < 1:
-        raise ValueError(
-            f"estimate: {num_examples(x)} examples and {counts['num_samples']} samples; both must "
-            "be at least 1."
-        )
     for name, count in counts.items():
-        if not isinstance(count, int | np.integer) or count < 1:
+        whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
+        if not whole or count < 1:
             raise ValueError(f"estimate: {name} is {count!r}; it must be a whole number above 0.")
-    check_examples("estimate", x, autoencoder.network.x_shape)
     values = values_of(x)
     low, high = autoencoder.likelihood.support
     # NaN is a missing value where the likelihood knows of them, and elsewhere a mistake.
-    smallest, largest = (np.min, np.max) if autoencoder.fill is None else (np.nanmin, np.nanmax)
-    if not (smallest(values) >= low and largest(values) <= high):
+    given.check_finite("estimate", "x", values, missing=autoencoder.fill is not None)
+    smallest, largest = given.extremes(values)
+    if smallest < low or largest > high:
         raise ValueError(
-            f"estimate: x must be in [{low:g}, {high:g}], but goes from {smallest(values)} to "
-            f"{largest(values)}."
+            f"estimate: x must be in [{low:g}, {high:g}], but goes from {smallest} to {largest}."
         )
     if index.shape != values.shape[:1]:
         raise ValueError(
             f"estimate: index must be [{len(values)}], one for each example, not {index.shape}."
+        )
+    if index.dtype.kind not in "iu":
+        raise ValueError(f"estimate: index holds {index.dtype}; its numbers must be whole.")
+    if np.any(which := (index < 0) | (index >= 2**32)):  # JAX would wrap them
+        raise ValueError(
+            f"estimate: index has {index[which][0]}; its numbers must be from 0 to {2**32 - 1}."
         )
 
 
