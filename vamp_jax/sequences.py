@@ -49,7 +49,7 @@ def check_examples(name: str, x: Any, x_shape: tuple[int, ...]) -> None:
     Of sequences the number of steps T is free.
     """
     if not is_sequences(x):
-        if not len(x) or x.shape[1:] != tuple(x_shape):
+        if not x.shape or not len(x) or x.shape[1:] != tuple(x_shape):
             wanted = ", ".join(map(str, x_shape))
             raise ValueError(f"{name}: x must be [N, {wanted}], N >= 1, not {x.shape}.")
         return

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from vamp_jax import generation, likelihoods, priors
+from vamp_jax import generation, given, likelihoods, priors
 from vamp_jax import log_likelihood as estimates
 from vamp_jax.autoencoder import Autoencoder, Variables, compiled_prior
 from vamp_jax.batches import in_batches
@@ -83,7 +83,7 @@ class Trained:
 
     def reconstruct(self, x: Any, seed: int = 0) -> Any:
         """x through the model and back, with one draw of z each: [N, *shape]."""
-        x, rng = self._x("reconstruct", x), stream(seed, EVALUATION)
+        x, rng = self._x("reconstruct", x), _key("reconstruct", seed)
 
         def reconstruct(model, variables, x, index):
             return generation.reconstruct(model, variables, rng, x, index)
@@ -92,13 +92,16 @@ class Trained:
 
     def sample(self, rng: Array, num_samples: int, component: int | None = None) -> Any:
         """Generates x [num_samples, *shape], z from the prior or from one of its components."""
+        _check_key("sample", rng)
+        num_samples = given.whole("sample", "num_samples", num_samples, 1)
         if component is None:
             made = generation.generate(self.autoencoder, self.variables, rng, num_samples)
             return jax.tree.map(np.asarray, made)
         if not hasattr(self.prior, "component_means"):
             raise ValueError(f"sample: component is {component}; this prior has no components.")
         count = len(self.prior.component_means())
-        if not isinstance(component, int | np.integer) or not 0 <= component < count:
+        whole = isinstance(component, int | np.integer) and not isinstance(component, bool)
+        if not whole or not 0 <= component < count:
             raise ValueError(f"sample: component is {component}; this prior has {count}, from 0.")
         make = generation.generate_from_pseudo_input
         made = make(self.autoencoder, self.variables, rng, component, num_samples)
@@ -130,7 +133,7 @@ class Trained:
             self.variables,
             self._x("log_likelihood", x),
             num_samples=num_samples,
-            rng=stream(seed, EVALUATION),
+            rng=_key("log_likelihood", seed),
             index=index,
         )
         return LogLikelihood(found.log_likelihood, found.elbo, found.effective_sample_size)
@@ -162,45 +165,60 @@ class Trained:
 
     def _x(self, name: str, x: Any) -> Any:
         """x as the network sees it."""
-        x = {k: np.asarray(part) for k, part in x.items()} if is_sequences(x) else np.asarray(x)
+        x = self._checked(name, x)
+        stored = jax.tree.map(jnp.asarray, x)
+        x = jax.tree.map(np.asarray, self.autoencoder.likelihood.from_stored(stored, self._scale))
+        low, high = self.autoencoder.likelihood.support
+        smallest, largest = given.extremes(values_of(x))
+        if smallest < low or largest > high:
+            raise ValueError(
+                f"{name}: x must lie in [{low:g}, {high:g}] after scaling for "
+                f"{self.autoencoder.likelihood.name}, but goes from {smallest:g} to {largest:g}."
+            )
+        return x
+
+    def _checked(self, name: str, x: Any) -> Any:
+        """x as it is given, as arrays of finite numbers (or NaN, for missing values)."""
+        if is_sequences(x):
+            if self.spec.kind != "sequences":
+                raise ValueError(f"{name}: x is a dictionary, but this model is of no sequences.")
+            x = {part: given.numbers(name, f"x[{part!r}]", array) for part, array in x.items()}
+        else:
+            x = given.numbers(name, "x", x)
         check_examples(name, x, tuple(self.spec.shape))
-        likelihood = self.autoencoder.likelihood
-        chances = self.spec.dynamic
-        if likelihood.whole and not chances and np.any(which := fractional(values_of(x))):
+        if is_sequences(x) and np.any(which := fractional(x["length"])):
+            raise ValueError(
+                f"{name}: lengths must be whole numbers of steps, but one is "
+                f"{x['length'][which][0]:g}."
+            )
+        values, likelihood = values_of(x), self.autoencoder.likelihood
+        given.check_finite(name, "x", values, missing=self.autoencoder.fill is not None)
+        if likelihood.whole and not self.spec.dynamic and np.any(which := fractional(values)):
             raise ValueError(
                 f"{name}: x must be whole numbers for {likelihood.name}, as the model's data are, "
-                f"but has {values_of(x)[which][0]:g}."
-            )
-        stored = jax.tree.map(jnp.asarray, x)
-        x = jax.tree.map(np.asarray, likelihood.from_stored(stored, self._scale))
-        low, high = likelihood.support
-        smallest, largest = (
-            (np.min, np.max) if self.autoencoder.fill is None else (np.nanmin, np.nanmax)
-        )
-        values = values_of(x)
-        if not (smallest(values) >= low and largest(values) <= high):
-            raise ValueError(
-                f"{name}: x must lie in [{low:g}, {high:g}] after scaling for {likelihood.name}, "
-                f"but goes from {smallest(values):g} to {largest(values):g}."
+                f"but has {values[which][0]:g}."
             )
         return x
 
     def _latents(self, name: str, z: Any) -> dict[str, Array]:
         layers = self.autoencoder.network.latent_shapes
         z = z if isinstance(z, dict) else {self.autoencoder.top: z}
-        found = {layer: np.asarray(part) for layer, part in z.items()}
+        found = {layer: given.numbers(name, "z", part) for layer, part in z.items()}
         shapes = {layer: part.shape[1:] for layer, part in found.items()}
         if shapes != dict(layers) or len({len(part) for part in found.values()}) != 1:
             raise ValueError(
                 f"{name}: z must be {_wanted(layers)} with one N, but has shapes "
                 f"{ {layer: part.shape for layer, part in found.items()} }."
             )
-        return found
+        if not len(next(iter(found.values()))):
+            raise ValueError(f"{name}: z has no example, N = 0: give one at least.")
+        for part in found.values():
+            given.check_finite(name, "z", part)
+        return {layer: part.astype(np.float32, copy=False) for layer, part in found.items()}
 
     def latents(self, x: Any, seed: int = 0) -> dict[str, np.ndarray]:
         """One draw of the latents of each layer from q(z|x), [N, *shape] each."""
-        x = self._x("latents", x)
-        rng = stream(seed, EVALUATION)
+        x, rng = self._x("latents", x), _key("latents", seed)
 
         def draw(model, variables, x, index):
             return generation.draw_latents(model, variables, rng, x, index)
@@ -242,6 +260,19 @@ def _log_prob_given(
 ) -> Array:
     heads, _ = model.decode(variables, latents, x)
     return likelihoods.log_prob(model.likelihood, x, heads, 1)
+
+
+def _key(name: str, seed: int) -> Array:
+    """The key of what is drawn; JAX would wrap a seed beyond 32 bits."""
+    return stream(given.whole(name, "seed", seed, 0, 2**32), EVALUATION)
+
+
+def _check_key(name: str, rng: Any) -> None:
+    """Raises a ValueError for what is no key of JAX."""
+    dtype, ndim = getattr(rng, "dtype", None), getattr(rng, "ndim", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and ndim == 0
+    if not typed and not (dtype == np.uint32 and ndim == 1):  # as jax.random.PRNGKey has it
+        raise ValueError(f"{name}: rng is {rng!r:.80}; it must be a key, as jax.random.key(0).")
 
 
 def _wanted(layers: dict[str, tuple[int, ...]]) -> str:
