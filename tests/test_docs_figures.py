@@ -5,13 +5,12 @@ A row that differs fails with the row that should stand there.
 
 import json
 import math
-import shutil
 from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
 
-from vamp_jax.paper import beyond, cheaper, numbers, pseudo_input_study, records, sweep
+from vamp_jax.paper import beyond, cheaper, numbers, records, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASETS = ("static_mnist", "freyfaces", "caltech101_silhouettes")
@@ -345,33 +344,6 @@ def test_figures_in_prose(full):
     of_test = full["vamp_hvae", "freyfaces"][0]["diagnostics"]["test"]
     said = f"({of_test['prior_use']['dead_components']} in the HVAE of seed 0)"
     assert said in page("docs/numbers.md"), said
-
-
-def test_the_page_of_pseudo_inputs_is_made_from_its_records(tmp_path):
-    copy = tmp_path / "page.md"
-    shutil.copy(ROOT / "docs" / "pseudo_inputs.md", copy)
-    pseudo_input_study.write_page(str(ROOT / "results" / "pseudo_inputs"), str(copy))
-    assert copy.read_text() == page("docs/pseudo_inputs.md"), "run: python run_study.py"
-
-
-def test_the_prose_of_pseudo_inputs_has_its_tables_figures():
-    text = page("docs/pseudo_inputs.md")
-    said = " ".join(text.split())
-    for title, method, words in (
-        ("Caltech 101", "clip noise wake", "a wake phase gains {} nats (standard error {})"),
-        ("Caltech 101", "clip kmeans joint", "k-means centres {} ({})"),
-        ("Caltech 101", "sigmoid noise joint", "a sigmoid loses {} ({})"),
-        ("Caltech 101", "clip noise langevin", "Langevin steps {} ({};"),
-        ("Caltech 101", "clip noise grown", "growing from one component {} ({})"),
-        ("digits", "clip noise wake", "A wake phase is worth {} nats ({})"),
-        ("digits", "sigmoid noise joint", "a sigmoid loses {} ({})"),
-        ("digits", "clip noise langevin", "Langevin steps {} ({})"),
-    ):
-        table = text.split(f"**{title}, K = 10**")[1].split("**")[0]
-        cells = [[cell.strip() for cell in row.split("|")] for row in table.splitlines()]
-        (row,) = (row for row in cells if row[1:4] == method.split())
-        difference, error = row[5].lstrip("+-").split(" ± ")
-        assert words.format(difference, error) in said, row
 
 
 def test_figures_of_genes():

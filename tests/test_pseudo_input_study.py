@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 
 import numpy as np
@@ -14,6 +15,9 @@ from vamp_jax.paper import pseudo_input_study as study
 from vamp_jax.paper.records import FIELDS
 from vamp_jax.run.metrics_log import METRICS
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "pseudo_inputs.md"
+CALTECH = "Caltech 101, K = 10"
 BETTER = "straight_through-kmeans-joint"
 
 
@@ -140,3 +144,35 @@ def test_a_run_that_fails_is_said_and_the_others_go_on(tmp_path, capsys):
 
 def test_every_method_is_a_config_that_can_be():
     assert all(name in config_checks.FIELDS for name in study.PAPER.fields)
+
+
+def test_the_page_of_pseudo_inputs_is_made_from_its_records(tmp_path):
+    copy = tmp_path / "page.md"
+    shutil.copy(PAGE, copy)
+    study.write_page(str(ROOT / "results" / "pseudo_inputs"), str(copy))
+    assert copy.read_text() == PAGE.read_text(), "run: python run_study.py"
+
+
+def test_the_prose_of_pseudo_inputs_has_its_tables_figures():
+    text = PAGE.read_text()
+    said = " ".join(text.split())
+    for title, method, words in (
+        (CALTECH, "clip noise wake", "a wake phase gains {} nats (standard error {})"),
+        (CALTECH, "straight_through kmeans em", "`em` gains as much, {} ({})"),
+        (CALTECH, "straight_through kmeans joint", "and jointly {} ({})"),
+        (CALTECH, "clip kmeans joint", "from k-means centres gains {} ({})"),
+        (CALTECH, "sigmoid noise joint", "a sigmoid loses {} ({})"),
+        (CALTECH, "clip noise langevin", "Langevin steps {} ({};"),
+        (CALTECH, "clip noise grown", "growing from one component {} ({})"),
+        ("Caltech 101, K = 50", "straight_through kmeans em", "with `em` {} nats ({})"),
+        ("Caltech 101, K = 50", "straight_through kmeans joint", "jointly {} ({})"),
+        ("Caltech 101, K = 50", "clip noise wake", "a wake phase from noise {} ({})"),
+        ("digits, K = 10", "clip noise wake", "A wake phase is worth {} nats ({})"),
+        ("digits, K = 10", "sigmoid noise joint", "a sigmoid loses {} ({})"),
+        ("digits, K = 10", "clip noise langevin", "Langevin steps {} ({})"),
+    ):
+        table = text.split(f"**{title}**")[1].split("**")[0]
+        cells = [[cell.strip() for cell in row.split("|")] for row in table.splitlines()]
+        (row,) = (row for row in cells if row[1:4] == method.split())
+        difference, error = row[5].lstrip("+-").split(" ± ")
+        assert words.format(difference, error.split()[0]) in said, row
