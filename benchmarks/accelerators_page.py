@@ -6,6 +6,7 @@ from benchmarks.compiled_text import CLOCK
 from vamp_jax import choices
 
 NAMES = markdown.NAMES | {
+    "pixel_vae": "PixelVAE",
     "seq_vae": "SeqVAE",
     "vrnn": "VRNN",
     "lvae": "LVAE",
