@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -119,10 +120,11 @@ def test_a_model_file_imports_nothing_and_loads_once_allowed(killed, monkeypatch
     model = vamp_jax.load(str(killed[0]))
     assert model.decode(model.encode(np.zeros((3, 2))).mean).shape == (3, 2)
     with pytest.raises(ValueError, match="has no components"):
-        model.sample(None, 2, component=0)
+        model.sample(jax.random.key(0), 2, component=0)
 
 
 PART = """
+import jax
 import numpy as np
 number = 3
 def model(**fields): return fields
