@@ -148,7 +148,8 @@ def evaluate_annealed_here(workdir: str, config) -> None:
     record.check(SPLIT.value, config.num_samples, NUM_EXAMPLES.value)
     dataset = choices.dataset(config, DATA_DIR.value)
     check_data(workdir, dataset)
-    sizes = {name: value for name, value in settings._asdict().items() if name != "start"}
+    sizes = settings._asdict()
+    del sizes["start"]
     memory.check_annealed(config, dataset, split=SPLIT.value, **sizes)
     which = {"split": SPLIT.value, "num_examples": NUM_EXAMPLES.value}
     with jax.default_matmul_precision(config.matmul_precision):

@@ -135,9 +135,7 @@ def batch_sizes(network: Network, platform: str) -> dict[str, int]:
 def _check(autoencoder: Autoencoder, x, index, **counts: int) -> None:
     """Raises a ValueError for arguments that `estimate` does not take."""
     for name, count in counts.items():
-        whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
-        if not whole or count < 1:
-            raise ValueError(f"estimate: {name} is {count!r}; it must be a whole number above 0.")
+        given.whole("estimate", name, count, 1)
     values = values_of(x)
     low, high = autoencoder.likelihood.support
     # NaN is a missing value where the likelihood knows of them, and elsewhere a mistake.

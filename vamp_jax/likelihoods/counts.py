@@ -143,7 +143,7 @@ def _with_library_size(likelihood: Likelihood, library_size: float) -> Likelihoo
         observed = ~jnp.isnan(x)
         shares = jnp.sum(jnp.where(observed, mean, 0.0), axis=-1, keepdims=True)
         counts = jnp.sum(jnp.where(observed, x, 0.0), axis=-1, keepdims=True)
-        return jnp.where(shares > 0.0, mean * counts / jnp.where(shares > 0.0, shares, 1.0), mean)
+        return jnp.where(shares > 0.0, mean * counts / shares, mean)
 
     return likelihood._replace(
         heads=lambda shape: {
